@@ -1,0 +1,116 @@
+"""Learned optimizers that people use and trust."""
+
+import importlib.metadata
+
+from . import interop as interop, tasks as tasks
+from ._components import (
+    AbstractAccumulator as AbstractAccumulator,
+    AbstractAggregation as AbstractAggregation,
+    AbstractBlackboxTerm as AbstractBlackboxTerm,
+    AbstractDirection as AbstractDirection,
+    AbstractFeatures as AbstractFeatures,
+    AbstractMagnitude as AbstractMagnitude,
+    AbstractNetwork as AbstractNetwork,
+    AbstractNominalTerm as AbstractNominalTerm,
+    AbstractPreconditioner as AbstractPreconditioner,
+    AbstractScale as AbstractScale,
+    AbstractTerm as AbstractTerm,
+    AbstractWeightDecay as AbstractWeightDecay,
+    AdafactorFeatures as AdafactorFeatures,
+    AdamAggMoDirection as AdamAggMoDirection,
+    AdamDirection as AdamDirection,
+    AggMoDirection as AggMoDirection,
+    BlackboxMLP as BlackboxMLP,
+    BlackboxTerm as BlackboxTerm,
+    default_accumulators as default_accumulators,
+    EMAPreconditioner as EMAPreconditioner,
+    FactoredSecondMoment as FactoredSecondMoment,
+    Factors as Factors,
+    FixedScale as FixedScale,
+    GradientDirection as GradientDirection,
+    Head as Head,
+    Inputs as Inputs,
+    LearnedScale as LearnedScale,
+    MagnitudeController as MagnitudeController,
+    Momentum as Momentum,
+    MomentumDirection as MomentumDirection,
+    NoBlackbox as NoBlackbox,
+    NoFeatures as NoFeatures,
+    NoMagnitudeController as NoMagnitudeController,
+    NominalTerm as NominalTerm,
+    NoNetwork as NoNetwork,
+    NoNominal as NoNominal,
+    NoPreconditioner as NoPreconditioner,
+    NoWeightDecay as NoWeightDecay,
+    PerElement as PerElement,
+    PerTensor as PerTensor,
+    release_init as release_init,
+    SecondMoment as SecondMoment,
+    Tensor as Tensor,
+    WeightDecay as WeightDecay,
+)
+from ._episodes import (
+    AbstractEpisodeLength as AbstractEpisodeLength,
+    AbstractStarts as AbstractStarts,
+    ConstantLength as ConstantLength,
+    LockStep as LockStep,
+    LogUniformLength as LogUniformLength,
+    Staggered as Staggered,
+)
+from ._estimators import (
+    AbstractEstimator as AbstractEstimator,
+    FullES as FullES,
+    MetaGradient as MetaGradient,
+    PES as PES,
+)
+from ._inner_training import (
+    InnerTraining as InnerTraining,
+    train as train,
+    train_init as train_init,
+    train_step as train_step,
+    TrainResult as TrainResult,
+    TrainState as TrainState,
+)
+from ._meta_train import (
+    AbstractLogger as AbstractLogger,
+    blackbox_mask as blackbox_mask,
+    default_outer as default_outer,
+    meta_gradient as meta_gradient,
+    meta_train as meta_train,
+    meta_train_init as meta_train_init,
+    meta_train_step as meta_train_step,
+    MetaTrainResult as MetaTrainResult,
+    MetaTrainState as MetaTrainState,
+    Metrics as Metrics,
+    NoLogger as NoLogger,
+)
+from ._numerics import count_learned as count_learned
+from ._optimizers import (
+    AbstractHyperparameter as AbstractHyperparameter,
+    AbstractLearnedOptimizer as AbstractLearnedOptimizer,
+    AbstractOptimizer as AbstractOptimizer,
+    as_optax as as_optax,
+    Blackbox as Blackbox,
+    Decay as Decay,
+    Fixed as Fixed,
+    HyperparamController as HyperparamController,
+    LearnedOptimizer as LearnedOptimizer,
+    LearnedOptimizerState as LearnedOptimizerState,
+    OptaxOptimizer as OptaxOptimizer,
+    Positive as Positive,
+    Scaled as Scaled,
+    ScaledState as ScaledState,
+    Stacked as Stacked,
+    STAR as STAR,
+)
+from ._results import RESULTS as RESULTS
+from ._serialisation import (
+    load as load,
+    load_header as load_header,
+    save as save,
+    WeightsError as WeightsError,
+)
+from ._unroll import AbstractUnroll as AbstractUnroll
+
+
+__version__ = importlib.metadata.version("equistar")

@@ -1,0 +1,39 @@
+"""The command line: `equistar quickstart | meta-train | train | info`."""
+
+import sys
+from typing import Annotated
+
+import tyro
+
+from .._serialisation import WeightsError
+from ._info import Info
+from ._meta_train import MetaTrain
+from ._output import CommandError
+from ._quickstart import Quickstart
+from ._train import Train
+
+
+_DESCRIPTION = """Learned optimizers: meta-train one, save it, train networks with it.
+
+Start with `equistar quickstart`: it does the whole of it on real data in minutes.
+Every command explains itself: `equistar meta-train --help`."""
+
+_Command = (
+    Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
+    | Annotated[MetaTrain, tyro.conf.subcommand("meta-train")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Info, tyro.conf.subcommand("info")]
+)
+
+
+def main() -> None:
+    """Runs a command. Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
+    command = tyro.cli(_Command, prog="equistar", description=_DESCRIPTION)  # pyright: ignore
+    try:
+        sys.exit(command.run())
+    except (CommandError, WeightsError, ValueError) as e:
+        print(f"equistar: {e}", file=sys.stderr)
+        sys.exit(2 if isinstance(e, CommandError) else 1)
+    except KeyboardInterrupt:
+        print("equistar: interrupted.", file=sys.stderr)
+        sys.exit(130)

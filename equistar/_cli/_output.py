@@ -1,0 +1,80 @@
+"""Output folders, tables and provenance."""
+
+import json
+import pathlib
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from .._meta_train import Metrics
+
+
+class CommandError(Exception):
+    """Arguments that make no sense; the message says what to type instead."""
+
+
+def new_folder(path: pathlib.Path, overwrite: bool) -> pathlib.Path:
+    """Makes an output folder; refuses one that holds something unless told otherwise."""
+    if path.exists() and not path.is_dir():
+        raise CommandError(f"{path} is a file: choose another folder with --output.")
+    if path.is_dir() and any(path.iterdir()) and not overwrite:
+        raise CommandError(
+            f"The folder {path} is not empty: choose another with --output, or pass "
+            "--overwrite to replace what is in it."
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise CommandError(
+            f"Cannot make the folder {path} ({e.strerror}): choose another with --output."
+        ) from e
+    return path
+
+
+def console() -> Console:
+    """Where commands print: wide enough for a table when there is no terminal."""
+    out = Console()
+    return out if out.is_terminal else Console(width=100)
+
+
+def loss_table(title: str, rows: Sequence[tuple[str, np.ndarray]]) -> Table:
+    """Mean and final training loss of each optimizer's curves (seeds, steps)."""
+    table = Table(title=title)
+    table.add_column("optimizer")
+    for name in ("mean loss", "± s.e.", "last 10 %"):
+        table.add_column(name, justify="right")
+    for name, curves in rows:
+        means = np.asarray(curves, np.float64).mean(axis=1)
+        spread = means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.nan
+        last = curves[:, -max(1, curves.shape[1] // 10) :].mean()
+        table.add_row(name, f"{means.mean():.4f}", f"{spread:.4f}", f"{last:.4f}")
+    return table
+
+
+def provenance(command: Any, seed: int, history: Metrics) -> dict[str, Any]:
+    """What a weights file says of its making."""
+    losses = np.asarray(history.meta_loss, np.float64)
+    return {
+        "command": shlex.join(["equistar", *sys.argv[1:]]),
+        "settings": json.loads(json.dumps(vars(command), default=str)),
+        "seed": seed,
+        "meta_steps": len(losses),
+        "meta_loss_first_10_percent": float(losses[: max(1, len(losses) // 10)].mean()),
+        "meta_loss_last_10_percent": float(losses[-max(1, len(losses) // 10) :].mean()),
+    }
+
+
+def write_history(path: pathlib.Path, history: Metrics) -> None:
+    """One JSON line for each meta-step."""
+    columns = {name: np.asarray(x).tolist() for name, x in vars(history).items()}
+    rows = zip(*columns.values(), strict=True)
+    lines = (
+        json.dumps({"step": i, **dict(zip(columns, row, strict=True))})
+        for i, row in enumerate(rows, start=1)
+    )
+    path.write_text("\n".join(lines) + "\n")

@@ -1,0 +1,61 @@
+"""The live display of a meta-training run."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from .._meta_train import AbstractLogger, Metrics
+
+
+class ProgressLogger(AbstractLogger):
+    """Shows meta-loss, speed and time left; a line now and then without a terminal."""
+
+    progress: Progress
+    task: int
+    total: int
+    # One-element lists: a logger is the one place that may remember.
+    smoothed: list[float]
+    started: list[float]
+
+    def __call__(self, step: int, metrics: Metrics) -> None:
+        now = time.monotonic()
+        if step == 1:
+            # The first step compiles: it would spoil the speed.
+            self.started[:] = [now]
+            self.smoothed[:] = [float(metrics.meta_loss)]
+        decay = min(0.98, 1 - 1 / step)
+        value = decay * self.smoothed[0] + (1 - decay) * float(metrics.meta_loss)
+        self.smoothed[:] = [value]
+        speed = (step - 1) / max(now - self.started[0], 1e-9)
+        text = f"meta-loss {value:.4f}  {speed:.1f} steps/s"
+        self.progress.update(self.task, completed=step, status=text)  # pyright: ignore
+        plain = not self.progress.console.is_terminal
+        if plain and (step == self.total or step % max(1, self.total // 10) == 0):
+            left = (self.total - step) / max(speed, 1e-9)
+            self.progress.console.print(
+                f"meta-step {step}/{self.total}  {text}  {left:.0f} s left"
+            )
+
+
+@contextmanager
+def progress_logger(console: Console, total: int) -> Iterator[ProgressLogger]:
+    """A logger for a run of `total` meta-steps."""
+    columns = (
+        TextColumn("meta-training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[status]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=total, status="compiling")
+        yield ProgressLogger(bar, task, total, [0.0], [0.0])

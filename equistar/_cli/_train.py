@@ -1,0 +1,66 @@
+"""`equistar train`."""
+
+import pathlib
+from dataclasses import dataclass
+from typing import Annotated
+
+import jax.random as jr
+import numpy as np
+import tyro
+
+from .. import plot, tasks
+from .._curves import training_curves
+from .._optimizers import Scaled
+from .._serialisation import load
+from ._output import CommandError, console, loss_table, new_folder
+
+
+@dataclass
+class Train:
+    """Train fresh networks on a task with an optimizer from a weights file.
+
+    Prints the losses and writes curves.npz and curves.png into the output folder.
+    """
+
+    weights: Annotated[pathlib.Path, tyro.conf.Positional]
+    """The file that `equistar meta-train` or `equistar.save` wrote."""
+    task: str = "digits_mlp"
+    """The task: digits_mlp, digits_mlp_wide or digits_logistic."""
+    steps: int = 500
+    """Updates of each network."""
+    seeds: int = 5
+    """Networks to train, each from its own seed."""
+    learning_rate: float = 1.0
+    """A factor on every update; 1 is the optimizer's own choice."""
+    seed: int = 0
+    """Of the initial parameters and the minibatches."""
+    output: pathlib.Path = pathlib.Path("equistar-train")
+    """The folder to write into; made if it is not there."""
+    overwrite: bool = False
+    """Replace what is in the output folder."""
+
+    def run(self) -> int:
+        """Runs the command and returns the exit code."""
+        if self.steps < 1 or self.seeds < 1:
+            raise CommandError("--steps and --seeds must be at least 1.")
+        task = tasks.named(self.task)
+        optimizer = Scaled(load(self.weights), self.learning_rate)
+        folder = new_folder(self.output, self.overwrite)
+        out = console()
+        out.print(f"Training {self.seeds} networks for {self.steps} steps ...")
+        keys = jr.split(jr.key(self.seed), self.seeds)
+        curves = np.asarray(
+            training_curves(task, optimizer, steps=self.steps, keys=keys)
+        )
+        name = self.weights.name
+        out.print(loss_table(f"Training loss on {self.task}", [(name, curves)]))
+        np.savez(folder / "curves.npz", losses=curves)
+        plot.training_curves(folder / "curves.png", {name: curves}, title=self.task)
+        out.print(f"Curves: {folder / 'curves.png'} and {folder / 'curves.npz'}")
+        if not np.all(np.isfinite(curves)):
+            out.print(
+                "Some networks diverged: try --learning-rate 0.3, or an optimizer that "
+                "was meta-trained on such a task."
+            )
+            return 1
+        return 0

@@ -1,0 +1,61 @@
+from ._accumulators import (
+    AbstractAccumulator as AbstractAccumulator,
+    default_accumulators as default_accumulators,
+    factored_axes as factored_axes,
+    FactoredSecondMoment as FactoredSecondMoment,
+    Momentum as Momentum,
+    SecondMoment as SecondMoment,
+)
+from ._direction import (
+    AbstractDirection as AbstractDirection,
+    AdamAggMoDirection as AdamAggMoDirection,
+    AdamDirection as AdamDirection,
+    AggMoDirection as AggMoDirection,
+    GradientDirection as GradientDirection,
+    MomentumDirection as MomentumDirection,
+)
+from ._features import (
+    AbstractFeatures as AbstractFeatures,
+    AdafactorFeatures as AdafactorFeatures,
+    Inputs as Inputs,
+    NoFeatures as NoFeatures,
+    TIMESCALES as TIMESCALES,
+)
+from ._magnitude import (
+    AbstractAggregation as AbstractAggregation,
+    AbstractMagnitude as AbstractMagnitude,
+    MagnitudeController as MagnitudeController,
+    NoMagnitudeController as NoMagnitudeController,
+    PerElement as PerElement,
+    PerTensor as PerTensor,
+)
+from ._network import (
+    AbstractNetwork as AbstractNetwork,
+    BlackboxMLP as BlackboxMLP,
+    Head as Head,
+    NoNetwork as NoNetwork,
+    release_init as release_init,
+)
+from ._preconditioner import (
+    AbstractPreconditioner as AbstractPreconditioner,
+    EMAPreconditioner as EMAPreconditioner,
+    NoPreconditioner as NoPreconditioner,
+)
+from ._scale import (
+    AbstractScale as AbstractScale,
+    FixedScale as FixedScale,
+    LearnedScale as LearnedScale,
+)
+from ._tensor import Factors as Factors, Tensor as Tensor
+from ._terms import (
+    AbstractBlackboxTerm as AbstractBlackboxTerm,
+    AbstractNominalTerm as AbstractNominalTerm,
+    AbstractTerm as AbstractTerm,
+    AbstractWeightDecay as AbstractWeightDecay,
+    BlackboxTerm as BlackboxTerm,
+    NoBlackbox as NoBlackbox,
+    NominalTerm as NominalTerm,
+    NoNominal as NoNominal,
+    NoWeightDecay as NoWeightDecay,
+    WeightDecay as WeightDecay,
+)

@@ -1,0 +1,201 @@
+"""Exponential moving averages of gradient statistics, with meta-learned decays."""
+
+import abc
+from collections.abc import Iterable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
+
+from .._numerics import accumulator_dtype
+from ._tensor import Factors
+
+
+class AbstractAccumulator(eqx.Module):
+    """An exponential moving average of a statistic of one tensor's gradient.
+
+    Decays are meta-learned through an unconstrained offset $\\theta_b$ for each,
+    initially zero: $1 - b = (1 - b_{init}) \\exp(10 \\theta_b)$.
+    """
+
+    offsets: eqx.AbstractVar[Float[Array, " decays"]]
+    decays: eqx.AbstractVar[tuple[float, ...]]
+
+    @abc.abstractmethod
+    def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
+        """The zero state for one parameter tensor: one entry for each decay.
+
+        Arrays are float32 or wider, and sharded as `param` is where it is concrete.
+        """
+
+    @abc.abstractmethod
+    def update(
+        self, state: tuple[Any, ...], grad: Float[Array, "*shape"]
+    ) -> tuple[Any, ...]:
+        """The state after seeing `grad`. There is no bias correction."""
+
+
+class Momentum(AbstractAccumulator):
+    """Moving averages of the gradient: $m \\leftarrow b m + (1 - b) g$."""
+
+    offsets: Float[Array, " decays"]
+    decays: tuple[float, ...] = eqx.field(static=True)
+
+    def __init__(self, decays: Iterable[float] = (0.9, 0.99, 0.999)):
+        """**Arguments:**
+
+        - `decays`: the initial decays $b$, each in [0, 1).
+        """
+        self.decays = _check_decays(decays)
+        self.offsets = jnp.zeros(len(self.decays))
+
+    def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
+        return tuple(_zeros_like(param) for _ in self.decays)
+
+    def update(
+        self, state: tuple[Any, ...], grad: Float[Array, "*shape"]
+    ) -> tuple[Any, ...]:
+        complements = _complements(self)
+        return tuple(_ema(m, grad, c) for m, c in zip(state, complements, strict=True))
+
+
+class SecondMoment(AbstractAccumulator):
+    """The moving average of the squared gradient: $v \\leftarrow b v + (1 - b) g^2$.
+
+    The decay is clipped to [0, 1].
+    """
+
+    offsets: Float[Array, " decays"]
+    decays: tuple[float, ...] = eqx.field(static=True)
+
+    def __init__(self, decay: float = 0.999):
+        """**Arguments:**
+
+        - `decay`: the initial decay $b$, in [0, 1).
+        """
+        self.decays = _check_decays((decay,))
+        self.offsets = jnp.zeros(1)
+
+    def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
+        return (_zeros_like(param),)
+
+    def update(
+        self, state: tuple[Any, ...], grad: Float[Array, "*shape"]
+    ) -> tuple[Any, ...]:
+        (complement,) = _complements(self)
+        return (_ema(state[0], grad * grad, jnp.clip(complement, 0, 1)),)
+
+
+class FactoredSecondMoment(AbstractAccumulator):
+    """Adafactor's factored moving averages of the squared gradient.
+
+    With $d_0$ the largest axis and $d_1$ the second largest,
+    $row \\leftarrow b\\,row + (1-b)\\,mean_{d_0}(g^2 + 10^{-30})$ and
+    $column \\leftarrow b\\,column + (1-b)\\,mean_{d_1}(g^2 + 10^{-30})$; scalars and
+    vectors are not factored. Decays are clipped to [0, 1].
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @article{shazeer2018adafactor,
+            title={Adafactor: Adaptive Learning Rates with Sublinear Memory Cost},
+            author={Shazeer, Noam and Stern, Mitchell},
+            journal={arXiv:1804.04235},
+            year={2018},
+        }
+        ```
+    """
+
+    offsets: Float[Array, " decays"]
+    decays: tuple[float, ...] = eqx.field(static=True)
+
+    def __init__(self, decays: Iterable[float] = (0.9, 0.99, 0.999)):
+        """**Arguments:**
+
+        - `decays`: the initial decays $b$, each in [0, 1).
+        """
+        self.decays = _check_decays(decays)
+        self.offsets = jnp.zeros(len(self.decays))
+
+    def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
+        if param.ndim < 2:
+            empty = jnp.zeros((0,), accumulator_dtype(param.dtype))
+            return tuple(Factors(_zeros_like(param), empty) for _ in self.decays)
+        d1, d0 = factored_axes(param.shape)
+        return tuple(
+            Factors(_zeros_without(param, d0), _zeros_without(param, d1))
+            for _ in self.decays
+        )
+
+    def update(
+        self, state: tuple[Any, ...], grad: Float[Array, "*shape"]
+    ) -> tuple[Any, ...]:
+        square = grad * grad + 1e-30
+        complements = [jnp.clip(c, 0, 1) for c in _complements(self)]
+        if grad.ndim < 2:
+            return tuple(
+                Factors(_ema(f.row, square, c), f.column)
+                for f, c in zip(state, complements, strict=True)
+            )
+        d1, d0 = factored_axes(grad.shape)
+        row, column = jnp.mean(square, d0), jnp.mean(square, d1)
+        return tuple(
+            Factors(_ema(f.row, row, c), _ema(f.column, column, c))
+            for f, c in zip(state, complements, strict=True)
+        )
+
+
+def factored_axes(shape: tuple[int, ...]) -> tuple[int, int]:
+    """The second largest axis and the largest one; on a tie the later is the largest."""
+    order = np.argsort(shape, kind="stable")
+    return int(order[-2]), int(order[-1])
+
+
+def default_accumulators() -> dict[str, AbstractAccumulator]:
+    """The accumulators of the STAR family, by the names that parts read them under."""
+    return {
+        "momentum": Momentum(),
+        "second_moment": SecondMoment(),
+        "factored": FactoredSecondMoment(),
+    }
+
+
+def _check_decays(decays: Iterable[float]) -> tuple[float, ...]:
+    decays = tuple(float(b) for b in decays)
+    if not decays or not all(0 <= b < 1 for b in decays):
+        raise ValueError(f"Decays must be one or more numbers in [0, 1); got {decays}.")
+    return decays
+
+
+# `1 - b` is computed directly: going through `b` in float32 loses digits.
+def _complements(accumulator: AbstractAccumulator) -> list[Float[Array, ""]]:
+    return [
+        (1 - b) * jnp.exp(10 * accumulator.offsets[i])
+        for i, b in enumerate(accumulator.decays)
+    ]
+
+
+def _ema(average: Array, new: Array, complement: Float[Array, ""]) -> Array:
+    return (1 - complement) * average + complement * new
+
+
+def _zeros_like(param: Array) -> Array:
+    return jnp.zeros_like(param, dtype=accumulator_dtype(param.dtype))
+
+
+def _zeros_without(param: Array, axis: int) -> Array:
+    shape = param.shape[:axis] + param.shape[axis + 1 :]
+    # A tracer's sharding is not known while tracing: there XLA chooses.
+    traced = isinstance(param, jax.core.Tracer)
+    sharding = None if traced else getattr(param, "sharding", None)
+    if isinstance(sharding, NamedSharding):
+        spec = tuple(sharding.spec) + (None,) * (param.ndim - len(sharding.spec))
+        reduced = PartitionSpec(*spec[:axis], *spec[axis + 1 :])
+        sharding = NamedSharding(sharding.mesh, reduced)
+    else:
+        sharding = None
+    return jnp.zeros(shape, accumulator_dtype(param.dtype), device=sharding)

@@ -1,0 +1,98 @@
+"""Nominal directions: what a hand-made optimizer would step along."""
+
+import abc
+from typing import ClassVar
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from ._tensor import Tensor
+
+
+class AbstractDirection(eqx.Module):
+    """A descent direction, to be subtracted from the parameters.
+
+    A new one is a class of a few lines: `reads` names the accumulators that it needs,
+    and `__call__` computes the direction from them.
+
+    ```python
+    class SignMomentum(eqs.AbstractDirection):
+        reads = ("momentum",)
+
+        def __call__(self, tensor):
+            return jnp.sign(tensor.momentum[-1])
+
+    optimizer = eqs.STAR(direction=SignMomentum(), key=key)
+    ```
+    """
+
+    reads: eqx.AbstractClassVar[tuple[str, ...]]
+
+    @abc.abstractmethod
+    def __call__(self, tensor: Tensor) -> Float[Array, "*shape"]:
+        """The direction, in raw units: an array of the tensor's shape."""
+
+
+class GradientDirection(AbstractDirection):
+    """The gradient, $g$: stochastic gradient descent."""
+
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    def __call__(self, tensor: Tensor) -> Float[Array, "*shape"]:
+        return tensor.grad
+
+
+class MomentumDirection(AbstractDirection):
+    """The slowest momentum, $m_3$."""
+
+    reads: ClassVar[tuple[str, ...]] = ("momentum",)
+
+    def __call__(self, tensor: Tensor) -> Float[Array, "*shape"]:
+        return tensor.momentum[-1]
+
+
+class AggMoDirection(AbstractDirection):
+    """The mean of the momenta, $mean_j\\,m_j$: aggregated momentum.
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{lucas2019aggregated,
+            title={Aggregated Momentum: Stability Through Passive Damping},
+            author={Lucas, James and Sun, Shengyang and Zemel, Richard and
+                    Grosse, Roger},
+            booktitle={International Conference on Learning Representations},
+            year={2019},
+        }
+        ```
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("momentum",)
+
+    def __call__(self, tensor: Tensor) -> Float[Array, "*shape"]:
+        return _mean(tensor.momentum)
+
+
+class AdamDirection(AbstractDirection):
+    """The slowest momentum over the root second moment, $A_3 = m_3 R$.
+
+    Adam's direction without bias correction.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment")
+
+    def __call__(self, tensor: Tensor) -> Float[Array, "*shape"]:
+        return tensor.normalised_momentum[-1]
+
+
+class AdamAggMoDirection(AbstractDirection):
+    """The mean of $A_j = m_j R$ over the momenta: STAR's nominal direction."""
+
+    reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment")
+
+    def __call__(self, tensor: Tensor) -> Float[Array, "*shape"]:
+        return _mean(tensor.normalised_momentum)
+
+
+def _mean(arrays: tuple[Array, ...]) -> Array:
+    return sum(arrays[1:], arrays[0]) / len(arrays)

@@ -1,0 +1,43 @@
+"""Preconditioners on the output of the blackbox term."""
+
+import abc
+from typing import ClassVar
+
+import equinox as eqx
+from jaxtyping import Array
+
+from ._tensor import Tensor
+
+
+class AbstractPreconditioner(eqx.Module):
+    """A factor on the blackbox direction, from a tensor's statistics.
+
+    `reads` names the accumulators that it needs.
+    """
+
+    reads: eqx.AbstractClassVar[tuple[str, ...]]
+
+    @abc.abstractmethod
+    def __call__(self, tensor: Tensor) -> Array | float:
+        """The factor; broadcasts to the tensor's shape."""
+
+
+class NoPreconditioner(AbstractPreconditioner):
+    """The factor 1."""
+
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    def __call__(self, tensor: Tensor) -> float:
+        return 1.0
+
+
+class EMAPreconditioner(AbstractPreconditioner):
+    """STAR's diagonal preconditioner, $R = 1/\\sqrt{v + 10^{-6}}$.
+
+    It has no fixed point where gradients vanish: then $v \\to 0$ and $R \\to 1000$.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("second_moment",)
+
+    def __call__(self, tensor: Tensor) -> Array:
+        return tensor.inverse_rms

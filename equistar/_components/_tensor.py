@@ -1,0 +1,62 @@
+"""What the parts see: one parameter tensor, its gradient, and its accumulators."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.lax as lax
+from jaxtyping import Array, Float, Int
+
+
+class Factors(eqx.Module):
+    """A factored second moment: one row and one column statistic.
+
+    For a tensor of at least two dimensions, `row` has its shape less the largest axis
+    and `column` its shape less the second largest. A scalar or a vector is not factored:
+    `row` has its shape and `column` is empty.
+    """
+
+    row: Any
+    column: Any
+
+
+class Tensor(eqx.Module):
+    """One parameter tensor as the parts of a learned optimizer see it.
+
+    **Attributes:**
+
+    - `param`: the parameter before the update, in float32 or wider.
+    - `grad`: its gradient.
+    - `accumulators`: for each accumulator, by name, a tuple with one entry for each of
+      its decays, already updated with `grad`.
+    - `count`: the number of updates made before this one.
+    """
+
+    param: Float[Array, "*shape"]
+    grad: Float[Array, "*shape"]
+    accumulators: dict[str, tuple[Any, ...]]
+    count: Int[Array, ""]
+
+    @property
+    def momentum(self) -> tuple[Float[Array, "*shape"], ...]:
+        """Exponential moving averages of the gradient, one for each decay."""
+        return self.accumulators["momentum"]
+
+    @property
+    def second_moment(self) -> Float[Array, "*shape"]:
+        """The exponential moving average `v` of the squared gradient."""
+        return self.accumulators["second_moment"][0]
+
+    @property
+    def factored(self) -> tuple[Factors, ...]:
+        """Factored second moments, one for each decay."""
+        return self.accumulators["factored"]
+
+    @property
+    def inverse_rms(self) -> Float[Array, "*shape"]:
+        """`R = 1 / sqrt(v + 1e-6)`."""
+        return lax.rsqrt(self.second_moment + 1e-6)
+
+    @property
+    def normalised_momentum(self) -> tuple[Float[Array, "*shape"], ...]:
+        """Adam's direction without bias correction, `A_j = m_j R`, for each decay."""
+        return tuple(m * self.inverse_rms for m in self.momentum)

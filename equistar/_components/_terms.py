@@ -1,0 +1,194 @@
+"""The terms of an update: blackbox, nominal and weight decay."""
+
+import abc
+
+import equinox as eqx
+import jax.nn.initializers as jinit
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from ._direction import AbstractDirection, AdamAggMoDirection
+from ._magnitude import AbstractMagnitude, NoMagnitudeController
+from ._network import Head, Initializer
+from ._preconditioner import AbstractPreconditioner, EMAPreconditioner
+from ._scale import AbstractScale, as_scale
+from ._tensor import Tensor
+
+
+class AbstractTerm(eqx.Module):
+    """A term of the update, to be subtracted from the parameters."""
+
+    @property
+    @abc.abstractmethod
+    def reads(self) -> tuple[str, ...]:
+        """The names of the accumulators that it needs."""
+
+    @abc.abstractmethod
+    def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
+        """The term; broadcasts to the tensor's shape.
+
+        **Arguments:**
+
+        - `tensor`: the parameter, its gradient and accumulators.
+        - `hidden`: the network's hidden units, each an array of the tensor's shape.
+        """
+
+
+class AbstractBlackboxTerm(AbstractTerm):
+    """A term whose direction the network writes."""
+
+
+class NoBlackbox(AbstractBlackboxTerm):
+    """No blackbox term."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ()
+
+    def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
+        return jnp.zeros((), tensor.param.dtype)
+
+
+class BlackboxTerm(AbstractBlackboxTerm):
+    """The network's own step, $\\beta_3\\,d\\,\\exp(\\beta_4 a_b)\\,R$.
+
+    $d$ is a head of the network, $\\exp(\\beta_4 a_b)$ the magnitude and $R$ the
+    preconditioner.
+    """
+
+    direction: Head
+    magnitude: AbstractMagnitude
+    preconditioner: AbstractPreconditioner
+    scale: AbstractScale
+
+    def __init__(
+        self,
+        width: int = 4,
+        magnitude: AbstractMagnitude = NoMagnitudeController(),
+        preconditioner: AbstractPreconditioner = EMAPreconditioner(),
+        scale: float | AbstractScale = 1e-3,
+        init: Initializer = jinit.zeros,
+        *,
+        key: PRNGKeyArray,
+    ):
+        """**Arguments:**
+
+        - `width`: hidden units of the network.
+        - `magnitude`: the learned magnitude, or `NoMagnitudeController()`.
+        - `preconditioner`: factor on the output, or `NoPreconditioner()`.
+        - `scale`: $\\beta_3$.
+        - `init`: initialiser of the direction head. The default starts it at zero, so
+            that a fresh optimizer takes its nominal steps only; `release_init` is the
+            released implementation's, under which some seeds diverge at once.
+        - `key`: a PRNG key.
+        """
+        self.direction = Head(width, init, key=key)
+        self.magnitude = magnitude
+        self.preconditioner = preconditioner
+        self.scale = as_scale(scale)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.preconditioner.reads
+
+    def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
+        step = self.direction(hidden) * self.magnitude(hidden)
+        return self.scale() * step * self.preconditioner(tensor)
+
+
+class AbstractNominalTerm(AbstractTerm):
+    """A term whose direction is a hand-made optimizer's."""
+
+
+class NoNominal(AbstractNominalTerm):
+    """No nominal term."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ()
+
+    def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
+        return jnp.zeros((), tensor.param.dtype)
+
+
+class NominalTerm(AbstractNominalTerm):
+    """A descent term, $\\beta_1 \\exp(\\beta_2 a_n)$ times a nominal direction.
+
+    It biases the learned dynamics towards descent; see the STAR paper, section 4.
+    """
+
+    direction: AbstractDirection
+    magnitude: AbstractMagnitude
+    scale: AbstractScale
+
+    def __init__(
+        self,
+        direction: AbstractDirection = AdamAggMoDirection(),
+        magnitude: AbstractMagnitude = NoMagnitudeController(),
+        scale: float | AbstractScale = 1e-3,
+    ):
+        """**Arguments:**
+
+        - `direction`: the nominal direction, in raw units.
+        - `magnitude`: the learned magnitude $\\exp(\\beta_2 a_n)$, or
+            `NoMagnitudeController()`.
+        - `scale`: $\\beta_1$, the nominal learning rate; `LearnedScale(1e-3)` makes it
+            one more meta-learned number.
+        """
+        self.direction = direction
+        self.magnitude = magnitude
+        self.scale = as_scale(scale)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return tuple(self.direction.reads)
+
+    def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
+        return self.scale() * self.magnitude(hidden) * self.direction(tensor)
+
+
+class AbstractWeightDecay(AbstractTerm):
+    """A term that shrinks the parameters."""
+
+
+class NoWeightDecay(AbstractWeightDecay):
+    """No weight decay."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ()
+
+    def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
+        return jnp.zeros((), tensor.param.dtype)
+
+
+class WeightDecay(AbstractWeightDecay):
+    """Decoupled weight decay, $\\lambda \\exp(\\beta_5 a_r)\\,p$.
+
+    Not to be confused with the weight decay of meta-training, which acts on the
+    optimizer's own weights.
+    """
+
+    rate: AbstractScale
+    magnitude: AbstractMagnitude
+
+    def __init__(
+        self,
+        rate: float | AbstractScale,
+        magnitude: AbstractMagnitude = NoMagnitudeController(),
+    ):
+        """**Arguments:**
+
+        - `rate`: $\\lambda$, the share of a parameter taken away in each update.
+        - `magnitude`: the learned magnitude $\\exp(\\beta_5 a_r)$, or
+            `NoMagnitudeController()`.
+        """
+        self.rate = as_scale(rate)
+        self.magnitude = magnitude
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ()
+
+    def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
+        return self.rate() * self.magnitude(hidden) * tensor.param

@@ -1,0 +1,59 @@
+"""What a meta-gradient estimator is."""
+
+import abc
+
+import equinox as eqx
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from .._unroll import AbstractUnroll
+
+
+class MetaGradient(eqx.Module):
+    """An estimate of the gradient of an unroll's mean loss.
+
+    **Attributes:**
+
+    - `gradient`: a pytree in the structure of `theta`; `None` where `theta` holds
+        something else than an inexact array.
+    - `meta_loss`: the mean of the losses that the estimate was made from.
+    - `diverged`: members whose carry is not finite at the window's end.
+    - `dead`: pairs that carry no signal, since both members recorded the same losses.
+    - `dropped`: pairs whose contribution was not finite, and counted as zero.
+    """
+
+    gradient: PyTree
+    meta_loss: Float[Array, ""]
+    diverged: Int[Array, ""]
+    dead: Int[Array, ""]
+    dropped: Int[Array, ""]
+
+
+class AbstractEstimator(eqx.Module):
+    """Estimates the gradient of an unroll's mean loss, window by window.
+
+    It knows unrolls and nothing else.
+    """
+
+    @abc.abstractmethod
+    def init(
+        self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
+    ) -> PyTree[Array]:
+        """The particles before the first window.
+
+        **Arguments:**
+
+        - `unroll`: what to differentiate.
+        - `theta`: the meta-parameters; its inexact arrays are differentiated.
+        - `key`: a PRNG key.
+        """
+
+    @abc.abstractmethod
+    def estimate(
+        self,
+        unroll: AbstractUnroll,
+        theta: PyTree,
+        state: PyTree[Array],
+        *,
+        key: PRNGKeyArray,
+    ) -> tuple[MetaGradient, PyTree[Array]]:
+        """`(meta_gradient, state)`: one estimate, and the particles after it."""

@@ -1,0 +1,300 @@
+"""The outer loop: meta-training of an optimizer, or of any pytree, through an unroll."""
+
+import abc
+import functools as ft
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from ._estimators import AbstractEstimator, MetaGradient
+from ._numerics import all_finite
+from ._optimizers import AbstractLearnedOptimizer
+from ._results import RESULTS
+from ._unroll import AbstractUnroll
+
+
+class MetaTrainState(eqx.Module):
+    """Everything that the next meta-step depends on.
+
+    **Attributes:**
+
+    - `theta`: the meta-parameters.
+    - `outer_state`: the outer optimizer's state.
+    - `particles`: the estimator's state.
+    - `key`: the run's PRNG key; step n draws from `fold_in(key, n)`.
+    - `step`: meta-steps made.
+    - `skipped`: meta-steps skipped because their gradient was not finite.
+    """
+
+    theta: PyTree
+    outer_state: PyTree
+    particles: PyTree[Array]
+    key: PRNGKeyArray
+    step: Int[Array, ""]
+    skipped: Int[Array, ""]
+
+
+class Metrics(eqx.Module):
+    """What one meta-step measured; see [`equistar.MetaGradient`][]."""
+
+    meta_loss: Float[Array, ""]
+    gradient_norm: Float[Array, ""]
+    diverged: Int[Array, ""]
+    dead: Int[Array, ""]
+    dropped: Int[Array, ""]
+    skipped: Int[Array, ""]
+
+
+class AbstractLogger(eqx.Module):
+    """Is told of every meta-step; printing, files and clocks live in loggers."""
+
+    @abc.abstractmethod
+    def __call__(self, step: int, metrics: Metrics) -> None:
+        """Called after meta-step `step` = 1, 2, ..."""
+
+
+class NoLogger(AbstractLogger):
+    """Tells nobody."""
+
+    def __call__(self, step: int, metrics: Metrics) -> None:
+        pass
+
+
+class MetaTrainResult(eqx.Module):
+    """What [`equistar.meta_train`][] returns.
+
+    **Attributes:**
+
+    - `theta`: the meta-trained pytree, of the type that went in.
+    - `history`: the metrics of every meta-step, arrays with one leading axis.
+    - `state`: to go on from, with `meta_train_step`.
+    - `result`: a `RESULTS` member.
+    """
+
+    theta: PyTree
+    history: Metrics
+    state: MetaTrainState
+    result: RESULTS
+
+
+def default_outer(
+    learning_rate: float | optax.Schedule = 1e-4,
+    weight_decay: float = 0.1,
+    clip: float = 1.0,
+) -> optax.GradientTransformation:
+    """The STAR paper's outer optimizer: AdamW with elementwise clipping.
+
+    **Arguments:**
+
+    - `learning_rate`: a number or a schedule over meta-steps.
+    - `weight_decay`: multiplied by the learning rate; acts on the blackbox part only,
+        see [`equistar.blackbox_mask`][]. The paper uses 0, 0.1 and 0.5.
+    - `clip`: meta-gradients are clipped elementwise to this size.
+    """
+    return optax.chain(
+        optax.clip(clip),
+        optax.adamw(learning_rate, weight_decay=weight_decay, mask=blackbox_mask),
+    )
+
+
+def blackbox_mask(theta: PyTree) -> PyTree[bool]:
+    """Which meta-parameters decay in meta-training, as the STAR paper has it.
+
+    Those of the network's trunk and of the blackbox term's heads do; the nominal and
+    weight-decay heads and the accumulators' decays do not, nor does anything in a
+    pytree that is no learned optimizer.
+    """
+    mask = jtu.tree_map(lambda _: False, theta)
+    if not isinstance(theta, AbstractLearnedOptimizer):
+        return mask
+    part = lambda t: (t.network, t.blackbox)
+    return eqx.tree_at(part, mask, jtu.tree_map(lambda _: True, part(theta)))
+
+
+def meta_train_init(
+    unroll: AbstractUnroll,
+    estimator: AbstractEstimator,
+    theta: PyTree,
+    outer: optax.GradientTransformation,
+    *,
+    key: PRNGKeyArray,
+) -> MetaTrainState:
+    """The state before the first meta-step. Arguments as for `meta_train`."""
+    init_key, run_key = jr.split(key)
+    zero = jnp.zeros((), jnp.int32)
+    with jax.numpy_dtype_promotion("standard"):
+        outer_state = outer.init(eqx.filter(theta, eqx.is_inexact_array))
+    particles = _init_particles(unroll, estimator, theta, init_key)
+    return MetaTrainState(theta, outer_state, particles, run_key, zero, zero)
+
+
+@eqx.filter_jit
+def _init_particles(
+    unroll: AbstractUnroll, estimator: AbstractEstimator, theta: PyTree, key: Array
+) -> PyTree[Array]:
+    return estimator.init(unroll, theta, key=key)
+
+
+@eqx.filter_jit
+def meta_train_step(
+    unroll: AbstractUnroll,
+    estimator: AbstractEstimator,
+    outer: optax.GradientTransformation,
+    state: MetaTrainState,
+) -> tuple[MetaTrainState, Metrics]:
+    """One estimate of the meta-gradient and one step of the outer optimizer.
+
+    A meta-gradient that is not finite is skipped whole, and counted.
+    """
+    key = jr.fold_in(state.key, state.step)
+    estimate, particles = estimator.estimate(
+        unroll, state.theta, state.particles, key=key
+    )
+    finite = all_finite(estimate.gradient)
+    arrays, rest = eqx.partition(state.theta, eqx.is_inexact_array)
+    # Optax's optimizers promote weak to strong types, which strict promotion refuses.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, outer_state = outer.update(
+            estimate.gradient, state.outer_state, arrays
+        )
+        moved = optax.apply_updates(arrays, updates)
+    keep = lambda new, old: jnp.where(finite, new, old)
+    skipped = state.skipped + jnp.where(finite, 0, 1).astype(state.skipped.dtype)
+    state = MetaTrainState(
+        eqx.combine(jtu.tree_map(keep, moved, arrays), rest),
+        jtu.tree_map(keep, outer_state, state.outer_state),
+        particles,
+        state.key,
+        state.step + 1,
+        skipped,
+    )
+    return state, _metrics(estimate, skipped)
+
+
+def _metrics(estimate: MetaGradient, skipped: Int[Array, ""]) -> Metrics:
+    squares = [jnp.sum(g * g) for g in jtu.tree_leaves(estimate.gradient)]
+    return Metrics(
+        meta_loss=estimate.meta_loss,
+        gradient_norm=jnp.sqrt(ft.reduce(jnp.add, squares)),
+        diverged=estimate.diverged,
+        dead=estimate.dead,
+        dropped=estimate.dropped,
+        skipped=skipped,
+    )
+
+
+def meta_train(
+    unroll: AbstractUnroll,
+    estimator: AbstractEstimator,
+    theta: PyTree,
+    outer: optax.GradientTransformation | None = None,
+    *,
+    steps: int,
+    key: PRNGKeyArray,
+    logger: AbstractLogger = NoLogger(),
+    max_skipped: int = 100,
+    throw: bool = True,
+) -> MetaTrainResult:
+    """Meta-trains `theta`, say a learned optimizer, through an unroll.
+
+    !!! Example
+
+        ```python
+        unroll = eqs.InnerTraining(eqs.tasks.digits_mlp())
+        star = eqs.STAR(key=jr.key(0))
+        result = eqs.meta_train(unroll, eqs.PES(), star, steps=1000, key=jr.key(1))
+        star = result.theta
+        ```
+
+    **Arguments:**
+
+    - `unroll`: what to differentiate through.
+    - `estimator`: how, say [`equistar.PES`][].
+    - `theta`: the meta-parameters; its inexact arrays are trained.
+    - `outer`: any optax optimizer; by default [`equistar.default_outer`][].
+    - `steps`: number of meta-steps.
+    - `key`: a PRNG key.
+    - `logger`: told of every meta-step.
+    - `max_skipped`: the run stops after so many meta-steps with a non-finite gradient.
+    - `throw`: whether such a run raises.
+
+    **Returns:**
+
+    A [`equistar.MetaTrainResult`][]. Ctrl-C ends the run early and returns what has been
+    trained so far, with the result `RESULTS.interrupted`.
+
+    **Raises:**
+
+    `RuntimeError` if meta-gradients were not finite and `throw` is true.
+    """
+    if steps < 1:
+        raise ValueError(f"`steps` must be at least 1; got {steps}.")
+    outer = default_outer() if outer is None else outer
+    state = meta_train_init(unroll, estimator, theta, outer, key=key)
+    history, result = [], RESULTS.successful
+    try:
+        for step in range(1, steps + 1):
+            state, metrics = meta_train_step(unroll, estimator, outer, state)
+            history.append(jax.device_get(metrics))
+            logger(step, history[-1])
+            if history[-1].skipped >= max_skipped:
+                result = RESULTS.no_meta_gradient
+                break
+    except KeyboardInterrupt:
+        if not history:
+            raise
+        result = RESULTS.interrupted
+    stacked = jtu.tree_map(lambda *xs: np.stack(xs), *history)
+    if throw and result == RESULTS.no_meta_gradient:
+        raise RuntimeError(RESULTS[result])
+    return MetaTrainResult(state.theta, stacked, state, result)
+
+
+@eqx.filter_jit
+def meta_gradient(
+    unroll: AbstractUnroll,
+    estimator: AbstractEstimator,
+    theta: PyTree,
+    *,
+    key: PRNGKeyArray,
+    windows: int = 1,
+) -> MetaGradient:
+    """Estimates the gradient of an unroll's mean loss at a fixed `theta`.
+
+    **Arguments:**
+
+    - `unroll`: what to differentiate.
+    - `estimator`: how, say [`equistar.PES`][].
+    - `theta`: the meta-parameters; its inexact arrays are differentiated.
+    - `key`: a PRNG key.
+    - `windows`: how many consecutive estimates to average. A windowed estimator needs
+        enough of them to go through whole episodes.
+
+    **Returns:**
+
+    A [`equistar.MetaGradient`][]: means over the windows, and sums of its counts.
+    """
+    init_key, run_key = jr.split(key)
+    particles = estimator.init(unroll, theta, key=init_key)
+
+    def body(state: PyTree[Array], n: Int[Array, ""]) -> tuple[PyTree, Any]:
+        key = jr.fold_in(run_key, n)
+        estimate, state = estimator.estimate(unroll, theta, state, key=key)
+        return state, estimate
+
+    _, estimates = jax.lax.scan(body, particles, jnp.arange(windows))
+    mean = lambda x: jnp.mean(x, axis=0)
+    return MetaGradient(
+        gradient=jtu.tree_map(mean, estimates.gradient),
+        meta_loss=mean(estimates.meta_loss),
+        diverged=jnp.sum(estimates.diverged),
+        dead=jnp.sum(estimates.dead),
+        dropped=jnp.sum(estimates.dropped),
+    )

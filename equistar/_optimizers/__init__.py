@@ -1,0 +1,21 @@
+from ._base import AbstractOptimizer as AbstractOptimizer
+from ._learned import (
+    AbstractLearnedOptimizer as AbstractLearnedOptimizer,
+    LearnedOptimizer as LearnedOptimizer,
+    LearnedOptimizerState as LearnedOptimizerState,
+)
+from ._optax import (
+    AbstractHyperparameter as AbstractHyperparameter,
+    as_optax as as_optax,
+    Decay as Decay,
+    Fixed as Fixed,
+    OptaxOptimizer as OptaxOptimizer,
+    Positive as Positive,
+)
+from ._scaled import Scaled as Scaled, ScaledState as ScaledState
+from ._stacked import Stacked as Stacked
+from ._variants import (
+    Blackbox as Blackbox,
+    HyperparamController as HyperparamController,
+    STAR as STAR,
+)

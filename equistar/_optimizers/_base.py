@@ -1,0 +1,48 @@
+"""What an optimizer is: a pytree that maps gradients to updates."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Array, PyTree
+
+
+class AbstractOptimizer(eqx.Module):
+    """An optimizer is the pytree of its meta-parameters.
+
+    Its inexact-array leaves are meta-learned; Python numbers are fixed. The calling
+    convention is optax's: updates are to be *added* to the parameters.
+    """
+
+    @abc.abstractmethod
+    def init(self, params: PyTree[Array]) -> PyTree:
+        """The state before the first update.
+
+        **Arguments:**
+
+        - `params`: a pytree of floating-point arrays. `None` leaves are kept.
+
+        **Raises:**
+
+        `ValueError` if a leaf is not a floating-point array; keep those with
+        `eqx.filter(model, eqx.is_inexact_array)`.
+        """
+
+    @abc.abstractmethod
+    def update(
+        self, grads: PyTree[Array], state: PyTree, params: PyTree[Array], **extra: Any
+    ) -> tuple[PyTree[Array], PyTree]:
+        """One step.
+
+        **Arguments:**
+
+        - `grads`: gradients, a pytree of the structure of `params`.
+        - `state`: from `init` or the last `update`.
+        - `params`: the parameters before the step.
+        - `extra`: accepted for optax's sake (`value=` and others).
+
+        **Returns:**
+
+        `(updates, state)`: updates in the structure and dtypes of `params`, to be added
+        to them (`optax.apply_updates`, `eqx.apply_updates`), and the new state.
+        """

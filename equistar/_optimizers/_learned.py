@@ -1,0 +1,229 @@
+"""The one update rule of every learned optimizer."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.lax as lax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import optax
+from jaxtyping import Array, Float, Int, PyTree
+
+from .._components import (
+    AbstractAccumulator,
+    AbstractBlackboxTerm,
+    AbstractFeatures,
+    AbstractNetwork,
+    AbstractNominalTerm,
+    AbstractTerm,
+    AbstractWeightDecay,
+    default_accumulators,
+    NoBlackbox,
+    NoFeatures,
+    NoNetwork,
+    NoNominal,
+    NoWeightDecay,
+    Tensor,
+)
+from .._numerics import accumulator_dtype
+from ._base import AbstractOptimizer
+from ._trees import check_grads, check_params, gather, scatter
+
+
+class LearnedOptimizerState(eqx.Module):
+    """State of a learned optimizer.
+
+    **Attributes:**
+
+    - `accumulators`: by name, for each decay, a tree in the structure of the parameters.
+    - `count`: the number of updates made.
+    """
+
+    accumulators: dict[str, tuple[Any, ...]]
+    count: Int[Array, ""]
+
+
+class AbstractLearnedOptimizer(AbstractOptimizer):
+    """A learned optimizer, assembled from parts. Every tensor is handled alone:
+
+    $$p \\leftarrow p - \\beta_3\\,d\\,e^{\\beta_4 a_b} R
+    - \\beta_1\\,e^{\\beta_2 a_n}\\,nominal - \\lambda\\,e^{\\beta_5 a_r}\\,p$$
+
+    with the direction $d$ and the log-magnitudes $a$ written by one small network for
+    each element of the tensor.
+    """
+
+    accumulators: eqx.AbstractVar[dict[str, AbstractAccumulator]]
+    features: eqx.AbstractVar[AbstractFeatures]
+    network: eqx.AbstractVar[AbstractNetwork]
+    blackbox: eqx.AbstractVar[AbstractBlackboxTerm]
+    nominal: eqx.AbstractVar[AbstractNominalTerm]
+    weight_decay: eqx.AbstractVar[AbstractWeightDecay]
+
+    def init(self, params: PyTree[Array]) -> LearnedOptimizerState:
+        return init_tree(self, [0] * len(jtu.tree_leaves(params)), params)
+
+    def update(
+        self,
+        grads: PyTree[Array],
+        state: LearnedOptimizerState,
+        params: PyTree[Array],
+        **extra: Any,
+    ) -> tuple[PyTree[Array], LearnedOptimizerState]:
+        del extra
+        stacked = [0] * len(jtu.tree_leaves(params))
+        return update_tree(self, stacked, grads, state, params)
+
+    def init_tensor(self, param: Float[Array, "*shape"]) -> dict[str, tuple[Any, ...]]:
+        """The zero accumulators of one parameter tensor, by name."""
+        return {name: acc.init(param) for name, acc in self.accumulators.items()}
+
+    def update_tensor(
+        self,
+        grad: Float[Array, "*shape"],
+        param: Float[Array, "*shape"],
+        accumulators: dict[str, tuple[Any, ...]],
+        count: Int[Array, ""],
+    ) -> tuple[Float[Array, "*shape"], dict[str, tuple[Any, ...]]]:
+        """One tensor's update, to be added, and its new accumulators."""
+        if param.size == 0:
+            return jnp.zeros_like(param), accumulators
+        dtype = accumulator_dtype(param.dtype)
+        optimizer, p, g = _cast((self, param, grad), dtype)
+        new = {
+            k: optimizer.accumulators[k].update(accumulators[k], g)
+            for k in accumulators
+        }
+        step = optimizer._step(Tensor(p, g, new, count))
+        return -jnp.broadcast_to(step, param.shape).astype(param.dtype), new
+
+    # Two passes over memory. The first reduces every input to its mean square; the second
+    # computes the inputs again and applies the network. Without the barrier XLA shares
+    # the inputs between the two by writing ten of them to memory, at twice the time.
+    def _step(self, tensor: Tensor) -> Float[Array, "..."]:
+        scales = self.network.normalise(self.features(tensor))
+        tensor, scales = lax.optimization_barrier((tensor, scales))
+        hidden = self.network(self.features(tensor), scales)
+        return (
+            self.blackbox(tensor, hidden)
+            + self.nominal(tensor, hidden)
+            + self.weight_decay(tensor, hidden)
+        )
+
+
+class LearnedOptimizer(AbstractLearnedOptimizer):
+    """A learned optimizer from any parts. See `AbstractLearnedOptimizer` for the rule."""
+
+    accumulators: dict[str, AbstractAccumulator]
+    features: AbstractFeatures
+    network: AbstractNetwork
+    blackbox: AbstractBlackboxTerm
+    nominal: AbstractNominalTerm
+    weight_decay: AbstractWeightDecay
+
+    def __init__(
+        self,
+        *,
+        features: AbstractFeatures = NoFeatures(),
+        network: AbstractNetwork = NoNetwork(),
+        blackbox: AbstractBlackboxTerm = NoBlackbox(),
+        nominal: AbstractNominalTerm = NoNominal(),
+        weight_decay: AbstractWeightDecay = NoWeightDecay(),
+        accumulators: dict[str, AbstractAccumulator] | None = None,
+    ):
+        """**Arguments:**
+
+        - `features`: the network's inputs.
+        - `network`: maps the inputs of each element to hidden units, which the heads of
+            the terms read.
+        - `blackbox`, `nominal`, `weight_decay`: the terms of the update.
+        - `accumulators`: the bank that the parts read from, by name; by default
+            `default_accumulators()`. Only those that a part reads are kept.
+        """
+        self.features = features
+        self.network = network
+        self.blackbox = blackbox
+        self.nominal = nominal
+        self.weight_decay = weight_decay
+        bank = default_accumulators() if accumulators is None else accumulators
+        self.accumulators = read_accumulators(
+            bank, features, blackbox, nominal, weight_decay
+        )
+
+
+def read_accumulators(
+    bank: dict[str, AbstractAccumulator], *parts: AbstractFeatures | AbstractTerm
+) -> dict[str, AbstractAccumulator]:
+    """Those accumulators of `bank` that some part reads.
+
+    **Raises:**
+
+    `ValueError` if a part reads an accumulator that is not in `bank`.
+    """
+    for part in parts:
+        for name in part.reads:
+            if name not in bank:
+                raise ValueError(
+                    f"{type(part).__name__} reads the accumulator '{name}', but there "
+                    f"are only {sorted(bank)}: pass `accumulators={{..., '{name}': ...}}`."
+                )
+    read = {name for part in parts for name in part.reads}
+    return {name: accumulator for name, accumulator in bank.items() if name in read}
+
+
+def init_tree(
+    optimizer: AbstractLearnedOptimizer, stacked: Sequence[int], params: PyTree[Array]
+) -> LearnedOptimizerState:
+    """The state for a tree, of whose i-th leaf `stacked[i]` leading axes are stacked."""
+    check_params(params)
+    leaves, inner = jtu.tree_flatten(params)
+    states = [
+        _over_axes(optimizer.init_tensor, n, 0)(p)
+        for n, p in zip(stacked, leaves, strict=True)
+    ]
+    return LearnedOptimizerState(
+        gather(states, _tensor_structure(optimizer), inner), jnp.zeros((), jnp.int32)
+    )
+
+
+def update_tree(
+    optimizer: AbstractLearnedOptimizer,
+    stacked: Sequence[int],
+    grads: PyTree[Array],
+    state: LearnedOptimizerState,
+    params: PyTree[Array],
+) -> tuple[PyTree[Array], LearnedOptimizerState]:
+    """One step on a tree, of whose i-th leaf `stacked[i]` leading axes are stacked."""
+    check_grads(grads, params)
+    leaves, inner = jtu.tree_flatten(params)
+    outer = _tensor_structure(optimizer)
+    states = scatter(state.accumulators, outer, inner)
+    tensors = zip(stacked, jtu.tree_leaves(grads), leaves, states, strict=True)
+    results = [
+        _over_axes(optimizer.update_tensor, n, (0, 0, 0, None))(g, p, s, state.count)
+        for n, g, p, s in tensors
+    ]
+    updates = inner.unflatten([update for update, _ in results])
+    accumulators = gather([new for _, new in results], outer, inner)
+    count = optax.safe_increment(state.count)
+    return updates, LearnedOptimizerState(accumulators, count)
+
+
+def _over_axes(fn: Callable, n: int, in_axes: Any) -> Callable:
+    for _ in range(n):
+        fn = jax.vmap(fn, in_axes=in_axes)
+    return fn
+
+
+# One tensor's accumulators have the same structure whatever the tensor's shape.
+def _tensor_structure(optimizer: AbstractLearnedOptimizer) -> jtu.PyTreeDef:
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    return jtu.tree_structure(jax.eval_shape(optimizer.init_tensor, scalar))
+
+
+def _cast(tree: PyTree, dtype: jnp.dtype) -> PyTree:
+    return jtu.tree_map(
+        lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree
+    )

@@ -1,0 +1,80 @@
+"""A learning rate and decoupled weight decay on top of any optimizer."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import optax
+from jaxtyping import Array, ArrayLike, Int, PyTree
+
+from .._numerics import accumulator_dtype
+from ._base import AbstractOptimizer
+
+
+class ScaledState(eqx.Module):
+    """State of [`equistar.Scaled`][].
+
+    **Attributes:**
+
+    - `inner`: the wrapped optimizer's state.
+    - `count`: the number of updates made, which the schedules read.
+    """
+
+    inner: PyTree
+    count: Int[Array, ""]
+
+
+class Scaled(AbstractOptimizer):
+    """Scales another optimizer's updates $u_t$ and adds decoupled weight decay:
+
+    $$p \\leftarrow p + \\eta_t (u_t - \\lambda_t p)$$
+    """
+
+    optimizer: AbstractOptimizer
+    learning_rate: ArrayLike | optax.Schedule
+    weight_decay: ArrayLike | optax.Schedule
+
+    def __init__(
+        self,
+        optimizer: AbstractOptimizer,
+        learning_rate: ArrayLike | optax.Schedule = 1.0,
+        weight_decay: ArrayLike | optax.Schedule = 0.0,
+    ):
+        """**Arguments:**
+
+        - `optimizer`: the optimizer to wrap.
+        - `learning_rate`: $\\eta$, a number or an optax schedule. A meta-trained optimizer
+            sets its own step sizes: 1 is its own choice.
+        - `weight_decay`: $\\lambda$, a number or an optax schedule; it is multiplied by
+            the learning rate, as in `optax.adamw`.
+        """
+        self.optimizer = optimizer
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+
+    def init(self, params: PyTree[Array]) -> ScaledState:
+        return ScaledState(self.optimizer.init(params), jnp.zeros((), jnp.int32))
+
+    def update(
+        self,
+        grads: PyTree[Array],
+        state: ScaledState,
+        params: PyTree[Array],
+        **extra: Any,
+    ) -> tuple[PyTree[Array], ScaledState]:
+        updates, inner = self.optimizer.update(grads, state.inner, params, **extra)
+        rate = _value(self.learning_rate, state.count)
+        decay = _value(self.weight_decay, state.count)
+
+        def scale(u: Array, p: Array) -> Array:
+            dtype = accumulator_dtype(p.dtype)
+            eta, decayed = jnp.asarray(rate, dtype), jnp.asarray(decay, dtype)
+            return (eta * (u.astype(dtype) - decayed * p.astype(dtype))).astype(p.dtype)
+
+        count = optax.safe_increment(state.count)
+        return jtu.tree_map(scale, updates, params), ScaledState(inner, count)
+
+
+def _value(rate: ArrayLike | optax.Schedule, count: Int[Array, ""]) -> ArrayLike:
+    return rate(count) if callable(rate) else rate

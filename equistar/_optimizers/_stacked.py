@@ -1,0 +1,72 @@
+"""Leaves that stack layers on leading axes."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.tree_util as jtu
+from jaxtyping import Array, PyTree
+
+from ._base import AbstractOptimizer
+from ._learned import (
+    AbstractLearnedOptimizer,
+    init_tree,
+    LearnedOptimizerState,
+    update_tree,
+)
+from ._trees import broadcast_prefix
+
+
+class Stacked(AbstractOptimizer):
+    """Treats leaves that stack layers on leading axes as that many separate tensors.
+
+    A scanned transformer keeps the weights of all its layers in one array. To a learned
+    optimizer that array is not one tensor: stacking would change its factored axes and
+    its normalisers.
+    """
+
+    optimizer: AbstractLearnedOptimizer
+    counts: tuple[int, ...] = eqx.field(static=True)
+    structure: jtu.PyTreeDef = eqx.field(static=True)
+
+    def __init__(self, optimizer: AbstractLearnedOptimizer, stacked_axes: PyTree[int]):
+        """**Arguments:**
+
+        - `optimizer`: the learned optimizer to wrap.
+        - `stacked_axes`: how many leading axes of each leaf stack separate tensors: an
+            integer, or a pytree prefix of the parameters, say
+            `{"blocks": 1, "embedding": 0}`.
+        """
+        counts, self.structure = jtu.tree_flatten(stacked_axes)
+        if not all(isinstance(n, int) and n >= 0 for n in counts):
+            raise ValueError(
+                "`stacked_axes` must hold integers of at least 0 (the number of leading "
+                f"axes that stack separate tensors); got {stacked_axes}."
+            )
+        self.optimizer = optimizer
+        self.counts = tuple(counts)
+
+    def init(self, params: PyTree[Array]) -> LearnedOptimizerState:
+        return init_tree(self.optimizer, self._counts(params), params)
+
+    def update(
+        self,
+        grads: PyTree[Array],
+        state: LearnedOptimizerState,
+        params: PyTree[Array],
+        **extra: Any,
+    ) -> tuple[PyTree[Array], LearnedOptimizerState]:
+        del extra
+        stacked = self._counts(params)
+        return update_tree(self.optimizer, stacked, grads, state, params)
+
+    def _counts(self, params: PyTree[Array]) -> list[int]:
+        prefix = self.structure.unflatten(self.counts)
+        counts = broadcast_prefix(prefix, params)
+        leaves = jtu.tree_leaves_with_path(params)
+        for n, (path, leaf) in zip(counts, leaves, strict=True):
+            if leaf.ndim < n:
+                raise ValueError(
+                    f"`stacked_axes` says that {n} leading axes of params"
+                    f"{jtu.keystr(path)} are stacked, but its shape is {leaf.shape}."
+                )
+        return counts

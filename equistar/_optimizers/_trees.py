@@ -1,0 +1,81 @@
+"""Between trees of parameters and the single tensors that parts see."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array, PyTree
+
+
+_KEEP_FLOATS = "keep the others out with `eqx.filter(model, eqx.is_inexact_array)`"
+
+
+def check_params(params: PyTree) -> None:
+    """Raises a `ValueError` that names the first leaf that cannot be optimized."""
+    for path, leaf in jtu.tree_leaves_with_path(params):
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+            kind = type(leaf).__name__ if dtype is None else f"{dtype} array"
+            raise ValueError(
+                f"Parameters must be floating-point arrays, but params"
+                f"{jtu.keystr(path)} is a {kind}: {_KEEP_FLOATS}."
+            )
+
+
+def check_grads(grads: PyTree, params: PyTree) -> None:
+    """Raises a `ValueError` where `grads` has not the structure and shapes of `params`."""
+    if params is None:
+        raise ValueError(
+            "A learned optimizer reads the parameters: call "
+            "`update(grads, state, params)` with `params`."
+        )
+    check_params(params)
+    grad_tree, param_tree = jtu.tree_structure(grads), jtu.tree_structure(params)
+    if grad_tree != param_tree:
+        raise ValueError(
+            "Gradients and parameters must have one tree structure; got "
+            f"{grad_tree} and {param_tree}. Differentiate with respect to these params."
+        )
+    named = jtu.tree_leaves_with_path(grads)
+    for (path, g), p in zip(named, jtu.tree_leaves(params), strict=True):
+        if g.shape != p.shape:
+            raise ValueError(
+                f"grads{jtu.keystr(path)} has shape {g.shape} but its parameter has "
+                f"shape {p.shape}: pass gradients with respect to these params."
+            )
+
+
+def broadcast_prefix(prefix: PyTree[int], params: PyTree[Array]) -> list[int]:
+    """One integer for each leaf of `params`, from a pytree prefix of integers."""
+    try:
+        spread = jtu.tree_map(
+            lambda n, tree: [n] * len(jtu.tree_leaves(tree)), prefix, params
+        )
+    except ValueError as e:
+        raise ValueError(
+            "`stacked_axes` must be an integer or a pytree prefix of the parameters: "
+            f"{e}"
+        ) from e
+    return jtu.tree_leaves(spread)
+
+
+def gather(
+    tensor_states: Sequence[PyTree], outer: Any, inner: jtu.PyTreeDef
+) -> PyTree[PyTree]:
+    """From one state for each tensor to a state of trees, each of structure `inner`.
+
+    `outer` is the structure of one tensor's state.
+    """
+    leaves = [outer.flatten_up_to(s) for s in tensor_states]
+    columns = [[row[i] for row in leaves] for i in range(outer.num_leaves)]
+    return outer.unflatten([inner.unflatten(column) for column in columns])
+
+
+def scatter(tree_state: PyTree, outer: Any, inner: jtu.PyTreeDef) -> list[PyTree]:
+    """The inverse of `gather`."""
+    columns = [inner.flatten_up_to(t) for t in outer.flatten_up_to(tree_state)]
+    return [
+        outer.unflatten([column[i] for column in columns])
+        for i in range(inner.num_leaves)
+    ]

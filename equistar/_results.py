@@ -1,0 +1,14 @@
+"""Expected numerical outcomes."""
+
+import equinox as eqx
+
+
+class RESULTS(eqx.Enumeration):
+    """How a run ended; `RESULTS[result]` is the message."""
+
+    successful = ""
+    no_meta_gradient = (
+        "Too many meta-steps in a row had a non-finite meta-gradient and were skipped. "
+        "Use PES instead of back-propagation, a shorter window, or a smaller sigma."
+    )
+    interrupted = "The run was interrupted; what it had trained so far is kept."

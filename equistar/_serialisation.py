@@ -1,0 +1,272 @@
+"""Optimizers in files: arrays beside a JSON header, in one NumPy `.npz` archive.
+
+The header describes the structure, so a file is loaded without knowing what is in it.
+Nothing is unpickled, and only classes of this library, or those that the caller names,
+are ever built.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from . import _components, _optimizers
+from ._optimizers import AbstractOptimizer
+
+
+FORMAT = "equistar-optimizer"
+FORMAT_VERSION = 1
+_HEADER = "header"
+
+
+class WeightsError(ValueError):
+    """A weights file that cannot be written or read; the message says why and what to do."""
+
+
+def save(
+    path: str | os.PathLike,
+    optimizer: AbstractOptimizer,
+    provenance: dict[str, Any] | None = None,
+) -> None:
+    """Writes an optimizer to one file, atomically: the old file or the new one is there.
+
+    **Arguments:**
+
+    - `path`: where to. An existing file is replaced.
+    - `optimizer`: any optimizer of this library.
+    - `provenance`: how it was made, kept in the header: anything that JSON can hold, say
+        the command, the seed and the meta-loss. Versions are added.
+
+    **Raises:**
+
+    `WeightsError` if the optimizer holds something that cannot be described in a file.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    structure = _encode(optimizer, arrays, "optimizer")
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "class": type(optimizer).__name__,
+        "structure": structure,
+        "provenance": {**(provenance or {}), "versions": _versions()},
+    }
+    try:
+        text = json.dumps(header, allow_nan=False)
+    except (TypeError, ValueError) as e:
+        raise WeightsError(
+            f"The provenance must be something JSON can hold: {e}."
+        ) from e
+    contents = {_HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
+    _write_atomically(pathlib.Path(path), contents)
+
+
+def load(
+    path: str | os.PathLike, parts: Iterable[type[eqx.Module]] = ()
+) -> AbstractOptimizer:
+    """Reads an optimizer that `save` wrote.
+
+    **Arguments:**
+
+    - `path`: the file.
+    - `parts`: classes of your own that the optimizer was assembled from.
+
+    **Returns:**
+
+    An optimizer of the class that was saved.
+
+    **Raises:**
+
+    `WeightsError`, with one sentence, if the file is missing, truncated, foreign, newer
+    than this version, or needs a class that is not given.
+    """
+    header, arrays = _read(pathlib.Path(path))
+    classes = {name: value for name, value in _public_classes()}
+    classes |= {cls.__name__: cls for cls in parts}
+    try:
+        optimizer = _decode(header["structure"], arrays, classes)
+        _check_works(optimizer)
+    except WeightsError as e:
+        raise WeightsError(f"{path}: {e}") from None
+    except Exception as e:
+        raise WeightsError(
+            f"{path} is damaged or was written by hand: its parts do not fit together "
+            f"({type(e).__name__}). Save it again."
+        ) from e
+    return optimizer
+
+
+def load_header(path: str | os.PathLike) -> dict[str, Any]:
+    """The JSON header of a weights file: class, structure and provenance.
+
+    **Raises:** as `load`.
+    """
+    return _read(pathlib.Path(path))[0]
+
+
+def _versions() -> dict[str, str]:
+    packages = ("equistar", "jax", "equinox", "optax", "numpy")
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
+    match value:
+        case eqx.Module():
+            fields = {
+                f.name: _encode(getattr(value, f.name), arrays, f"{where}.{f.name}")
+                for f in dataclasses.fields(value)  # pyright: ignore
+            }
+            return {"class": type(value).__name__, "fields": fields}
+        case jax.Array() | np.ndarray():
+            name = f"array_{len(arrays)}"
+            arrays[name] = np.asarray(value)
+            return {"array": name}
+        case tuple() | list():
+            items = [_encode(v, arrays, f"{where}[{i}]") for i, v in enumerate(value)]
+            return {type(value).__name__: items}
+        case dict() if all(isinstance(k, str) for k in value):
+            return {
+                "dict": {
+                    k: _encode(v, arrays, f"{where}.{k}") for k, v in value.items()
+                }
+            }
+        case None | bool() | int() | float() | str():
+            return value
+        case _ if callable(value) and _optax_name(value) is not None:
+            return {"optax": _optax_name(value)}
+    raise WeightsError(
+        f"{where} is a {type(value).__name__}, which a weights file cannot hold: save "
+        "the optimizer that it belongs to without it."
+    )
+
+
+def _optax_name(value: Any) -> str | None:
+    name = getattr(value, "__name__", "")
+    return name if getattr(optax, name, None) is value else None
+
+
+def _decode(
+    node: Any, arrays: dict[str, np.ndarray], classes: dict[str, type[eqx.Module]]
+) -> Any:
+    inner = lambda n: _decode(n, arrays, classes)
+    match node:
+        case {"class": str(name), "fields": dict(fields)}:
+            if name not in classes:
+                raise WeightsError(
+                    f"the optimizer was assembled with a class '{name}' of your own: "
+                    f"pass `parts=({name},)` to `equistar.load`."
+                )
+            return _build(classes[name], {k: inner(v) for k, v in fields.items()})
+        case {"array": str(name)}:
+            return jnp.asarray(arrays[name])
+        case {"tuple": list(items)}:
+            return tuple(map(inner, items))
+        case {"list": list(items)}:
+            return list(map(inner, items))
+        case {"dict": dict(items)}:
+            return {k: inner(v) for k, v in items.items()}
+        case {"optax": str(name)}:
+            return getattr(optax, name)
+        case None | bool() | int() | float() | str():
+            return node
+    raise WeightsError("its header describes something unknown: save it again.")
+
+
+# Constructors draw new weights, so an instance is put together from its fields.
+def _build(cls: type[eqx.Module], values: dict[str, Any]) -> eqx.Module:
+    names = {f.name for f in dataclasses.fields(cls)}  # pyright: ignore
+    if names != values.keys():
+        raise WeightsError(
+            f"it was saved with another version of {cls.__name__} (fields "
+            f"{sorted(values)}, here {sorted(names)}): install that version of equistar."
+        )
+    instance = object.__new__(cls)
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
+    return instance
+
+
+def _public_classes() -> Iterable[tuple[str, type[eqx.Module]]]:
+    for module in (_components, _optimizers):
+        for name, value in vars(module).items():
+            if isinstance(value, type) and issubclass(value, eqx.Module):
+                yield name, value
+
+
+def _check_works(optimizer: Any) -> None:
+    if not isinstance(optimizer, AbstractOptimizer):
+        raise WeightsError("it does not hold an optimizer.")
+    params = {"matrix": jnp.zeros((2, 3)), "vector": jnp.zeros(2)}
+    jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), params)
+
+
+def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def fail(why: str, cause: Exception | None = None) -> NoReturn:
+        raise WeightsError(f"{path} {why}") from cause
+
+    if not path.is_file():
+        fail(
+            "is not there: give the path of a weights file that `equistar.save` wrote."
+        )
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            # Reading every entry checks its checksum.
+            arrays = {name: archive[name] for name in archive.files}
+        header = json.loads(arrays.pop(_HEADER).tobytes())
+        known = header["format"] == FORMAT
+    except zipfile.BadZipFile as e:
+        fail("is truncated or damaged: copy it again, or use a backup.", e)
+    except PermissionError as e:
+        fail("cannot be read: check its permissions.", e)
+    except Exception as e:
+        fail("is not a weights file that `equistar.save` wrote, or it is damaged.", e)
+    if not known:
+        fail(f"is not an {FORMAT} file but '{header['format']}'.")
+    version = header.get("format_version")
+    if not isinstance(version, int):
+        fail("is damaged: it has no format version.")
+    if version > FORMAT_VERSION:
+        fail(
+            f"has format version {version}, newer than this equistar reads "
+            f"({FORMAT_VERSION}): upgrade with `pip install -U equistar`."
+        )
+    return header, arrays
+
+
+def _write_atomically(path: pathlib.Path, contents: dict[str, np.ndarray]) -> None:
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as e:
+        raise WeightsError(
+            f"Cannot write {path}: {e.strerror}. Choose a folder that is there and that "
+            "you may write to."
+        ) from e
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, allow_pickle=False, **contents)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException as e:
+        pathlib.Path(name).unlink(missing_ok=True)
+        if isinstance(e, OSError):
+            raise WeightsError(f"Cannot write {path}: {e.strerror}.") from e
+        raise

@@ -1,0 +1,245 @@
+"""Weights of other implementations."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array
+
+from ._components import (
+    AbstractAccumulator,
+    AdafactorFeatures,
+    AdamAggMoDirection,
+    AdamDirection,
+    AggMoDirection,
+    BlackboxMLP,
+    BlackboxTerm,
+    EMAPreconditioner,
+    FactoredSecondMoment,
+    GradientDirection,
+    Head,
+    MagnitudeController,
+    Momentum,
+    MomentumDirection,
+    NoBlackbox,
+    NominalTerm,
+    NoNominal,
+    NoPreconditioner,
+    NoWeightDecay,
+    PerElement,
+    PerTensor,
+    SecondMoment,
+    WeightDecay,
+)
+from ._optimizers import AbstractLearnedOptimizer, LearnedOptimizer
+from ._optimizers._reference import kind_order
+
+
+_DIRECTIONS = {
+    "SGD": GradientDirection(),
+    "SGDM": MomentumDirection(),
+    "AggMo": AggMoDirection(),
+    "Adam": AdamDirection(),
+    "AdamAggMo": AdamAggMoDirection(),
+}
+# Constructor arguments that may be given, but whose default alone is supported.
+_FIXED = {
+    "hidden_size": 4,
+    "hidden_layers": 2,
+    "initial_momentum_decays": (0.9, 0.99, 0.999),
+    "initial_rms_decays": (0.999,),
+    "initial_adafactor_decays": (0.9, 0.99, 0.999),
+    "concat_weights": True,
+    "make_separate_weights": False,
+    "split_weights": False,
+}
+_BLACKBOX = {"exp_mult": 0.001, "step_mult": 0.001}
+_STAR = {
+    "exp_mult": (0.001, 0.001, 0.001),
+    "step_mult": 0.001,
+    "nominal_stepsize": 0.0,
+    "weight_decay": 0.0,
+    "nominal_controller": False,
+    "regularization_controller": False,
+    "nominal_grad_estimator": "AdamAggMo",
+    "aggregate_magnitude": False,
+    "aggregate_nom_magnitude": False,
+    "aggregate_reg_magnitude": False,
+    "normalize_blackbox": False,
+}
+
+
+def from_learned_optimization(
+    theta: Mapping[str, Any], *, cls: str, **kwargs: Any
+) -> AbstractLearnedOptimizer:
+    """Meta-parameters of Google's `learned_optimization`, as an optimizer of ours.
+
+    **Arguments:**
+
+    - `theta`: arrays by name: `nn/w0`, `nn/b0`, `nn/w1`, `nn/b1`, `nn/w2`, `nn/b2` with
+        `w` of shape (in, out), and the offsets `momentum_decays` (3), `rms_decays` (1),
+        `adafactor_decays` (3).
+    - `cls`: the released class's name, `AdafacMLPLOpt` (Blackbox) or `MLPNomLOpt` (the
+        STAR family).
+    - `kwargs`: the released class's constructor arguments. Supported are `exp_mult`,
+        `step_mult` and, for `MLPNomLOpt`, `nominal_stepsize`, `weight_decay`,
+        `nominal_controller`, `regularization_controller`, `nominal_grad_estimator`,
+        `aggregate_magnitude`, `aggregate_nom_magnitude`, `aggregate_reg_magnitude` and
+        `normalize_blackbox`; the others at their defaults only.
+
+    **Returns:**
+
+    A [`equistar.LearnedOptimizer`][] whose updates are the released implementation's.
+    Output heads that the arguments leave unused are dropped.
+
+    **Raises:**
+
+    `ValueError` for a class, an argument or an array that is not supported.
+    """
+    match cls:
+        case "AdafacMLPLOpt":
+            settings = _settings(cls, kwargs, _BLACKBOX)
+            settings = _STAR | settings | {"exp_mult": (settings["exp_mult"], 0, 0)}
+            heads = 2
+        case "MLPNomLOpt":
+            settings = _settings(cls, kwargs, _STAR)
+            heads = 4
+        case _:
+            raise ValueError(
+                f"cls='{cls}' is not supported: use 'AdafacMLPLOpt' or 'MLPNomLOpt'."
+            )
+    if settings["nominal_grad_estimator"] not in _DIRECTIONS:
+        raise ValueError(
+            f"nominal_grad_estimator='{settings['nominal_grad_estimator']}' is not "
+            f"supported: use one of {sorted(_DIRECTIONS)}."
+        )
+    if np.shape(settings["exp_mult"]) != (3,):
+        raise ValueError(
+            f"exp_mult must hold three numbers for MLPNomLOpt; got {kwargs['exp_mult']}."
+        )
+    return _assemble(_check_theta(theta, heads), settings)
+
+
+def _settings(
+    cls: str, kwargs: dict[str, Any], supported: dict[str, Any]
+) -> dict[str, Any]:
+    for name, value in kwargs.items():
+        if name in supported:
+            continue
+        if name not in _FIXED:
+            raise ValueError(
+                f"The argument {name}={value!r} of {cls} is not supported: use "
+                f"{sorted(supported)}."
+            )
+        if not np.array_equal(value, _FIXED[name]):
+            raise ValueError(
+                f"{name}={value!r} of {cls} is not supported: only {_FIXED[name]!r} is."
+            )
+    return supported | {k: v for k, v in kwargs.items() if k in supported}
+
+
+def _check_theta(theta: Mapping[str, Any], heads: int) -> dict[str, Array]:
+    shapes = {
+        "nn/w0": (39, 4),
+        "nn/b0": (4,),
+        "nn/w1": (4, 4),
+        "nn/b1": (4,),
+        "nn/w2": (4, heads),
+        "nn/b2": (heads,),
+        "momentum_decays": (3,),
+        "rms_decays": (1,),
+        "adafactor_decays": (3,),
+    }
+    if theta.keys() != shapes.keys():
+        raise ValueError(
+            f"theta must have the keys {sorted(shapes)}; missing are "
+            f"{sorted(shapes.keys() - theta.keys())}, not known are "
+            f"{sorted(theta.keys() - shapes.keys())}."
+        )
+    for name, shape in shapes.items():
+        if np.shape(theta[name]) != shape:
+            raise ValueError(
+                f"theta['{name}'] must have shape {shape}; got {np.shape(theta[name])}."
+            )
+    dtype = jnp.zeros(()).dtype
+    return {name: jnp.asarray(np.asarray(theta[name]), dtype) for name in shapes}
+
+
+def _assemble(
+    theta: dict[str, Array], settings: dict[str, Any]
+) -> AbstractLearnedOptimizer:
+    aggregation = lambda flag: PerTensor() if settings[flag] else PerElement()
+
+    def head(i: int) -> Head:
+        arrays = theta["nn/w2"][:, i], theta["nn/b2"][i]
+        blank = Head(4, key=jr.key(0))
+        return eqx.tree_at(lambda h: (h.weight, h.bias), blank, arrays)
+
+    def controller(i: int, beta: float, flag: str) -> MagnitudeController:
+        blank = MagnitudeController(4, float(beta), aggregation(flag), key=jr.key(0))
+        return eqx.tree_at(lambda c: c.head, blank, head(i))
+
+    beta_4, beta_2, beta_5 = settings["exp_mult"]
+    if settings["step_mult"] == 0:
+        blackbox = NoBlackbox()
+    else:
+        blank = BlackboxTerm(
+            magnitude=controller(1, beta_4, "aggregate_magnitude"),
+            preconditioner=(
+                EMAPreconditioner()
+                if settings["normalize_blackbox"]
+                else NoPreconditioner()
+            ),
+            scale=float(settings["step_mult"]),
+            key=jr.key(0),
+        )
+        blackbox = eqx.tree_at(lambda b: b.direction, blank, head(0))
+    direction = _DIRECTIONS[settings["nominal_grad_estimator"]]
+    beta_1 = float(settings["nominal_stepsize"])
+    if beta_1 == 0:
+        nominal = NoNominal()
+    elif settings["nominal_controller"]:
+        magnitude = controller(2, beta_2, "aggregate_nom_magnitude")
+        nominal = NominalTerm(direction, magnitude, beta_1)
+    else:
+        # The release feeds a log-magnitude of 1 where the controller is missing.
+        nominal = NominalTerm(direction, scale=beta_1 * float(np.exp(beta_2)))
+    decay = float(settings["weight_decay"])
+    if decay == 0:
+        weight_decay = NoWeightDecay()
+    elif settings["regularization_controller"]:
+        weight_decay = WeightDecay(
+            decay, controller(3, beta_5, "aggregate_reg_magnitude")
+        )
+    else:
+        weight_decay = WeightDecay(decay)
+    return LearnedOptimizer(
+        features=AdafactorFeatures(),
+        network=_trunk(theta),
+        blackbox=blackbox,
+        nominal=nominal,
+        weight_decay=weight_decay,
+        accumulators=_accumulators(theta),
+    )
+
+
+def _trunk(theta: dict[str, Array]) -> BlackboxMLP:
+    weights = theta["nn/w0"][np.array(kind_order(3))], theta["nn/w1"]
+    biases = theta["nn/b0"], theta["nn/b1"]
+    blank = BlackboxMLP(key=jr.key(0))
+    return eqx.tree_at(lambda n: (n.weights, n.biases), blank, (weights, biases))
+
+
+def _accumulators(theta: dict[str, Array]) -> dict[str, AbstractAccumulator]:
+    blanks = {
+        "momentum": (Momentum(), "momentum_decays"),
+        "second_moment": (SecondMoment(), "rms_decays"),
+        "factored": (FactoredSecondMoment(), "adafactor_decays"),
+    }
+    return {
+        name: eqx.tree_at(lambda a: a.offsets, blank, theta[key])
+        for name, (blank, key) in blanks.items()
+    }

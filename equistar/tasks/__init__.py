@@ -1,0 +1,33 @@
+"""Tasks: stochastic losses that hold their data and draw their own minibatches."""
+
+from collections.abc import Callable
+
+from ._base import AbstractTask as AbstractTask, Split as Split
+from ._data import (
+    Dataset as Dataset,
+    dataset_from_arrays as dataset_from_arrays,
+    digits as digits,
+    Examples as Examples,
+)
+from ._mlp import digits_mlp as digits_mlp, MLPClassification as MLPClassification
+from ._quadratic import Quadratic as Quadratic
+
+
+NAMED: dict[str, Callable[[], AbstractTask]] = {
+    "digits_mlp": digits_mlp,
+    "digits_mlp_wide": lambda: digits_mlp(hidden=(128, 128)),
+    "digits_logistic": lambda: digits_mlp(hidden=()),
+}
+"""The tasks that the command line knows, by name."""
+
+
+def named(name: str) -> AbstractTask:
+    """The task of this name.
+
+    **Raises:**
+
+    `ValueError` that lists the right names if there is none.
+    """
+    if name not in NAMED:
+        raise ValueError(f"There is no task '{name}': choose one of {sorted(NAMED)}.")
+    return NAMED[name]()

@@ -1,0 +1,48 @@
+"""The noisy quadratic model."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._base import AbstractTask, Split
+
+
+class Quadratic(AbstractTask):
+    """The diagonal noisy quadratic $l(p) = \\frac12 \\sum_i h_i (p_i - \\xi_i)^2$.
+
+    $\\xi$ is drawn from $N(0, s^2 I)$ at each step; parameters start at $N(0, 1)$.
+    """
+
+    curvature: Float[Array, " n"]
+    noise: float = eqx.field(static=True)
+    loss_bounds: tuple[float, float] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        curvature: Float[Array, " n"],
+        noise: float = 0.0,
+        loss_bounds: tuple[float, float] = (0.0, 1e6),
+    ):
+        """**Arguments:**
+
+        - `curvature`: the eigenvalues $h$ of the Hessian.
+        - `noise`: $s$, the standard deviation of the optimum.
+        - `loss_bounds`: as for [`equistar.tasks.AbstractTask`][].
+        """
+        self.curvature = jnp.asarray(curvature)
+        self.noise = float(noise)
+        self.loss_bounds = loss_bounds
+
+    def init(self, *, key: PRNGKeyArray) -> Float[Array, " n"]:
+        return jr.normal(key, self.curvature.shape, self.curvature.dtype)
+
+    def loss(
+        self,
+        params: Float[Array, " n"],
+        *,
+        key: PRNGKeyArray,
+        split: Split = Split.TRAIN,
+    ) -> Float[Array, ""]:
+        optimum = self.noise * jr.normal(key, params.shape, params.dtype)
+        return 0.5 * jnp.sum(self.curvature * (params - optimum) ** 2)
