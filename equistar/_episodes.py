@@ -56,9 +56,7 @@ class AbstractStarts(eqx.Module):
     """Where in its first episode a particle begins."""
 
     @abc.abstractmethod
-    def first_length(
-        self, length: Int[Array, ""], *, key: PRNGKeyArray
-    ) -> Int[Array, ""]:
+    def first_length(self, length: Int[Array, ""], *, key: PRNGKeyArray) -> Int[Array, ""]:
         """The length of a particle's first episode, of at most `length` steps."""
 
 
@@ -68,16 +66,12 @@ class Staggered(AbstractStarts):
     Parameters, optimizer state and time inputs of a shortened episode start fresh.
     """
 
-    def first_length(
-        self, length: Int[Array, ""], *, key: PRNGKeyArray
-    ) -> Int[Array, ""]:
+    def first_length(self, length: Int[Array, ""], *, key: PRNGKeyArray) -> Int[Array, ""]:
         return jr.randint(key, (), 1, length + 1, length.dtype)
 
 
 class LockStep(AbstractStarts):
     """All particles begin together."""
 
-    def first_length(
-        self, length: Int[Array, ""], *, key: PRNGKeyArray
-    ) -> Int[Array, ""]:
+    def first_length(self, length: Int[Array, ""], *, key: PRNGKeyArray) -> Int[Array, ""]:
         return length

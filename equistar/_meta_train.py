@@ -154,16 +154,12 @@ def meta_train_step(
     A meta-gradient that is not finite is skipped whole, and counted.
     """
     key = jr.fold_in(state.key, state.step)
-    estimate, particles = estimator.estimate(
-        unroll, state.theta, state.particles, key=key
-    )
+    estimate, particles = estimator.estimate(unroll, state.theta, state.particles, key=key)
     finite = all_finite(estimate.gradient)
     arrays, rest = eqx.partition(state.theta, eqx.is_inexact_array)
     # Optax's optimizers promote weak to strong types, which strict promotion refuses.
     with jax.numpy_dtype_promotion("standard"):
-        updates, outer_state = outer.update(
-            estimate.gradient, state.outer_state, arrays
-        )
+        updates, outer_state = outer.update(estimate.gradient, state.outer_state, arrays)
         moved = optax.apply_updates(arrays, updates)
     keep = lambda new, old: jnp.where(finite, new, old)
     skipped = state.skipped + jnp.where(finite, 0, 1).astype(state.skipped.dtype)

@@ -1,6 +1,7 @@
 """Numerical helpers that several layers need."""
 
 import functools as ft
+import math
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -51,13 +52,13 @@ def mean_squares(xs: Sequence[Float[Array, "*shape"]]) -> list[Float[Array, ""]]
 def _mean_squares(*xs: Array) -> tuple[Array, ...]:
     shape = xs[0].shape
     axis = len(shape)
-    while axis > 0 and (axis == len(shape) or np.prod(shape[axis:]) < _MINOR_WIDTH):
+    while axis > 0 and (axis == len(shape) or math.prod(shape[axis:]) < _MINOR_WIDTH):
         axis -= 1
     squares = tuple(x * x for x in xs)
     zeros = tuple(jnp.zeros((), x.dtype) for x in xs)
     add = lambda a, b: tuple(i + j for i, j in zip(a, b, strict=True))
     partial = lax.reduce(squares, zeros, add, tuple(range(axis, len(shape))))
-    return tuple(jnp.sum(x) / max(1, np.prod(shape)) for x in partial)
+    return tuple(jnp.sum(x) / max(1, math.prod(shape)) for x in partial)
 
 
 # JAX has no reverse-mode rule for a multi-operand reduction, and its forward-mode rule
@@ -66,7 +67,5 @@ def _mean_squares(*xs: Array) -> tuple[Array, ...]:
 def _mean_squares_jvp(
     primals: tuple[Array, ...], tangents: tuple[Array, ...]
 ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    slopes = tuple(
-        2 * jnp.mean(x * dx) for x, dx in zip(primals, tangents, strict=True)
-    )
+    slopes = tuple(2 * jnp.mean(x * dx) for x, dx in zip(primals, tangents, strict=True))
     return _mean_squares(*primals), slopes

@@ -32,7 +32,7 @@ _HEADER = "header"
 
 
 class WeightsError(ValueError):
-    """A weights file that cannot be written or read; the message says why and what to do."""
+    """A weights file that cannot be written or read; the message says what to do."""
 
 
 def save(
@@ -65,9 +65,7 @@ def save(
     try:
         text = json.dumps(header, allow_nan=False)
     except (TypeError, ValueError) as e:
-        raise WeightsError(
-            f"The provenance must be something JSON can hold: {e}."
-        ) from e
+        raise WeightsError(f"The provenance must be something JSON can hold: {e}.") from e
     contents = {_HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
     _write_atomically(pathlib.Path(path), contents)
 
@@ -143,9 +141,7 @@ def _encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
             return {type(value).__name__: items}
         case dict() if all(isinstance(k, str) for k in value):
             return {
-                "dict": {
-                    k: _encode(v, arrays, f"{where}.{k}") for k, v in value.items()
-                }
+                "dict": {k: _encode(v, arrays, f"{where}.{k}") for k, v in value.items()}
             }
         case None | bool() | int() | float() | str():
             return value
@@ -222,9 +218,7 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         raise WeightsError(f"{path} {why}") from cause
 
     if not path.is_file():
-        fail(
-            "is not there: give the path of a weights file that `equistar.save` wrote."
-        )
+        fail("is not there: give the path of a weights file that `equistar.save` wrote.")
     try:
         with np.load(path, allow_pickle=False) as archive:
             # Reading every entry checks its checksum.

@@ -55,6 +55,7 @@ _FIXED = {
     "concat_weights": True,
     "make_separate_weights": False,
     "split_weights": False,
+    "selfnormalize_blackbox": False,
 }
 _BLACKBOX = {"exp_mult": 0.001, "step_mult": 0.001}
 _STAR = {
@@ -102,6 +103,8 @@ def from_learned_optimization(
     match cls:
         case "AdafacMLPLOpt":
             settings = _settings(cls, kwargs, _BLACKBOX)
+            if np.ndim(settings["exp_mult"]) != 0:
+                raise ValueError("exp_mult must be one number for AdafacMLPLOpt.")
             settings = _STAR | settings | {"exp_mult": (settings["exp_mult"], 0, 0)}
             heads = 2
         case "MLPNomLOpt":
@@ -164,6 +167,8 @@ def _check_theta(theta: Mapping[str, Any], heads: int) -> dict[str, Array]:
             raise ValueError(
                 f"theta['{name}'] must have shape {shape}; got {np.shape(theta[name])}."
             )
+        if not np.all(np.isfinite(theta[name])):
+            raise ValueError(f"theta['{name}'] has entries that are not finite.")
     dtype = jnp.zeros(()).dtype
     return {name: jnp.asarray(np.asarray(theta[name]), dtype) for name in shapes}
 
@@ -211,9 +216,7 @@ def _assemble(
     if decay == 0:
         weight_decay = NoWeightDecay()
     elif settings["regularization_controller"]:
-        weight_decay = WeightDecay(
-            decay, controller(3, beta_5, "aggregate_reg_magnitude")
-        )
+        weight_decay = WeightDecay(decay, controller(3, beta_5, "aggregate_reg_magnitude"))
     else:
         weight_decay = WeightDecay(decay)
     return LearnedOptimizer(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import jax.random as jr
+import numpy as np
 import tyro
 from jaxtyping import PRNGKeyArray
 
@@ -65,9 +66,7 @@ class MetaTrain:
     def run(self) -> int:
         """Runs the command and returns the exit code."""
         task = tasks.named(self.task)
-        estimator = PES(
-            self.window, self.pairs, self.sigma, ConstantLength(self.length)
-        )
+        estimator = PES(self.window, self.pairs, self.sigma, ConstantLength(self.length))
         folder = new_folder(self.output, self.overwrite)
         out = console()
         theta_key, run_key = jr.split(jr.key(self.seed))
@@ -87,7 +86,7 @@ class MetaTrain:
         write_history(folder / "metrics.jsonl", result.history)
         plot.training_curves(
             folder / "meta_loss.png",
-            {self.optimizer: result.history.meta_loss[None]},
+            {self.optimizer: np.asarray(result.history.meta_loss)[None]},
             title=f"Meta-training on {self.task}",
             ylabel="meta-loss",
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import jax.random as jr
 import numpy as np
+import optax
 
 from .. import plot, tasks
 from .._curves import adam_curves, training_curves
@@ -44,7 +45,7 @@ class Quickstart:
     def run(self) -> int:
         """Runs the command and returns the exit code."""
         started = time.monotonic()
-        meta_steps, length, seeds = (20, 100, 2) if self.smoke else (1000, 500, 8)
+        meta_steps, length, seeds = (20, 100, 2) if self.smoke else (2000, 500, 8)
         folder = new_folder(self.output, self.overwrite)
         out = console()
         task = tasks.digits_mlp()
@@ -60,7 +61,7 @@ class Quickstart:
                 InnerTraining(task),
                 PES(window=50, pairs=8, length=ConstantLength(length)),
                 fresh,
-                default_outer(learning_rate=1e-3, weight_decay=0.1),
+                default_outer(optax.cosine_decay_schedule(2e-3, meta_steps, alpha=0.05)),
                 steps=meta_steps,
                 key=run_key,
                 logger=logger,
@@ -85,9 +86,7 @@ class Quickstart:
             ("STAR, meta-trained", run(result.theta)),
             ("STAR, untrained", run(fresh)),
         ]
-        rows += [
-            (f"Adam {rate:g}", a) for rate, a in zip(ADAM_RATES, adams, strict=True)
-        ]
+        rows += [(f"Adam {rate:g}", a) for rate, a in zip(ADAM_RATES, adams, strict=True)]
         out.print(loss_table(f"Training loss over {length} steps", rows))
         star, best = rows[0][1].mean(), min(a.mean() for a in adams)
         out.print(
@@ -95,7 +94,7 @@ class Quickstart:
             f"{'below' if star < best else 'above'} the best of the seven Adams "
             f"({best:.4f}), with no learning rate to tune."
         )
-        np.savez(folder / "curves.npz", **dict(rows))
+        np.savez(folder / "curves.npz", allow_pickle=False, **dict(rows))
         figure = folder / "curves.png"
         plot.training_curves(figure, dict(rows), title="digits, MLP 64-32-32-10")
 

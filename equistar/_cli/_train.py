@@ -49,12 +49,10 @@ class Train:
         out = console()
         out.print(f"Training {self.seeds} networks for {self.steps} steps ...")
         keys = jr.split(jr.key(self.seed), self.seeds)
-        curves = np.asarray(
-            training_curves(task, optimizer, steps=self.steps, keys=keys)
-        )
+        curves = np.asarray(training_curves(task, optimizer, steps=self.steps, keys=keys))
         name = self.weights.name
         out.print(loss_table(f"Training loss on {self.task}", [(name, curves)]))
-        np.savez(folder / "curves.npz", losses=curves)
+        np.savez(folder / "curves.npz", allow_pickle=False, losses=curves)
         plot.training_curves(folder / "curves.png", {name: curves}, title=self.task)
         out.print(f"Curves: {folder / 'curves.png'} and {folder / 'curves.npz'}")
         if not np.all(np.isfinite(curves)):

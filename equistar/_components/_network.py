@@ -1,6 +1,7 @@
 """The per-element network that reads a tensor's inputs."""
 
 import abc
+import itertools
 import math
 from collections.abc import Callable
 
@@ -34,9 +35,7 @@ class Head(eqx.Module):
     weight: Float[Array, " width"]
     bias: Float[Array, ""]
 
-    def __init__(
-        self, width: int, init: Initializer = release_init, *, key: PRNGKeyArray
-    ):
+    def __init__(self, width: int, init: Initializer = release_init, *, key: PRNGKeyArray):
         """**Arguments:**
 
         - `width`: number of hidden units that it reads.
@@ -115,10 +114,8 @@ class BlackboxMLP(AbstractNetwork):
             )
         sizes = [in_size] + [width] * depth
         keys = jr.split(key, depth)
-        shapes = zip(sizes[:-1], sizes[1:], strict=True)
-        self.weights = tuple(
-            release_init(k, s) for k, s in zip(keys, shapes, strict=True)
-        )
+        shapes = itertools.pairwise(sizes)
+        self.weights = tuple(release_init(k, s) for k, s in zip(keys, shapes, strict=True))
         self.biases = tuple(jnp.zeros(width) for _ in range(depth))
 
     def normalise(self, inputs: Inputs) -> Float[Array, " inputs"]:
@@ -127,9 +124,7 @@ class BlackboxMLP(AbstractNetwork):
             *(jnp.mean(x * x) for x in inputs.row + inputs.column),
         ]
         scales = [lax.rsqrt(1e-5 + s) for s in squares]
-        return jnp.stack(
-            scales + [jnp.ones_like(self.biases[0][0])] * len(inputs.tensor)
-        )
+        return jnp.stack(scales + [jnp.ones_like(self.biases[0][0])] * len(inputs.tensor))
 
     def __call__(
         self, inputs: Inputs, scales: Float[Array, " inputs"]

@@ -34,7 +34,7 @@ def gaussian(theta: PyTree, sigma: float, keys: Array) -> PyTree[Array]:
 def antithetic(theta: PyTree, noise: PyTree[Array]) -> PyTree:
     """`theta + noise` and `theta - noise`, with leading axes of particles and members."""
     arrays, rest = eqx.partition(theta, eqx.is_inexact_array)
-    pair = lambda p, e: jnp.stack([p + e, p - e], axis=1)
+    pair = lambda p, e: jnp.stack([p[None] + e, p[None] - e], axis=1)
     return eqx.combine(jtu.tree_map(pair, arrays, noise), rest)
 
 

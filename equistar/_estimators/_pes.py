@@ -79,11 +79,12 @@ class PES(AbstractEstimator):
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> _PESState:
+        zeros = lambda p: jnp.zeros((self.pairs, *p.shape), p.dtype)
+        accumulated = jtu.tree_map(zeros, learned(theta))
         members = same_members(theta, self.pairs, 2)
         keys = particle_keys(key, self.pairs)
         particles = start(unroll, members, self.length, self.starts, keys)
-        zeros = lambda p: jnp.zeros((self.pairs, *p.shape), p.dtype)
-        return _PESState(particles, jtu.tree_map(zeros, learned(theta)))
+        return _PESState(particles, accumulated)
 
     def estimate(
         self,

@@ -93,8 +93,7 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
         dtype = accumulator_dtype(param.dtype)
         optimizer, p, g = _cast((self, param, grad), dtype)
         new = {
-            k: optimizer.accumulators[k].update(accumulators[k], g)
-            for k in accumulators
+            k: optimizer.accumulators[k].update(accumulators[k], g) for k in accumulators
         }
         step = optimizer._step(Tensor(p, g, new, count))
         return -jnp.broadcast_to(step, param.shape).astype(param.dtype), new
@@ -207,7 +206,7 @@ def update_tree(
     ]
     updates = inner.unflatten([update for update, _ in results])
     accumulators = gather([new for _, new in results], outer, inner)
-    count = optax.safe_increment(state.count)
+    count = jnp.asarray(optax.safe_increment(state.count))
     return updates, LearnedOptimizerState(accumulators, count)
 
 
@@ -218,12 +217,10 @@ def _over_axes(fn: Callable, n: int, in_axes: Any) -> Callable:
 
 
 # One tensor's accumulators have the same structure whatever the tensor's shape.
-def _tensor_structure(optimizer: AbstractLearnedOptimizer) -> jtu.PyTreeDef:
+def _tensor_structure(optimizer: AbstractLearnedOptimizer) -> Any:
     scalar = jax.ShapeDtypeStruct((), jnp.float32)
     return jtu.tree_structure(jax.eval_shape(optimizer.init_tensor, scalar))
 
 
 def _cast(tree: PyTree, dtype: jnp.dtype) -> PyTree:
-    return jtu.tree_map(
-        lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree
-    )
+    return jtu.tree_map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree)

@@ -6,6 +6,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.nn as jnn
 import jax.numpy as jnp
 import jax.tree_util as jtu
@@ -14,7 +15,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ._base import AbstractOptimizer
-from ._scaled import Scaled, ScaledState
+from ._scaled import Scaled
 from ._trees import check_params
 
 
@@ -55,12 +56,11 @@ def as_optax(
     scaled = Scaled(optimizer, learning_rate, weight_decay)
 
     # Optax's callers may leave `params` out; the optimizer then says what it needs.
-    def update(
-        grads: PyTree[Array], state: ScaledState, params: PyTree = None, **extra: Any
-    ) -> tuple[PyTree[Array], ScaledState]:
-        return scaled.update(grads, state, params, **extra)
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        return scaled.update(updates, state, params, **extra)
 
-    return optax.GradientTransformationExtraArgs(scaled.init, update)
+    init: Any = scaled.init
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 class AbstractHyperparameter(eqx.Module):
@@ -152,8 +152,7 @@ class OptaxOptimizer(AbstractOptimizer):
         """
         self.factory = factory
         self.hyperparameters = {
-            name: _as_hyperparameter(name, value)
-            for name, value in hyperparameters.items()
+            name: _as_hyperparameter(name, value) for name, value in hyperparameters.items()
         }
 
     def init(self, params: PyTree[Array]) -> PyTree:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax.nn as jnn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .._components import BlackboxMLP, factored_axes, NoNetwork, Tensor
 from .._components._features import TIMESCALES
@@ -21,7 +21,7 @@ def reference_update_tensor(
     grad: Float[Array, "*shape"],
     param: Float[Array, "*shape"],
     accumulators: dict[str, tuple[Any, ...]],
-    count: int,
+    count: Int[Array, ""],
 ) -> tuple[Float[Array, "*shape"], dict[str, tuple[Any, ...]]]:
     """`AbstractLearnedOptimizer.update_tensor`, for optimizers with `AdafactorFeatures`
     and a `BlackboxMLP`, in the dtype of its arguments."""
@@ -31,7 +31,7 @@ def reference_update_tensor(
         name: optimizer.accumulators[name].update(state, grad)
         for name, state in accumulators.items()
     }
-    tensor = Tensor(param, grad, new, jnp.asarray(count))
+    tensor = Tensor(param, grad, new, count)
     match optimizer.network:
         case NoNetwork():
             hidden = ()
@@ -40,7 +40,8 @@ def reference_update_tensor(
             order = kind_order(len(tensor.momentum))
             first = weights[0][jnp.argsort(jnp.array(order))]
             for w, b in zip((first, *weights[1:]), biases, strict=True):
-                units = jnn.relu(jnp.tensordot(units, w, 1) + b)
+                products = jnp.tensordot(units, w, 1)
+                units = jnn.relu(products + jnp.broadcast_to(b, products.shape))
             hidden = tuple(jnp.moveaxis(units, -1, 0))
         case other:
             raise ValueError(f"No reference for the network {type(other).__name__}.")
@@ -93,6 +94,7 @@ def _reference_inputs(tensor: Tensor) -> Float[Array, "*shape inputs"]:
     inputs += [inverse_rms, *fac_g, *rows, *columns]
     inputs += [1 / jnp.sqrt(r + 1e-8) for r in rows + columns] + fac_m
     normalised = [x / jnp.sqrt(1e-5 + jnp.mean(x**2)) for x in inputs]
-    times = [jnp.tanh(tensor.count / tau - 1) for tau in TIMESCALES]
+    count = tensor.count.astype(p.dtype)
+    times = [jnp.tanh(count / tau - 1) for tau in TIMESCALES]
     spread_times = [jnp.full(p.shape, t, p.dtype) for t in times]
     return jnp.stack(normalised + spread_times, axis=-1)

@@ -72,7 +72,7 @@ class Scaled(AbstractOptimizer):
             eta, decayed = jnp.asarray(rate, dtype), jnp.asarray(decay, dtype)
             return (eta * (u.astype(dtype) - decayed * p.astype(dtype))).astype(p.dtype)
 
-        count = optax.safe_increment(state.count)
+        count = jnp.asarray(optax.safe_increment(state.count))
         return jtu.tree_map(scale, updates, params), ScaledState(inner, count)
 
 

@@ -26,7 +26,7 @@ class Stacked(AbstractOptimizer):
 
     optimizer: AbstractLearnedOptimizer
     counts: tuple[int, ...] = eqx.field(static=True)
-    structure: jtu.PyTreeDef = eqx.field(static=True)
+    structure: Any = eqx.field(static=True)
 
     def __init__(self, optimizer: AbstractLearnedOptimizer, stacked_axes: PyTree[int]):
         """**Arguments:**

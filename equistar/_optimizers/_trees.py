@@ -54,15 +54,12 @@ def broadcast_prefix(prefix: PyTree[int], params: PyTree[Array]) -> list[int]:
         )
     except ValueError as e:
         raise ValueError(
-            "`stacked_axes` must be an integer or a pytree prefix of the parameters: "
-            f"{e}"
+            f"`stacked_axes` must be an integer or a pytree prefix of the parameters: {e}"
         ) from e
     return jtu.tree_leaves(spread)
 
 
-def gather(
-    tensor_states: Sequence[PyTree], outer: Any, inner: jtu.PyTreeDef
-) -> PyTree[PyTree]:
+def gather(tensor_states: Sequence[PyTree], outer: Any, inner: Any) -> PyTree[PyTree]:
     """From one state for each tensor to a state of trees, each of structure `inner`.
 
     `outer` is the structure of one tensor's state.
@@ -72,10 +69,9 @@ def gather(
     return outer.unflatten([inner.unflatten(column) for column in columns])
 
 
-def scatter(tree_state: PyTree, outer: Any, inner: jtu.PyTreeDef) -> list[PyTree]:
+def scatter(tree_state: PyTree, outer: Any, inner: Any) -> list[PyTree]:
     """The inverse of `gather`."""
     columns = [inner.flatten_up_to(t) for t in outer.flatten_up_to(tree_state)]
     return [
-        outer.unflatten([column[i] for column in columns])
-        for i in range(inner.num_leaves)
+        outer.unflatten([column[i] for column in columns]) for i in range(inner.num_leaves)
     ]

@@ -105,9 +105,7 @@ class STAR(AbstractLearnedOptimizer):
         )
         self.nominal = NominalTerm(
             direction,
-            MagnitudeController(
-                width, magnitude_scale, aggregation, key=nominal_magnitude
-            ),
+            MagnitudeController(width, magnitude_scale, aggregation, key=nominal_magnitude),
             nominal_scale,
         )
         self.weight_decay = weight_decay

@@ -88,9 +88,7 @@ def dataset_from_arrays(
             f"{len(inputs)} inputs and {n} labels."
         )
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
-        raise ValueError(
-            f"Labels must be integers from 0 up; got dtype {labels.dtype}."
-        )
+        raise ValueError(f"Labels must be integers from 0 up; got dtype {labels.dtype}.")
     if not np.issubdtype(inputs.dtype, np.number) or not np.all(np.isfinite(inputs)):
         raise ValueError(
             "Inputs must be finite numbers: drop or fill what is missing first."

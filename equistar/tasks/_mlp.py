@@ -1,5 +1,6 @@
 """Image or table classification by a multi-layer perceptron."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -49,13 +50,11 @@ class MLPClassification(AbstractTask):
 
     def init(self, *, key: PRNGKeyArray) -> list[eqx.nn.Linear]:
         sizes = [self.dataset.in_size, *self.hidden, self.dataset.classes]
-        keys = jr.split(key, len(sizes) - 1)
-        shapes = zip(sizes[:-1], sizes[1:], keys, strict=True)
-        return [eqx.nn.Linear(m, n, key=k) for m, n, k in shapes]
+        shapes = list(itertools.pairwise(sizes))
+        keys = jr.split(key, len(shapes))
+        return [eqx.nn.Linear(*s, key=k) for s, k in zip(shapes, keys, strict=True)]
 
-    def logits(
-        self, params: PyTree[Array], inputs: Array
-    ) -> Float[Array, "batch classes"]:
+    def logits(self, params: PyTree[Array], inputs: Array) -> Float[Array, "batch classes"]:
         """Class scores of inputs in their storage type."""
         *layers, last = params
         x = self.dataset.prepare(inputs).reshape(len(inputs), -1)
@@ -72,8 +71,6 @@ class MLPClassification(AbstractTask):
         return jnp.mean(losses)
 
 
-def digits_mlp(
-    hidden: Sequence[int] = (32, 32), batch_size: int = 64
-) -> MLPClassification:
+def digits_mlp(hidden: Sequence[int] = (32, 32), batch_size: int = 64) -> MLPClassification:
     """The MLP 64-32-32-10 on scikit-learn's digits: real data, with no download."""
     return MLPClassification(digits(), hidden, batch_size)

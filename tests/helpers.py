@@ -1,0 +1,57 @@
+"""Small things that several test files need."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+
+import equistar as eqs
+
+
+def randomised(theta, key, scale=0.3):
+    """`theta` with noise on every meta-learned number, so that every head is alive."""
+    leaves, structure = jtu.tree_flatten(theta)
+    keys = jr.split(key, len(leaves))
+    noise = [
+        scale * jr.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)
+    ]
+    noisy = [x + n for x, n in zip(leaves, noise, strict=True)]
+    theta = structure.unflatten(noisy)
+    # Offsets of decays are multiplied by ten in an exponent: keep them small.
+    return jtu.tree_map_with_path(
+        lambda path, x, y: y + 0.05 * (x - y) if "offsets" in jtu.keystr(path) else x,
+        theta,
+        structure.unflatten(leaves),
+    )
+
+
+class LinearWalk(eqs.AbstractUnroll):
+    """phi' = phi + sum(theta) + noise; the loss is phi. Episodes start at zero.
+
+    l_t = t sum(theta) + noise, so the mean loss of T steps has gradient (T - 1) / 2 in
+    each entry of theta, whatever the smoothing.
+    """
+
+    noise: float
+
+    def init(self, theta, *, key):
+        return jnp.zeros(())
+
+    def step(self, theta, carry, *, key):
+        shock = self.noise * jr.normal(key)
+        total = sum(jnp.sum(x) for x in jtu.tree_leaves(theta))
+        return carry + total + shock, carry
+
+
+class QuadraticDescent(eqs.AbstractUnroll):
+    """Gradient descent with step size theta on 1/2 sum h phi^2."""
+
+    curvature: jax.Array
+    start: jax.Array
+
+    def init(self, theta, *, key):
+        return self.start
+
+    def step(self, theta, carry, *, key):
+        loss = 0.5 * jnp.sum(self.curvature * carry**2)
+        return carry - theta * self.curvature * carry, loss

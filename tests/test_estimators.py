@@ -1,0 +1,213 @@
+import json
+import pathlib
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+import pytest
+
+import equistar as eqs
+
+from .helpers import LinearWalk, QuadraticDescent
+
+
+FACTS = json.loads(
+    pathlib.Path(__file__).parent.joinpath("data/estimators.json").read_text()
+)
+
+
+def _quadratic():
+    return QuadraticDescent(jnp.asarray(FACTS["h"]), jnp.asarray(FACTS["phi0"]))
+
+
+@eqx.filter_jit
+def _windows(unroll, estimator, theta, key, windows):
+    """The gradients of consecutive windows."""
+    init_key, run_key = jr.split(key)
+
+    def body(state, n):
+        out, state = estimator.estimate(unroll, theta, state, key=jr.fold_in(run_key, n))
+        return state, out
+
+    state = estimator.init(unroll, theta, key=init_key)
+    return jax.lax.scan(body, state, jnp.arange(windows))[1]
+
+
+def _mean_and_standard_error(samples):
+    samples = np.asarray(samples)
+    return samples.mean(0), samples.std(0, ddof=1) / np.sqrt(len(samples))
+
+
+def test_pes_agrees_with_its_closed_form_within_4_standard_errors():
+    # The smoothed objective of an episode is one number only if the particles go through
+    # it in step, so that the four windows of an episode form one unbiased sample.
+    estimator = eqs.PES(
+        FACTS["window"], 50, FACTS["sigma"], eqs.ConstantLength(FACTS["T"]), eqs.LockStep()
+    )
+    out = _windows(_quadratic(), estimator, jnp.asarray(FACTS["a"]), jr.key(0), 2000)
+    episodes = np.asarray(out.gradient).reshape(-1, FACTS["T"] // FACTS["window"])
+    mean, error = _mean_and_standard_error(episodes.mean(1))
+    # Tight enough to tell PES (-.7088) from truncated ES (-.4346) by far.
+    assert error < 0.02
+    assert abs(mean - FACTS["pes_expectation"]) < 4 * error
+    np.testing.assert_allclose(out.meta_loss.mean(), FACTS["mean_loss"], rtol=0.01)
+
+
+def test_full_es_agrees_with_its_closed_form_within_4_standard_errors():
+    estimator = eqs.FullES(FACTS["T"], 50, FACTS["sigma"])
+    out = _windows(_quadratic(), estimator, jnp.asarray(FACTS["a"]), jr.key(0), 500)
+    mean, error = _mean_and_standard_error(out.gradient)
+    assert error < 0.01
+    assert abs(mean - FACTS["full_es_expectation"]) < 4 * error
+
+
+@pytest.mark.parametrize(
+    "starts", [eqs.LockStep(), eqs.Staggered()], ids=["lock", "stagger"]
+)
+@pytest.mark.parametrize("window, length", [(5, 20), (7, 20), (20, 20), (30, 20), (50, 8)])
+def test_pes_is_unbiased_on_the_linear_walk(window, length, starts):
+    # E l_t = t sum(theta): the mean loss has gradient (T - 1) / 2 in every entry.
+    estimator = eqs.PES(window, 16, 0.1, eqs.ConstantLength(length), starts)
+    theta = {"a": jnp.zeros(()), "b": jnp.zeros(2)}
+    windows = 60 * length
+    out = _windows(LinearWalk(0.1), estimator, theta, jr.key(1), windows)
+    for gradient in jtu.tree_leaves(out.gradient):
+        # Windows are correlated within an episode: blocks of whole common periods are not.
+        blocks = np.asarray(gradient)[length:].reshape(59, length, -1).mean(1)
+        mean, error = _mean_and_standard_error(blocks)
+        assert np.all(np.abs(mean - (length - 1) / 2) < 4 * error)
+        assert np.all(error < 0.12 * length)
+
+
+def test_pes_with_random_lengths_is_the_gradient_of_the_loss_per_step():
+    # E[sum_t t] / E[T] over T = 2, ..., 9, each as likely as the drawn distribution says.
+    length = eqs.LogUniformLength(2, 9)
+    lengths = np.asarray(
+        jax.vmap(lambda k: length.draw(key=k))(jr.split(jr.key(5), 50_000))
+    )
+    assert set(lengths) == set(range(2, 10))
+    expected = (lengths * (lengths - 1) / 2).sum() / lengths.sum()
+    estimator = eqs.PES(4, 64, 0.1, length)
+    out = _windows(LinearWalk(0.1), estimator, jnp.zeros(()), jr.key(2), 2000)
+    blocks = np.asarray(out.gradient)[200:].reshape(60, -1).mean(1)
+    mean, error = _mean_and_standard_error(blocks)
+    assert abs(mean - expected) < 4 * error < 0.4
+
+
+def test_pes_with_a_window_of_one_episode_is_full_es_for_the_same_noise():
+    unroll, theta = _quadratic(), jnp.asarray(0.3)
+    pes = eqs.PES(20, 4, 0.01, eqs.ConstantLength(20), eqs.LockStep())
+    full = eqs.FullES(20, 4, 0.01)
+    ours = _windows(unroll, pes, theta, jr.key(0), 3)
+    theirs = _windows(unroll, full, theta, jr.key(0), 3)
+    np.testing.assert_allclose(ours.gradient, theirs.gradient, rtol=1e-9)
+    np.testing.assert_allclose(ours.meta_loss, theirs.meta_loss, rtol=1e-12)
+
+
+def test_pes_with_a_window_of_one_episode_is_full_es_on_a_noisy_unroll():
+    # After the first window both draw each episode's start and data from the same keys.
+    unroll, theta = LinearWalk(0.5), jnp.zeros(2)
+    pes = eqs.PES(6, 4, 0.1, eqs.ConstantLength(6), eqs.LockStep())
+    ours = _windows(unroll, pes, theta, jr.key(0), 3)
+    theirs = _windows(unroll, eqs.FullES(6, 4, 0.1), theta, jr.key(0), 3)
+    np.testing.assert_allclose(ours.gradient[1:], theirs.gradient[1:], rtol=1e-9)
+
+
+def test_standard_error_falls_as_the_root_of_the_pairs():
+    spread = []
+    for pairs in (4, 16, 64):
+        out = _windows(
+            _quadratic(), eqs.FullES(20, pairs), jnp.asarray(0.3), jr.key(3), 800
+        )
+        spread.append(np.std(out.gradient))
+    # The relative standard error of a standard deviation from 800 is 1 / sqrt(1600).
+    np.testing.assert_allclose(np.divide(spread[:-1], spread[1:]), 2, rtol=0.15)
+
+
+class _Poisoned(eqs.AbstractUnroll):
+    """A linear walk in which particles whose key says so meet a value at step 3."""
+
+    value: float
+
+    def init(self, theta, *, key):
+        return jnp.zeros(()), jr.uniform(key), jnp.zeros((), jnp.int32)
+
+    def step(self, theta, carry, *, key):
+        phi, mark, t = carry
+        # Only the + member, whose walk has gone up, is poisoned.
+        hit = (mark < 0.5) & (t == 3) & (phi > 0)
+        phi = jnp.where(hit, self.value, phi + theta)
+        return (phi, mark, t + 1), phi
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_particle_that_is_not_finite_changes_no_other_ones_contribution(value):
+    estimator = eqs.FullES(6, 16, 0.1)
+    bad, good = (
+        _windows(_Poisoned(v), estimator, jnp.zeros(()), jr.key(0), 1) for v in (value, 1.0)
+    )
+    dropped = int(bad.dropped[0])
+    assert 0 < dropped < 16
+    assert int(good.dropped[0]) == 0
+    assert int(bad.diverged[0]) == dropped
+    # Each healthy pair contributes eps^2 (T + 1) / 2 / sigma^2; the noise is keyed by the
+    # particle, so the poisoned run keeps the other pairs' share exactly.
+    clean = _windows(_Poisoned(0.0), estimator, jnp.zeros(()), jr.key(0), 1)
+    assert jnp.isfinite(bad.gradient[0])
+    assert 0 < bad.gradient[0] < clean.gradient[0] + good.gradient[0]
+
+
+def test_pairs_without_signal_are_counted():
+    class Flat(eqs.AbstractUnroll):
+        def init(self, theta, *, key):
+            return jnp.zeros(())
+
+        def step(self, theta, carry, *, key):
+            return carry, jnp.ones(())
+
+    out = _windows(
+        Flat(), eqs.PES(3, 5, length=eqs.ConstantLength(7)), jnp.ones(2), jr.key(0), 2
+    )
+    assert np.all(out.dead == 5)
+    assert np.all(out.gradient == 0)
+
+
+def test_staggered_particles_restart_at_different_steps():
+    unroll = LinearWalk(0.0)
+    state = eqs.PES(5, 64, length=eqs.ConstantLength(40)).init(
+        unroll, jnp.zeros(()), key=jr.key(0)
+    )
+    first = np.asarray(state.particles.length)
+    assert first.min() >= 1 and first.max() <= 40 and len(set(first)) > 20
+
+
+def test_meta_gradient_averages_windows():
+    estimator = eqs.PES(5, 4, 0.01, eqs.ConstantLength(20))
+    args = _quadratic(), estimator, jnp.asarray(0.3)
+    out = eqs.meta_gradient(*args, key=jr.key(7), windows=8)
+    each = _windows(*args, jr.key(7), 8)
+    np.testing.assert_allclose(out.gradient, each.gradient.mean(), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: eqs.PES(window=0), "window"),
+        (lambda: eqs.PES(pairs=0), "pairs"),
+        (lambda: eqs.PES(sigma=0.0), "sigma"),
+        (lambda: eqs.FullES(10, sigma=float("inf")), "sigma"),
+        (lambda: eqs.ConstantLength(0), "at least 1"),
+        (lambda: eqs.LogUniformLength(10, 5), "shortest"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_theta_without_arrays_is_refused():
+    with pytest.raises(ValueError, match="nothing to differentiate"):
+        eqs.PES().init(LinearWalk(0.0), {"a": 1}, key=jr.key(0))

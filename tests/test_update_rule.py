@@ -1,0 +1,236 @@
+"""The fast update is the plain update: for every variant, on every shape."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+import pytest
+
+import equistar as eqs
+from equistar._optimizers._reference import reference_update_tensor
+
+from .helpers import randomised
+
+
+def _weight_decay(key):
+    return eqs.WeightDecay(1e-2, eqs.MagnitudeController(scale=0.1, key=key))
+
+
+VARIANTS = {
+    "star": lambda key: eqs.STAR(key=key),
+    "star_wide": lambda key: eqs.STAR(key=key, width=7, magnitude_scale=0.1),
+    "star_per_tensor": lambda key: eqs.STAR(
+        key=key, aggregation=eqs.PerTensor(), magnitude_scale=0.1
+    ),
+    "star_weight_decay": lambda key: eqs.STAR(key=key, weight_decay=_weight_decay(key)),
+    "star_learned_scale": lambda key: eqs.STAR(
+        key=key, nominal_scale=eqs.LearnedScale(1e-3)
+    ),
+    "star_no_preconditioner": lambda key: eqs.STAR(
+        key=key, preconditioner=eqs.NoPreconditioner()
+    ),
+    "star_gradient": lambda key: eqs.STAR(key=key, direction=eqs.GradientDirection()),
+    "star_momentum": lambda key: eqs.STAR(key=key, direction=eqs.MomentumDirection()),
+    "star_aggmo": lambda key: eqs.STAR(key=key, direction=eqs.AggMoDirection()),
+    "star_adam": lambda key: eqs.STAR(key=key, direction=eqs.AdamDirection()),
+    "blackbox": lambda key: eqs.Blackbox(key=key),
+    "hyperparam": lambda key: eqs.HyperparamController(key=key),
+    "nominal_alone": lambda key: eqs.LearnedOptimizer(nominal=eqs.NominalTerm()),
+}
+SHAPES = {
+    "scalar": (),
+    "empty": (0,),
+    "empty_matrix": (3, 0),
+    "one": (1,),
+    "vector": (300,),
+    "matrix": (7, 3),
+    "wide": (3, 200),
+    "square": (6, 6),
+    "row": (1, 8),
+    "column": (9, 1),
+    "ones": (1, 1, 1),
+    "rank3": (5, 4, 3),
+    "tie3": (2, 2, 2),
+    "conv": (3, 3, 2, 4),
+    "rank5": (2, 3, 1, 3, 2),
+}
+
+
+def _is_params(x):
+    return isinstance(x, dict) and "scalar" in x
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_fast_update_equals_the_reference_to_1e_11_of_the_largest(variant):
+    keys = jr.split(jr.key(1), 3)
+    optimizer = randomised(VARIANTS[variant](keys[0]), keys[1])
+    # All shapes for the first variant; the others differ from it elementwise only.
+    names = SHAPES if variant == "star" else ("scalar", "vector", "matrix", "tie3")
+    rng = np.random.default_rng(2)
+    draw = lambda: {n: jnp.asarray(rng.normal(size=SHAPES[n])) for n in names}
+    params = draw()
+    state = optimizer.init(params)
+    for scale in (1.0, 1e-4, 0.0, 30.0):
+        grads = jtu.tree_map(lambda g, scale=scale: scale * g, draw())
+        updates, new_state, expected = _both_by_tensor(optimizer, grads, state, params)
+        for name in names:
+            largest = np.max(np.abs(expected[name]), initial=0.0)
+            np.testing.assert_allclose(
+                updates[name], expected[name], rtol=0, atol=1e-11 * largest, err_msg=name
+            )
+        params = jtu.tree_map(jnp.add, params, updates)
+        state = new_state
+
+
+@eqx.filter_jit
+def _both_by_tensor(optimizer, grads, state, params):
+    updates, new_state = optimizer.update(grads, state, params)
+    expected = {}
+    for name in params:
+        take = lambda tree, name=name: tree[name]
+        accumulators = jtu.tree_map(take, state.accumulators, is_leaf=_is_params)
+        expected[name], _ = reference_update_tensor(
+            optimizer, grads[name], params[name], accumulators, state.count
+        )
+    return updates, new_state, expected
+
+
+@pytest.mark.parametrize(
+    "variant, number",
+    # Trunk 39 x 4 + 4 and 4 x 4 + 4; five for each head; seven decays.
+    [("star", 202), ("blackbox", 197), ("hyperparam", 192), ("star_learned_scale", 203)],
+)
+def test_number_of_learned_numbers_is_the_papers(variant, number):
+    assert eqs.count_learned(VARIANTS[variant](jr.key(0))) == number
+
+
+def test_fresh_star_is_its_nominal_optimizer():
+    # The direction head starts at zero, and the nominal magnitude is exp(1e-3 a).
+    star = eqs.STAR(key=jr.key(0), magnitude_scale=0.0)
+    nominal = eqs.LearnedOptimizer(nominal=eqs.NominalTerm())
+    params = jnp.arange(6.0).reshape(2, 3)
+    for optimizer in (star, nominal):
+        state = optimizer.init(params)
+        update, _ = optimizer.update(params - 1, state, params)
+        # A_j = (1 - b_j) g / sqrt(0.001 g^2 + 1e-6), the mean over b = .9, .99, .999.
+        g = params - 1
+        expected = -1e-3 * (0.111 / 3) * g / jnp.sqrt(0.001 * g**2 + 1e-6)
+        np.testing.assert_allclose(update, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("variant", ["star", "hyperparam"])
+def test_fresh_optimizer_does_not_move_at_zero_gradient(variant):
+    optimizer = VARIANTS[variant](jr.key(0))
+    params = jnp.ones((3, 2))
+    update, _ = optimizer.update(jnp.zeros((3, 2)), optimizer.init(params), params)
+    assert jnp.all(update == 0)
+
+
+def test_release_initialisation_gives_a_direction_at_once():
+    star = eqs.STAR(key=jr.key(0), direction_init=eqs.release_init)
+    assert jnp.all(star.blackbox.direction.weight != 0)
+    assert jnp.all(jnp.abs(star.blackbox.direction.weight) <= 2 / np.sqrt(4))
+
+
+def test_release_initialiser_has_standard_deviation_0_880_over_root_fan_in():
+    # A standard normal truncated to [-2, 2] has standard deviation 0.87962566; the
+    # sample's relative standard error is below 1 / sqrt(2 n) = 0.0016.
+    weights = eqs.release_init(jr.key(0), (4, 50_000))
+    np.testing.assert_allclose(np.std(weights), 0.87962566 / 2, rtol=0.0064)
+
+
+def test_parts_keep_only_the_accumulators_that_they_read():
+    sgd = eqs.LearnedOptimizer(nominal=eqs.NominalTerm(eqs.GradientDirection()))
+    assert sgd.accumulators == {}
+    assert eqs.count_learned(sgd) == 0
+    params = jnp.array([1.0, 2.0])
+    update, state = sgd.update(params, sgd.init(params), params)
+    np.testing.assert_allclose(update, -1e-3 * params)
+    assert len(jtu.tree_leaves(state)) == 1
+
+
+def test_a_part_that_reads_an_unknown_accumulator_is_named():
+    class Wrong(eqs.AbstractDirection):
+        reads = ("curvature",)
+
+        def __call__(self, tensor):
+            return tensor.accumulators["curvature"][0]
+
+    with pytest.raises(ValueError, match=r"NominalTerm reads .*'curvature'"):
+        eqs.LearnedOptimizer(nominal=eqs.NominalTerm(Wrong()))
+
+
+def test_a_head_of_the_wrong_width_is_named():
+    optimizer = eqs.LearnedOptimizer(
+        features=eqs.AdafactorFeatures(),
+        network=eqs.BlackboxMLP(width=8, key=jr.key(0)),
+        blackbox=eqs.BlackboxTerm(width=4, key=jr.key(1)),
+    )
+    params = jnp.ones(3)
+    with pytest.raises(ValueError, match="same `width`"):
+        optimizer.update(params, optimizer.init(params), params)
+
+
+def test_a_network_of_the_wrong_size_is_named():
+    optimizer = eqs.LearnedOptimizer(
+        features=eqs.AdafactorFeatures(),
+        network=eqs.BlackboxMLP(in_size=12, key=jr.key(0)),
+        blackbox=eqs.BlackboxTerm(key=jr.key(1)),
+    )
+    params = jnp.ones(3)
+    with pytest.raises(ValueError, match="in_size=39"):
+        optimizer.update(params, optimizer.init(params), params)
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0, float("nan")])
+def test_a_decay_outside_0_1_is_refused(decay):
+    with pytest.raises(ValueError, match="Decays"):
+        eqs.SecondMoment(decay)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-6, 1e8, 1e15])
+def test_float32_gradients_up_to_1e15_give_finite_updates(size):
+    optimizer = randomised(eqs.STAR(key=jr.key(0)), jr.key(1))
+    params = {"w": jnp.ones((4, 3), jnp.float32), "b": jnp.ones(3, jnp.float32)}
+    grads = jtu.tree_map(lambda p: size * p, params)
+    state = optimizer.init(params)
+    for _ in range(2):
+        updates, state = optimizer.update(grads, state, params)
+    assert all(jnp.all(jnp.isfinite(u)) for u in jtu.tree_leaves(updates))
+
+
+def test_meta_gradients_are_finite_at_zero_gradients():
+    params = {"s": jnp.zeros(()), "v": jnp.zeros(3), "m": jnp.zeros((2, 3))}
+
+    @jax.grad
+    def meta_gradient(theta):
+        state, p = theta.init(params), params
+        for _ in range(2):
+            updates, state = theta.update(jtu.tree_map(jnp.zeros_like, p), state, p)
+            p = jtu.tree_map(jnp.add, p, updates)
+        return sum(jnp.sum(x) for x in jtu.tree_leaves(p))
+
+    gradient = meta_gradient(randomised(eqs.STAR(key=jr.key(0)), jr.key(1)))
+    assert all(jnp.all(jnp.isfinite(g)) for g in jtu.tree_leaves(gradient))
+
+
+def test_meta_gradient_through_the_fast_update_equals_the_references():
+    optimizer = randomised(eqs.STAR(key=jr.key(0), magnitude_scale=0.1), jr.key(1))
+    rng = np.random.default_rng(0)
+    param, grad = (jnp.asarray(rng.normal(size=(4, 3))) for _ in range(2))
+
+    @jax.jit
+    def gradients(theta):
+        fast = lambda t: t.update_tensor(grad, param, t.init_tensor(param), count)[0]
+        slow = lambda t: reference_update_tensor(
+            t, grad, param, t.init_tensor(param), count
+        )[0]
+        total = lambda rule: jax.grad(lambda t: jnp.sum(rule(t) ** 2))(theta)
+        return total(fast), total(slow)
+
+    count = jnp.asarray(5, jnp.int32)
+    fast, slow = gradients(optimizer)
+    for f, s in zip(jtu.tree_leaves(fast), jtu.tree_leaves(slow), strict=True):
+        np.testing.assert_allclose(f, s, rtol=1e-8, atol=1e-12 * float(jnp.max(jnp.abs(s))))
