@@ -71,18 +71,18 @@ from ._inner_training import (
     TrainResult as TrainResult,
     TrainState as TrainState,
 )
-from ._meta_train import (
+from ._logger import (
     AbstractLogger as AbstractLogger,
-    blackbox_mask as blackbox_mask,
-    default_outer as default_outer,
+    Metrics as Metrics,
+    NoLogger as NoLogger,
+)
+from ._meta_train import (
     meta_gradient as meta_gradient,
     meta_train as meta_train,
     meta_train_init as meta_train_init,
     meta_train_step as meta_train_step,
     MetaTrainResult as MetaTrainResult,
     MetaTrainState as MetaTrainState,
-    Metrics as Metrics,
-    NoLogger as NoLogger,
 )
 from ._numerics import count_learned as count_learned
 from ._optimizers import (
@@ -103,6 +103,7 @@ from ._optimizers import (
     Stacked as Stacked,
     STAR as STAR,
 )
+from ._outer import blackbox_mask as blackbox_mask, default_outer as default_outer
 from ._results import RESULTS as RESULTS
 from ._serialisation import (
     load as load,

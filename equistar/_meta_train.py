@@ -1,6 +1,5 @@
 """The outer loop: meta-training of an optimizer, or of any pytree, through an unroll."""
 
-import abc
 import functools as ft
 from typing import Any
 
@@ -11,11 +10,12 @@ import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from ._estimators import AbstractEstimator, MetaGradient
+from ._logger import AbstractLogger, Metrics, NoLogger
 from ._numerics import all_finite
-from ._optimizers import AbstractLearnedOptimizer
+from ._outer import default_outer
 from ._results import RESULTS
 from ._unroll import AbstractUnroll
 
@@ -41,32 +41,6 @@ class MetaTrainState(eqx.Module):
     skipped: Int[Array, ""]
 
 
-class Metrics(eqx.Module):
-    """What one meta-step measured; see [`equistar.MetaGradient`][]."""
-
-    meta_loss: Float[Array, ""]
-    gradient_norm: Float[Array, ""]
-    diverged: Int[Array, ""]
-    dead: Int[Array, ""]
-    dropped: Int[Array, ""]
-    skipped: Int[Array, ""]
-
-
-class AbstractLogger(eqx.Module):
-    """Is told of every meta-step; printing, files and clocks live in loggers."""
-
-    @abc.abstractmethod
-    def __call__(self, step: int, metrics: Metrics) -> None:
-        """Called after meta-step `step` = 1, 2, ..."""
-
-
-class NoLogger(AbstractLogger):
-    """Tells nobody."""
-
-    def __call__(self, step: int, metrics: Metrics) -> None:
-        pass
-
-
 class MetaTrainResult(eqx.Module):
     """What [`equistar.meta_train`][] returns.
 
@@ -84,40 +58,6 @@ class MetaTrainResult(eqx.Module):
     result: RESULTS
 
 
-def default_outer(
-    learning_rate: float | optax.Schedule = 1e-4,
-    weight_decay: float = 0.1,
-    clip: float = 1.0,
-) -> optax.GradientTransformation:
-    """The STAR paper's outer optimizer: AdamW with elementwise clipping.
-
-    **Arguments:**
-
-    - `learning_rate`: a number or a schedule over meta-steps.
-    - `weight_decay`: multiplied by the learning rate; acts on the blackbox part only,
-        see [`equistar.blackbox_mask`][]. The paper uses 0, 0.1 and 0.5.
-    - `clip`: meta-gradients are clipped elementwise to this size.
-    """
-    return optax.chain(
-        optax.clip(clip),
-        optax.adamw(learning_rate, weight_decay=weight_decay, mask=blackbox_mask),
-    )
-
-
-def blackbox_mask(theta: PyTree) -> PyTree[bool]:
-    """Which meta-parameters decay in meta-training, as the STAR paper has it.
-
-    Those of the network's trunk and of the blackbox term's heads do; the nominal and
-    weight-decay heads and the accumulators' decays do not, nor does anything in a
-    pytree that is no learned optimizer.
-    """
-    mask = jtu.tree_map(lambda _: False, theta)
-    if not isinstance(theta, AbstractLearnedOptimizer):
-        return mask
-    part = lambda t: (t.network, t.blackbox)
-    return eqx.tree_at(part, mask, jtu.tree_map(lambda _: True, part(theta)))
-
-
 def meta_train_init(
     unroll: AbstractUnroll,
     estimator: AbstractEstimator,
@@ -129,6 +69,9 @@ def meta_train_init(
     """The state before the first meta-step. Arguments as for `meta_train`."""
     init_key, run_key = jr.split(key)
     zero = jnp.zeros((), jnp.int32)
+    # A weakly typed array would become a strong one, and the next step compile again.
+    strong = lambda x: x.astype(x.dtype) if eqx.is_inexact_array(x) else x
+    theta = jtu.tree_map(strong, theta)
     with jax.numpy_dtype_promotion("standard"):
         outer_state = outer.init(eqx.filter(theta, eqx.is_inexact_array))
     particles = _init_particles(unroll, estimator, theta, init_key)

@@ -14,11 +14,12 @@ from .. import plot, tasks
 from .._episodes import ConstantLength
 from .._estimators import PES
 from .._inner_training import InnerTraining
-from .._meta_train import default_outer, meta_train
+from .._meta_train import meta_train
 from .._optimizers import AbstractOptimizer, Blackbox, HyperparamController, STAR
+from .._outer import default_outer
 from .._results import RESULTS
 from .._serialisation import save
-from ._output import console, new_folder, provenance, write_history
+from ._output import CommandError, console, new_folder, provenance, write_history
 from ._progress import progress_logger
 
 
@@ -67,6 +68,8 @@ class MetaTrain:
         """Runs the command and returns the exit code."""
         task = tasks.named(self.task)
         estimator = PES(self.window, self.pairs, self.sigma, ConstantLength(self.length))
+        if self.steps < 1:
+            raise CommandError("--steps must be at least 1.")
         folder = new_folder(self.output, self.overwrite)
         out = console()
         theta_key, run_key = jr.split(jr.key(self.seed))

@@ -11,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from .._meta_train import Metrics
+from .._logger import Metrics
 
 
 class CommandError(Exception):

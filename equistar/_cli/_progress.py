@@ -13,7 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from .._meta_train import AbstractLogger, Metrics
+from .._logger import AbstractLogger, Metrics
 
 
 class ProgressLogger(AbstractLogger):

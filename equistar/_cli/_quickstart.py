@@ -13,8 +13,9 @@ from .._curves import adam_curves, training_curves
 from .._episodes import ConstantLength
 from .._estimators import PES
 from .._inner_training import InnerTraining
-from .._meta_train import default_outer, meta_train
+from .._meta_train import meta_train
 from .._optimizers import STAR
+from .._outer import default_outer
 from .._results import RESULTS
 from .._serialisation import save
 from ._output import console, loss_table, new_folder, provenance, write_history

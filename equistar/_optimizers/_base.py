@@ -4,7 +4,7 @@ import abc
 from typing import Any
 
 import equinox as eqx
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 
 class AbstractOptimizer(eqx.Module):
@@ -15,7 +15,7 @@ class AbstractOptimizer(eqx.Module):
     """
 
     @abc.abstractmethod
-    def init(self, params: PyTree[Array]) -> PyTree:
+    def init(self, params: PyTree) -> PyTree:
         """The state before the first update.
 
         **Arguments:**
@@ -30,8 +30,8 @@ class AbstractOptimizer(eqx.Module):
 
     @abc.abstractmethod
     def update(
-        self, grads: PyTree[Array], state: PyTree, params: PyTree[Array], **extra: Any
-    ) -> tuple[PyTree[Array], PyTree]:
+        self, grads: PyTree, state: PyTree, params: PyTree, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
         """One step.
 
         **Arguments:**

@@ -62,16 +62,16 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
     nominal: eqx.AbstractVar[AbstractNominalTerm]
     weight_decay: eqx.AbstractVar[AbstractWeightDecay]
 
-    def init(self, params: PyTree[Array]) -> LearnedOptimizerState:
+    def init(self, params: PyTree) -> LearnedOptimizerState:
         return init_tree(self, [0] * len(jtu.tree_leaves(params)), params)
 
     def update(
         self,
-        grads: PyTree[Array],
+        grads: PyTree,
         state: LearnedOptimizerState,
-        params: PyTree[Array],
+        params: PyTree,
         **extra: Any,
-    ) -> tuple[PyTree[Array], LearnedOptimizerState]:
+    ) -> tuple[PyTree, LearnedOptimizerState]:
         del extra
         stacked = [0] * len(jtu.tree_leaves(params))
         return update_tree(self, stacked, grads, state, params)
@@ -173,7 +173,7 @@ def read_accumulators(
 
 
 def init_tree(
-    optimizer: AbstractLearnedOptimizer, stacked: Sequence[int], params: PyTree[Array]
+    optimizer: AbstractLearnedOptimizer, stacked: Sequence[int], params: PyTree
 ) -> LearnedOptimizerState:
     """The state for a tree, of whose i-th leaf `stacked[i]` leading axes are stacked."""
     check_params(params)
@@ -190,10 +190,10 @@ def init_tree(
 def update_tree(
     optimizer: AbstractLearnedOptimizer,
     stacked: Sequence[int],
-    grads: PyTree[Array],
+    grads: PyTree,
     state: LearnedOptimizerState,
-    params: PyTree[Array],
-) -> tuple[PyTree[Array], LearnedOptimizerState]:
+    params: PyTree,
+) -> tuple[PyTree, LearnedOptimizerState]:
     """One step on a tree, of whose i-th leaf `stacked[i]` leading axes are stacked."""
     check_grads(grads, params)
     leaves, inner = jtu.tree_flatten(params)

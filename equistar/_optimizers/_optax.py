@@ -155,14 +155,14 @@ class OptaxOptimizer(AbstractOptimizer):
             name: _as_hyperparameter(name, value) for name, value in hyperparameters.items()
         }
 
-    def init(self, params: PyTree[Array]) -> PyTree:
+    def init(self, params: PyTree) -> PyTree:
         check_params(params)
         with jax.numpy_dtype_promotion("standard"):
             return self._transformation().init(params)
 
     def update(
-        self, grads: PyTree[Array], state: PyTree, params: PyTree[Array], **extra: Any
-    ) -> tuple[PyTree[Array], PyTree]:
+        self, grads: PyTree, state: PyTree, params: PyTree, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
         transformation = optax.with_extra_args_support(self._transformation())
         # Optax's optimizers promote weak to strong types, which strict promotion refuses.
         with jax.numpy_dtype_promotion("standard"):

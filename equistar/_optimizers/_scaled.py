@@ -53,16 +53,16 @@ class Scaled(AbstractOptimizer):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
 
-    def init(self, params: PyTree[Array]) -> ScaledState:
+    def init(self, params: PyTree) -> ScaledState:
         return ScaledState(self.optimizer.init(params), jnp.zeros((), jnp.int32))
 
     def update(
         self,
-        grads: PyTree[Array],
+        grads: PyTree,
         state: ScaledState,
-        params: PyTree[Array],
+        params: PyTree,
         **extra: Any,
-    ) -> tuple[PyTree[Array], ScaledState]:
+    ) -> tuple[PyTree, ScaledState]:
         updates, inner = self.optimizer.update(grads, state.inner, params, **extra)
         rate = _value(self.learning_rate, state.count)
         decay = _value(self.weight_decay, state.count)

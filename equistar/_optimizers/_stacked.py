@@ -4,7 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.tree_util as jtu
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from ._base import AbstractOptimizer
 from ._learned import (
@@ -45,21 +45,21 @@ class Stacked(AbstractOptimizer):
         self.optimizer = optimizer
         self.counts = tuple(counts)
 
-    def init(self, params: PyTree[Array]) -> LearnedOptimizerState:
+    def init(self, params: PyTree) -> LearnedOptimizerState:
         return init_tree(self.optimizer, self._counts(params), params)
 
     def update(
         self,
-        grads: PyTree[Array],
+        grads: PyTree,
         state: LearnedOptimizerState,
-        params: PyTree[Array],
+        params: PyTree,
         **extra: Any,
-    ) -> tuple[PyTree[Array], LearnedOptimizerState]:
+    ) -> tuple[PyTree, LearnedOptimizerState]:
         del extra
         stacked = self._counts(params)
         return update_tree(self.optimizer, stacked, grads, state, params)
 
-    def _counts(self, params: PyTree[Array]) -> list[int]:
+    def _counts(self, params: PyTree) -> list[int]:
         prefix = self.structure.unflatten(self.counts)
         counts = broadcast_prefix(prefix, params)
         leaves = jtu.tree_leaves_with_path(params)

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import jax.tree_util as jtu
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 
 _KEEP_FLOATS = "keep the others out with `eqx.filter(model, eqx.is_inexact_array)`"
@@ -46,7 +46,7 @@ def check_grads(grads: PyTree, params: PyTree) -> None:
             )
 
 
-def broadcast_prefix(prefix: PyTree[int], params: PyTree[Array]) -> list[int]:
+def broadcast_prefix(prefix: PyTree[int], params: PyTree) -> list[int]:
     """One integer for each leaf of `params`, from a pytree prefix of integers."""
     try:
         spread = jtu.tree_map(

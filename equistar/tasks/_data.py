@@ -60,8 +60,8 @@ class Dataset(eqx.Module):
 
 
 def dataset_from_arrays(
-    inputs: Shaped[np.ndarray, "n ..."],
-    labels: Int[np.ndarray, " n"],
+    inputs: np.ndarray,
+    labels: np.ndarray,
     *,
     scale: float = 1.0,
     seed: int = 0,

@@ -1,0 +1,93 @@
+"""The command line, in the process itself where nothing else is asked."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+import equistar as eqs
+from equistar._cli import main
+
+
+def _run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["equistar", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    return exit.value.code
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        sizes = ("-n", 3, "--window", 4, "--pairs", 2, "--length", 6, "--output", folder)
+        code = _run(patch, "meta-train", "--optimizer", "hyperparam", *sizes)
+    assert code == 0
+    return folder
+
+
+def test_meta_train_writes_weights_metrics_and_a_figure(trained):
+    assert {p.name for p in trained.iterdir()} == {
+        "weights.npz",
+        "metrics.jsonl",
+        "meta_loss.png",
+    }
+    assert isinstance(eqs.load(trained / "weights.npz"), eqs.HyperparamController)
+    lines = [json.loads(x) for x in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines] == [1, 2, 3]
+    assert (trained / "meta_loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_train_uses_the_weights(trained, tmp_path, monkeypatch, capsys):
+    sizes = ("--steps", 5, "--seeds", 2, "--output", tmp_path / "out")
+    assert _run(monkeypatch, "train", trained / "weights.npz", *sizes) == 0
+    assert "mean loss" in capsys.readouterr().out
+    with np.load(tmp_path / "out" / "curves.npz") as curves:
+        assert curves["losses"].shape == (2, 5)
+
+
+def test_info_says_what_a_file_holds(trained, monkeypatch, capsys):
+    assert _run(monkeypatch, "info", trained / "weights.npz") == 0
+    out = capsys.readouterr().out
+    assert "HyperparamController" in out and "192" in out and "meta_steps" in out
+
+
+def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
+    before = (trained / "weights.npz").read_bytes()
+    assert _run(monkeypatch, "meta-train", "--output", trained) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert (trained / "weights.npz").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "arguments, code, message",
+    [
+        (("meta-train", "--task", "imagenet"), 1, "digits_mlp"),
+        (("meta-train", "--pairs", 0), 1, "pairs"),
+        (("meta-train", "-n", 0), 2, "--steps"),
+        (("train", "nothing.npz"), 1, "is not there"),
+        (("info", "nothing.npz"), 1, "is not there"),
+        (("train", "nothing.npz", "--seeds", 0), 2, "at least 1"),
+        (("meta-train", "--optimizer", "adam"), 2, "star"),
+        (("nonsense",), 2, "quickstart"),
+        ((), 2, "quickstart"),
+    ],
+)
+def test_wrong_arguments_get_one_sentence_and_an_exit_code(
+    tmp_path, monkeypatch, capsys, arguments, code, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert _run(monkeypatch, *arguments) == code
+    captured = capsys.readouterr()
+    assert message in captured.err + captured.out
+    assert "Traceback" not in captured.err
+    # Nothing is left behind.
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["quickstart", "meta-train", "train", "info"])
+def test_help_teaches(monkeypatch, capsys, command):
+    assert _run(monkeypatch, command, "--help") == 0
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) > 8

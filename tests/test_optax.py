@@ -1,0 +1,303 @@
+"""Learned optimizers in optax's calling convention."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+
+import equistar as eqs
+
+from .helpers import randomised
+
+
+class Pair(NamedTuple):
+    w: jax.Array
+    b: jax.Array
+
+
+def _params(dtype=jnp.float64):
+    rng = np.random.default_rng(0)
+    return {
+        "w": jnp.asarray(rng.normal(size=(4, 3)), dtype),
+        "b": jnp.asarray(rng.normal(size=3), dtype),
+    }
+
+
+@pytest.fixture(scope="module")
+def star():
+    return randomised(eqs.STAR(key=jr.key(0)), jr.key(1))
+
+
+@pytest.fixture(scope="module")
+def sgd():
+    """A learned optimizer that compiles in no time: p - 0.1 g."""
+    return eqs.LearnedOptimizer(nominal=eqs.NominalTerm(eqs.GradientDirection(), scale=0.1))
+
+
+def _close(a, b, rtol=1e-12):
+    jtu.tree_map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol), a, b)
+
+
+TREES = {
+    "dict": _params(),
+    "tuple": tuple(_params().values()),
+    "namedtuple": Pair(*_params().values()),
+    "none": {"a": _params()["b"], "nothing": None},
+    "array": _params()["w"],
+    "empty": {},
+    "equinox": eqx.filter(eqx.nn.MLP(2, 2, 3, 1, key=jr.key(0)), eqx.is_inexact_array),
+}
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_updates_keep_the_structure_and_dtypes_of_any_tree(star, tree):
+    params = TREES[tree]
+    optim = eqs.as_optax(star)
+    state = jax.eval_shape(optim.init, params)
+    updates, new_state = jax.eval_shape(optim.update, params, state, params)
+    shape = lambda t: jtu.tree_map(lambda x: (x.shape, x.dtype), t)
+    assert shape(updates) == shape(params)
+    assert shape(new_state) == shape(state)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64])
+def test_accumulators_are_float32_or_wider_and_updates_in_the_parameters_dtype(star, dtype):
+    params = _params(dtype)
+    state = star.init(params)
+    wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
+    assert {x.dtype for x in jtu.tree_leaves(state.accumulators)} == {jnp.dtype(wide)}
+    for _ in range(2):
+        updates, state = jax.eval_shape(star.update, params, state, params)
+    assert {u.dtype for u in jtu.tree_leaves(updates)} == {jnp.dtype(dtype)}
+
+
+def test_state_is_params_shaped(star):
+    params = _params()
+    state = star.init(params)
+    for tree in (*state.accumulators["momentum"], *state.accumulators["second_moment"]):
+        assert jtu.tree_map(jnp.shape, tree) == jtu.tree_map(jnp.shape, params)
+    for factors in state.accumulators["factored"]:
+        # The shape (4, 3) less the largest axis, and less the second largest.
+        assert factors.row["w"].shape == (3,)
+        assert factors.column["w"].shape == (4,)
+        assert factors.row["b"].shape == (3,)
+        assert factors.column["b"].size == 0
+
+
+def test_optax_tree_tools_map_the_state(star):
+    optim, params = eqs.as_optax(star), _params()
+    state = optim.init(params)
+    doubled = optax.tree_map_params(optim, lambda x: 2 * x + 1, state)
+    assert jtu.tree_structure(doubled) == jtu.tree_structure(state)
+    assert all(jnp.all(x == 1) for x in jtu.tree_leaves(doubled.inner.accumulators))
+    assert doubled.count == 0
+
+
+def test_no_loss_is_needed_and_extra_arguments_are_ignored(sgd):
+    params = _params()
+    optim = eqs.as_optax(sgd)
+    plain, _ = optim.update(params, optim.init(params), params)
+    extra, _ = optim.update(params, optim.init(params), params, value=1.0, grad=None)
+    _close(plain, extra)
+
+
+def test_learning_rate_and_weight_decay_are_numbers_or_schedules(sgd):
+    params = {"w": jnp.array([1.0, -2.0])}
+    grads = {"w": jnp.array([0.5, 0.5])}
+    rate, decay = optax.linear_schedule(1.0, 3.0, 2), optax.linear_schedule(0.1, 0.3, 2)
+    optim = eqs.as_optax(sgd, rate, decay)
+    state = optim.init(params)
+    for eta, lam in [(1.0, 0.1), (2.0, 0.2), (3.0, 0.3)]:
+        updates, state = optim.update(grads, state, params)
+        expected = eta * (-0.1 * grads["w"] - lam * params["w"])
+        np.testing.assert_allclose(updates["w"], expected, rtol=1e-6)
+    fixed, _ = eqs.as_optax(sgd, 3.0, 0.3).update(grads, optim.init(params), params)
+    np.testing.assert_allclose(fixed["w"], expected, rtol=1e-6)
+
+
+def _descends(optim, params):
+    """Five steps on |p|^2 / 2, under jit."""
+    loss = lambda p: 0.5 * sum(jnp.sum(x * x) for x in jtu.tree_leaves(p))
+
+    @jax.jit
+    def step(p, state):
+        value, grads = jax.value_and_grad(loss)(p)
+        updates, state = optim.update(grads, state, p, value=value)
+        return optax.apply_updates(p, updates), state
+
+    state, before = optim.init(params), loss(params)
+    for _ in range(5):
+        params, state = step(params, state)
+    return bool(loss(params) < before)
+
+
+COMPANIONS = {
+    "chain": lambda o: optax.chain(optax.clip_by_global_norm(1.0), o),
+    "schedule": lambda o: optax.chain(o, optax.scale_by_schedule(lambda t: 1 / (1 + t))),
+    "multi_transform": lambda o: optax.partition(
+        {"learned": o, "adam": optax.adam(1e-3)}, {"w": "learned", "b": "adam"}
+    ),
+    "multi_steps": lambda o: optax.MultiSteps(o, every_k_schedule=2),
+    "masked": lambda o: optax.masked(o, {"w": True, "b": False}),
+    "apply_if_finite": lambda o: optax.apply_if_finite(o, max_consecutive_errors=3),
+}
+
+
+@pytest.mark.parametrize("name", COMPANIONS)
+def test_works_inside_optax(sgd, name):
+    params = _params(jnp.float32)
+    with jax.numpy_dtype_promotion("standard"):
+        optim = COMPANIONS[name](eqs.as_optax(sgd))
+        if name == "masked":
+            optim = optax.chain(
+                optim, optax.masked(optax.set_to_zero(), {"w": False, "b": True})
+            )
+        assert _descends(optax.with_extra_args_support(optim), params)
+
+
+def test_apply_if_finite_rejects_a_nan_gradient_and_keeps_the_state(star):
+    params = _params(jnp.float32)
+    with jax.numpy_dtype_promotion("standard"):
+        optim = optax.apply_if_finite(eqs.as_optax(star), 3)
+        state = optim.init(params)
+        grads = jtu.tree_map(lambda p: p.at[0].set(jnp.nan), params)
+        updates, state = jax.jit(optim.update)(grads, state, params)
+    assert all(jnp.all(u == 0) for u in jtu.tree_leaves(updates))
+    assert all(jnp.all(jnp.isfinite(x)) for x in jtu.tree_leaves(state.inner_state))
+
+
+def test_a_nan_in_one_leaf_reaches_no_other(star):
+    params = _params()
+    grads = params | {"b": jnp.full(3, jnp.nan)}
+    updates, _ = jax.jit(lambda g, p: star.update(g, star.init(p), p))(grads, params)
+    assert jnp.all(jnp.isnan(updates["b"])) and jnp.all(jnp.isfinite(updates["w"]))
+
+
+def test_jit_scan_and_vmap_agree_with_a_loop(star):
+    batch = jtu.tree_map(lambda p: jnp.stack([p, 2 * p, -p]), _params())
+    traces = []
+
+    @jax.jit
+    def run(params):
+        traces.append(1)
+
+        def body(carry, _):
+            p, state = carry
+            updates, state = star.update(p, state, p)
+            return (optax.apply_updates(p, updates), state), None
+
+        return jax.lax.scan(body, (params, star.init(params)), None, length=3)[0][0]
+
+    together = jax.jit(jax.vmap(run))(batch)
+    for i in range(3):
+        alone = run(jtu.tree_map(lambda x, i=i: x[i], batch))
+        _close(jtu.tree_map(lambda x, i=i: x[i], together), alone, 1e-10)
+    assert len(traces) == 1
+
+
+def test_vmap_over_the_optimizer_is_a_batch_of_optimizers():
+    keys = jr.split(jr.key(0), 3)
+    stars = jax.vmap(lambda k: randomised(eqs.STAR(key=k), k))(keys)
+    params = {"b": jnp.array([1.0, 2.0, -1.0])}
+
+    @jax.jit
+    @jax.vmap
+    def step(optimizer):
+        return optimizer.update(params, optimizer.init(params), params)[0]
+
+    together = step(stars)
+    for i in range(3):
+        one = jtu.tree_map(lambda x, i=i: x[i : i + 1], stars)
+        _close(jtu.tree_map(lambda x, i=i: x[i], together), {"b": step(one)["b"][0]}, 1e-10)
+
+
+def test_state_is_sharded_as_its_parameters(star):
+    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("x", "y"))
+    shard = lambda *spec: NamedSharding(mesh, P(*spec))
+    params = jax.device_put(_params(), {"w": shard("x", "y"), "b": shard("y")})
+    state = star.init(params)
+    assert state.accumulators["momentum"][0]["w"].sharding == shard("x", "y")
+    # The row factor of (4, 3) lacks axis 0, the column factor axis 1.
+    assert state.accumulators["factored"][0].row["w"].sharding == shard("y")
+    assert state.accumulators["factored"][0].column["w"].sharding == shard("x")
+
+
+def test_stacked_layers_are_separate_tensors(star):
+    rng = np.random.default_rng(0)
+    layers = [jnp.asarray(rng.normal(size=(4, 3))) for _ in range(2)]
+    params = {"blocks": {"w": jnp.stack(layers)}, "out": layers[0][0]}
+    stacked = eqs.Stacked(star, {"blocks": 1, "out": 0})
+
+    @jax.jit
+    def run(params):
+        return stacked.update(params, stacked.init(params), params)[0]
+
+    updates = run(params)
+    alone = jax.jit(lambda p: star.update(p, star.init(p), p)[0])
+    for i, layer in enumerate(layers):
+        np.testing.assert_allclose(updates["blocks"]["w"][i], alone(layer), rtol=1e-10)
+    np.testing.assert_allclose(updates["out"], alone(params["out"]), rtol=1e-10)
+
+
+def test_wrong_stacked_axes_are_named(sgd):
+    with pytest.raises(ValueError, match="stacked_axes"):
+        eqs.Stacked(sgd, {"w": 1}).init(_params())
+    with pytest.raises(ValueError, match=r"\['b'\].*\(3,\)"):
+        eqs.Stacked(sgd, 2).init(_params())
+    with pytest.raises(ValueError, match="integers"):
+        eqs.Stacked(sgd, {"w": -1, "b": 0})
+
+
+@pytest.mark.parametrize(
+    "leaf", [jnp.arange(3), jnp.array([True]), jnp.ones(2, jnp.complex64), 1.0, "name"]
+)
+def test_leaves_that_are_no_float_arrays_are_named(sgd, leaf):
+    with pytest.raises(ValueError, match=r"\['odd'\].*eqx\.filter"):
+        sgd.init({"odd": leaf})
+
+
+def test_gradients_that_do_not_fit_are_named(sgd):
+    params = _params()
+    state = sgd.init(params)
+    with pytest.raises(ValueError, match="tree structure"):
+        sgd.update({"w": params["w"]}, state, params)
+    with pytest.raises(ValueError, match=r"\['b'\] has shape"):
+        sgd.update(params | {"b": jnp.ones(5)}, state, params)
+    with pytest.raises(ValueError, match="with `params`"):
+        eqs.as_optax(sgd).update(params, eqs.as_optax(sgd).init(params))
+
+
+def test_optax_optimizer_is_optax():
+    params, grads = _params(jnp.float32), jtu.tree_map(jnp.sin, _params(jnp.float32))
+    ours = eqs.OptaxOptimizer(optax.adam, learning_rate=1e-2, b1=0.8)
+    theirs = optax.adam(1e-2, b1=0.8)
+    with jax.numpy_dtype_promotion("standard"):
+        expected, _ = theirs.update(grads, theirs.init(params), params)
+    updates, _ = ours.update(grads, ours.init(params), params, value=1.0)
+    _close(updates, expected, 1e-5)
+
+
+def test_optax_hyperparameters_stay_valid_under_any_perturbation():
+    adam = eqs.OptaxOptimizer(optax.adam, learning_rate=1e-3, b1=0.9, eps=0.0)
+    assert eqs.count_learned(adam) == 2
+    for shift in (-5.0, 5.0):
+        moved = jtu.tree_map(
+            lambda x, shift=shift: x + shift if eqx.is_inexact_array(x) else x, adam
+        )
+        assert moved.hyperparameters["learning_rate"]() > 0
+        assert 0 < moved.hyperparameters["b1"]() < 1
+    np.testing.assert_allclose(adam.hyperparameters["learning_rate"](), 1e-3, rtol=1e-6)
+    np.testing.assert_allclose(adam.hyperparameters["b1"](), 0.9, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kwargs", [{"learning_rate": -1.0}, {"b1": 1.5}])
+def test_invalid_hyperparameters_are_named(kwargs):
+    with pytest.raises(ValueError, match=f"`{next(iter(kwargs))}` must be"):
+        eqs.OptaxOptimizer(optax.adam, **kwargs)

@@ -1,0 +1,256 @@
+"""Tasks, inner training and the outer loop."""
+
+import contextlib
+
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+import optax
+import pytest
+
+import equistar as eqs
+
+from .helpers import QuadraticDescent
+
+
+def _sgd(rate):
+    return eqs.LearnedOptimizer(
+        nominal=eqs.NominalTerm(eqs.GradientDirection(), scale=rate)
+    )
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return eqs.tasks.digits_mlp()
+
+
+def test_digits_are_the_real_ones_in_four_disjoint_splits(digits):
+    splits = [digits.dataset[s] for s in eqs.tasks.Split]
+    assert [len(s.labels) for s in splits] == [1258, 180, 179, 180]
+    assert splits[0].inputs.shape[1:] == (8, 8) and splits[0].inputs.dtype == jnp.uint8
+    everything = np.concatenate([np.asarray(s.inputs) for s in splits]).reshape(1797, -1)
+    import sklearn.datasets
+
+    original = sklearn.datasets.load_digits().data
+    # The same images, in another order.
+    order = lambda x: x[np.lexsort(x.T)]
+    np.testing.assert_array_equal(order(everything), order(original))
+
+
+def test_digits_mlp_starts_at_the_entropy_of_ten_classes(digits):
+    params = digits.init(key=jr.key(0))
+    sizes = {p.shape for p in jtu.tree_leaves(params)}
+    assert sizes == {(32, 64), (32,), (32, 32), (10, 32), (10,)}
+    for split in eqs.tasks.Split:
+        loss = digits.loss(params, key=jr.key(1), split=split)
+        assert abs(loss - np.log(10)) < 0.2
+    assert digits.loss_bounds == (0.0, 1.5 * np.log(10))
+
+
+def test_a_batch_holds_matching_inputs_and_labels():
+    inputs = np.arange(40).reshape(40, 1)
+    data = eqs.tasks.dataset_from_arrays(inputs, np.arange(40) % 3)
+    x, y = data[eqs.tasks.Split.TRAIN].batch(64, key=jr.key(0))
+    np.testing.assert_array_equal(x[:, 0] % 3, y)
+    assert data.classes == 3 and data.in_size == 1
+
+
+@pytest.mark.parametrize(
+    "inputs, labels, message",
+    [
+        (np.ones((5, 2)), np.zeros(5, int), "at least 10"),
+        (np.ones((20, 2)), np.zeros(19, int), "one label for each"),
+        (np.ones((20, 2)), np.zeros(20), "integers"),
+        (np.ones((20, 2)), -np.ones(20, int), "integers from 0"),
+        (np.full((20, 2), np.nan), np.zeros(20, int), "finite"),
+    ],
+)
+def test_data_that_make_no_sense_are_refused(inputs, labels, message):
+    with pytest.raises(ValueError, match=message):
+        eqs.tasks.dataset_from_arrays(inputs, labels)
+
+
+def test_a_wrong_task_name_lists_the_right_ones():
+    with pytest.raises(ValueError, match=r"'imagenet'.*digits_mlp"):
+        eqs.tasks.named("imagenet")
+
+
+def test_training_a_quadratic_is_its_closed_form():
+    # p' = (1 - a h) p, so l_t = 1/2 sum h ((1 - a h)^t p_0)^2.
+    curvature, rate, steps = jnp.array([1.0, 0.5]), 0.3, 6
+    task = eqs.tasks.Quadratic(curvature)
+    result = eqs.train(task, _sgd(rate), steps=steps, key=jr.key(3))
+    start = task.init(key=jr.split(jr.key(3))[0])
+    factors = (1 - rate * curvature)[None] ** jnp.arange(steps + 1.0)[:, None]
+    path = factors * start[None]
+    np.testing.assert_allclose(result.params, path[-1], rtol=1e-12)
+    expected = 0.5 * jnp.sum(curvature[None] * path[:-1] ** 2, axis=1)
+    np.testing.assert_allclose(result.losses, expected, rtol=1e-12)
+
+
+def test_recorded_losses_are_clipped_and_never_nan():
+    task = eqs.tasks.Quadratic(jnp.array([1.0]), loss_bounds=(0.0, 5.0))
+    unroll, diverging = eqs.InnerTraining(task), _sgd(-1e150)
+    state = unroll.init(diverging, key=jr.key(0))
+    for _ in range(4):
+        state, loss = unroll.step(diverging, state, key=jr.key(1))
+        assert 0 <= loss <= 5
+    assert loss == 5 and not jnp.all(jnp.isfinite(state.params))
+
+
+def test_meta_training_finds_the_best_step_size():
+    # One curvature h: the step size 1/h reaches the optimum in one step.
+    unroll = QuadraticDescent(jnp.array([2.0]), jnp.array([1.0]))
+    result = eqs.meta_train(
+        unroll,
+        eqs.PES(5, 8, 0.01, eqs.ConstantLength(10)),
+        jnp.array(0.1),
+        optax.adam(1e-2),
+        steps=300,
+        key=jr.key(0),
+    )
+    np.testing.assert_allclose(result.theta, 0.5, atol=0.03)
+    assert result.history.meta_loss.shape == (300,)
+    assert result.result == eqs.RESULTS.successful
+
+
+class _Broken(eqs.AbstractUnroll):
+    def init(self, theta, *, key):
+        return jnp.zeros(())
+
+    def step(self, theta, carry, *, key):
+        return carry, theta
+
+
+class _NaNEstimator(eqs.AbstractEstimator):
+    """Gives NaN on every second step, else 1."""
+
+    def init(self, unroll, theta, *, key):
+        return jnp.zeros((), jnp.int32)
+
+    def estimate(self, unroll, theta, state, *, key):
+        zero = jnp.zeros((), jnp.int32)
+        gradient = jnp.where(state % 2 == 1, jnp.nan, 1.0)
+        return eqs.MetaGradient(gradient, jnp.zeros(()), zero, zero, zero), state + 1
+
+
+def test_a_meta_gradient_that_is_not_finite_is_skipped_whole_and_counted():
+    result = eqs.meta_train(
+        _Broken(), _NaNEstimator(), jnp.zeros(()), optax.sgd(0.5), steps=6, key=jr.key(0)
+    )
+    np.testing.assert_allclose(result.theta, -1.5)
+    assert list(result.history.skipped) == [0, 1, 1, 2, 2, 3]
+
+
+def test_too_many_skipped_steps_stop_the_run_with_a_result():
+    run = lambda throw: eqs.meta_train(
+        _Broken(),
+        _NaNEstimator(),
+        jnp.zeros(()),
+        optax.sgd(0.5),
+        steps=50,
+        key=jr.key(0),
+        max_skipped=2,
+        throw=throw,
+    )
+    assert run(False).result == eqs.RESULTS.no_meta_gradient
+    assert len(run(False).history.meta_loss) == 4
+    with pytest.raises(RuntimeError, match="non-finite meta-gradient"):
+        run(True)
+
+
+def test_an_interrupt_keeps_what_was_trained():
+    class Interrupt(eqs.AbstractLogger):
+        def __call__(self, step, metrics):
+            if step == 3:
+                raise KeyboardInterrupt
+
+    result = eqs.meta_train(
+        _Broken(),
+        _NaNEstimator(),
+        jnp.zeros(()),
+        optax.sgd(0.5),
+        steps=50,
+        key=jr.key(0),
+        logger=Interrupt(),
+    )
+    assert result.result == eqs.RESULTS.interrupted
+    assert len(result.history.meta_loss) == 3 and result.state.step == 3
+
+
+def test_the_paper_decays_the_trunk_and_the_blackbox_heads_only():
+    star = eqs.STAR(key=jr.key(0))
+    mask = eqs.blackbox_mask(star)
+    decayed = sum(
+        x.size
+        for x, m in zip(jtu.tree_leaves(star), jtu.tree_leaves(mask), strict=True)
+        if m
+    )
+    # 160 + 20 of the trunk, 5 + 5 of the direction and the blackbox magnitude.
+    assert decayed == 190
+    assert not any(jtu.tree_leaves(mask.nominal) + jtu.tree_leaves(mask.accumulators))
+    assert not any(jtu.tree_leaves(eqs.blackbox_mask({"a": jnp.ones(2)})))
+
+
+def test_default_outer_is_clipped_adamw():
+    # From zero moments AdamW's first step is -lr (sign(g) + wd theta), whatever |g|.
+    star = eqs.STAR(key=jr.key(0), direction_init=eqs.release_init)
+    outer = eqs.default_outer(1e-2, 0.5)
+    grads = jtu.tree_map(lambda x: jnp.full_like(x, 1e6), star)
+    with jax.numpy_dtype_promotion("standard"):
+        updates, _ = outer.update(grads, outer.init(star), star)
+    blackbox = star.blackbox.direction.weight
+    np.testing.assert_allclose(
+        updates.blackbox.direction.weight, -1e-2 * (1 + 0.5 * blackbox), rtol=1e-6
+    )
+    np.testing.assert_allclose(updates.nominal.magnitude.head.weight, -1e-2, rtol=1e-6)
+
+
+def test_meta_training_star_on_digits_lowers_the_meta_loss_and_is_reproducible(digits):
+    run = lambda: eqs.meta_train(
+        eqs.InnerTraining(digits),
+        eqs.PES(20, 4, 0.01, eqs.ConstantLength(100)),
+        eqs.STAR(key=jr.key(0)),
+        eqs.default_outer(3e-3),
+        steps=40,
+        key=jr.key(1),
+    )
+    one, two = run(), run()
+    assert one.history.meta_loss[-9:].mean() < one.history.meta_loss[:9].mean() - 0.2
+    assert isinstance(one.theta, eqs.STAR)
+    for a, b in zip(jtu.tree_leaves(one.theta), jtu.tree_leaves(two.theta), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("verb", ["train", "meta_train"])
+def test_no_steps_are_refused(verb):
+    task = eqs.tasks.Quadratic(jnp.ones(1))
+    with pytest.raises(ValueError, match="at least 1"):
+        if verb == "train":
+            eqs.train(task, _sgd(0.1), steps=0, key=jr.key(0))
+        else:
+            unroll = eqs.InnerTraining(task)
+            eqs.meta_train(unroll, eqs.PES(), _sgd(0.1), steps=0, key=jr.key(0))
+
+
+def test_a_second_meta_step_does_not_compile_again():
+    unroll = QuadraticDescent(jnp.array([2.0]), jnp.array([1.0]))
+    estimator, outer = eqs.PES(5, 2, length=eqs.ConstantLength(10)), optax.sgd(0.1)
+    state = eqs.meta_train_init(unroll, estimator, jnp.array(0.1), outer, key=jr.key(0))
+    state, _ = eqs.meta_train_step(unroll, estimator, outer, state)
+    with _no_compilation():
+        for _ in range(3):
+            state, _ = eqs.meta_train_step(unroll, estimator, outer, state)
+
+
+@contextlib.contextmanager
+def _no_compilation():
+    compiled = []
+    watch = lambda name, _, **kwargs: compiled.append(name) if "compile" in name else None
+    jax.monitoring.register_event_duration_secs_listener(watch)
+    yield
+    jax.monitoring.clear_event_listeners()
+    assert not compiled

@@ -1,0 +1,204 @@
+"""Weights files: what is saved comes back, and what is damaged is named."""
+
+import json
+import os
+import zipfile
+
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+import optax
+import pytest
+
+import equistar as eqs
+
+from .helpers import randomised
+
+
+class SignMomentum(eqs.AbstractDirection):
+    reads = ("momentum",)
+
+    def __call__(self, tensor):
+        return jnp.sign(tensor.momentum[-1])
+
+
+OPTIMIZERS = {
+    "star": lambda key: eqs.STAR(key=key),
+    "blackbox": lambda key: eqs.Blackbox(key=key, width=8),
+    "hyperparam": lambda key: eqs.HyperparamController(key=key),
+    "parts": lambda key: eqs.LearnedOptimizer(
+        nominal=eqs.NominalTerm(eqs.AggMoDirection(), scale=eqs.LearnedScale(0.1)),
+        weight_decay=eqs.WeightDecay(1e-3),
+        accumulators={"momentum": eqs.Momentum((0.5, 0.9))},
+    ),
+    "optax": lambda key: eqs.OptaxOptimizer(
+        optax.adam, learning_rate=1e-2, b1=0.8, eps=0.0
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "star.npz"
+    eqs.save(path, eqs.STAR(key=jr.key(0)), {"seed": 0})
+    return path
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_what_is_saved_comes_back(tmp_path, name):
+    optimizer = randomised(OPTIMIZERS[name](jr.key(0)), jr.key(1))
+    eqs.save(tmp_path / "o.npz", optimizer)
+    loaded = eqs.load(tmp_path / "o.npz")
+    assert type(loaded) is type(optimizer)
+    assert jtu.tree_structure(loaded) == jtu.tree_structure(optimizer)
+    for a, b in zip(jtu.tree_leaves(loaded), jtu.tree_leaves(optimizer), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_header_says_how_it_was_made(saved):
+    header = eqs.load_header(saved)
+    assert header["class"] == "STAR"
+    assert header["provenance"]["seed"] == 0
+    assert header["provenance"]["versions"]["equistar"] == eqs.__version__
+
+
+def test_a_part_of_ones_own_is_asked_for_by_name(tmp_path):
+    path = tmp_path / "o.npz"
+    eqs.save(path, eqs.STAR(direction=SignMomentum(), key=jr.key(0)))
+    with pytest.raises(eqs.WeightsError, match=r"parts=\(SignMomentum,\)"):
+        eqs.load(path)
+    loaded = eqs.load(path, parts=(SignMomentum,))
+    assert isinstance(loaded.nominal.direction, SignMomentum)
+
+
+def test_a_truncated_file_is_named(saved, tmp_path):
+    whole = saved.read_bytes()
+    path = tmp_path / "cut.npz"
+    for share in (0.0, 0.1, 0.5, 0.99):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(eqs.WeightsError, match=r"cut\.npz is"):
+            eqs.load(path)
+
+
+def test_any_flipped_byte_is_found_or_harmless(saved, tmp_path):
+    whole = saved.read_bytes()
+    path = tmp_path / "flipped.npz"
+    for position in np.random.default_rng(0).integers(0, len(whole), 60):
+        flipped = bytearray(whole)
+        flipped[position] ^= 0x10
+        path.write_bytes(flipped)
+        try:
+            loaded = eqs.load(path)
+        except eqs.WeightsError:
+            continue
+        # Only bytes that hold no content, such as time stamps, may go unnoticed.
+        for a, b in zip(
+            jtu.tree_leaves(loaded), jtu.tree_leaves(eqs.load(saved)), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04\x95pickle", b"PK\x03\x04"])
+def test_a_foreign_file_is_named(tmp_path, content):
+    path = tmp_path / "foreign.npz"
+    path.write_bytes(content)
+    with pytest.raises(eqs.WeightsError, match=r"foreign\.npz is"):
+        eqs.load(path)
+
+
+def test_another_npz_is_named(tmp_path):
+    np.savez(tmp_path / "other.npz", a=np.ones(3))
+    with pytest.raises(eqs.WeightsError, match="not a weights file"):
+        eqs.load(tmp_path / "other.npz")
+
+
+def test_a_pickle_is_never_unpickled(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "exploded"),)
+
+    np.savez(tmp_path / "bomb.npz", header=np.array([Bomb()], dtype=object))
+    with pytest.raises(eqs.WeightsError):
+        eqs.load(tmp_path / "bomb.npz")
+    assert not (tmp_path / "exploded").exists()
+
+
+def _with_header(saved, path, change):
+    """A copy of a weights file with a changed header."""
+    with np.load(saved) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    header = json.loads(arrays["header"].tobytes())
+    change(header)
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    np.savez(path, **arrays)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda h: h.update(format_version=99), "newer than this equistar"),
+        (lambda h: h.update(format="other"), "'other'"),
+        (lambda h: h.pop("format"), "not a weights file"),
+        (lambda h: h.pop("format_version"), "no format version"),
+        (lambda h: h.pop("structure"), "do not fit together"),
+        (lambda h: h["structure"]["fields"].pop("network"), "another version of STAR"),
+        (lambda h: h["structure"].update({"class": "os"}), "class 'os'"),
+        (lambda h: h["structure"]["fields"].update(network=3), "do not fit together"),
+        (lambda h: h.update(structure={"tuple": []}), "does not hold an optimizer"),
+        (
+            lambda h: h.update(structure={"class": "Momentum", "fields": {}}),
+            "another version",
+        ),
+        (
+            lambda h: h["structure"]["fields"].update(network={"array": "array_0"}),
+            "do not fit together",
+        ),
+    ],
+)
+def test_a_header_that_makes_no_sense_is_named(saved, tmp_path, change, message):
+    path = tmp_path / "changed.npz"
+    _with_header(saved, path, change)
+    with pytest.raises(eqs.WeightsError, match=message):
+        eqs.load(path)
+
+
+def test_a_missing_file_and_a_missing_folder_are_named(tmp_path):
+    with pytest.raises(eqs.WeightsError, match="is not there"):
+        eqs.load(tmp_path / "nothing.npz")
+    with pytest.raises(eqs.WeightsError, match="Choose a folder"):
+        eqs.save(tmp_path / "no" / "o.npz", eqs.STAR(key=jr.key(0)))
+
+
+def test_what_a_file_cannot_hold_is_named_and_the_old_file_stays(saved):
+    before = saved.read_bytes()
+    bad = eqs.OptaxOptimizer(
+        lambda learning_rate: optax.sgd(learning_rate), learning_rate=0.1
+    )
+    with pytest.raises(eqs.WeightsError, match=r"optimizer\.factory is a function"):
+        eqs.save(saved, bad)
+    with pytest.raises(eqs.WeightsError, match="JSON"):
+        eqs.save(saved, eqs.STAR(key=jr.key(0)), {"x": object()})
+    assert saved.read_bytes() == before
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(saved, monkeypatch):
+    before = saved.read_bytes()
+
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(eqs.WeightsError, match="No space left"):
+        eqs.save(saved, eqs.STAR(key=jr.key(0)))
+    assert saved.read_bytes() == before
+    assert [p.name for p in saved.parent.iterdir()] == [saved.name]
+
+
+def test_the_file_is_an_ordinary_archive_without_pickles(saved):
+    with zipfile.ZipFile(saved) as archive:
+        assert archive.testzip() is None
+        assert all(b"|O" not in archive.read(n)[:128] for n in archive.namelist())
