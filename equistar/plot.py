@@ -25,7 +25,7 @@ def training_curves(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.add_subplot()
     for label, curve in curves.items():
         curve = np.asarray(curve, np.float64)
@@ -38,5 +38,5 @@ def training_curves(
         axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
     axes.set(xlabel="step", ylabel=ylabel, yscale="log", title=title)
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside right upper", frameon=False)
     figure.savefig(path, dpi=150)

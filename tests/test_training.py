@@ -1,6 +1,7 @@
 """Tasks, inner training and the outer loop."""
 
 import contextlib
+from typing import Any
 
 import jax
 import jax.monitoring
@@ -34,7 +35,7 @@ def test_digits_are_the_real_ones_in_four_disjoint_splits(digits):
     everything = np.concatenate([np.asarray(s.inputs) for s in splits]).reshape(1797, -1)
     import sklearn.datasets
 
-    original = sklearn.datasets.load_digits().data
+    original = sklearn.datasets.load_digits(return_X_y=True)[0]
     # The same images, in another order.
     order = lambda x: x[np.lexsort(x.T)]
     np.testing.assert_array_equal(order(everything), order(original))
@@ -95,6 +96,7 @@ def test_recorded_losses_are_clipped_and_never_nan():
     task = eqs.tasks.Quadratic(jnp.array([1.0]), loss_bounds=(0.0, 5.0))
     unroll, diverging = eqs.InnerTraining(task), _sgd(-1e150)
     state = unroll.init(diverging, key=jr.key(0))
+    loss = jnp.zeros(())
     for _ in range(4):
         state, loss = unroll.step(diverging, state, key=jr.key(1))
         assert 0 <= loss <= 5
@@ -198,7 +200,7 @@ def test_the_paper_decays_the_trunk_and_the_blackbox_heads_only():
 def test_default_outer_is_clipped_adamw():
     # From zero moments AdamW's first step is -lr (sign(g) + wd theta), whatever |g|.
     star = eqs.STAR(key=jr.key(0), direction_init=eqs.release_init)
-    outer = eqs.default_outer(1e-2, 0.5)
+    outer: Any = eqs.default_outer(1e-2, 0.5)
     grads = jtu.tree_map(lambda x: jnp.full_like(x, 1e6), star)
     with jax.numpy_dtype_promotion("standard"):
         updates, _ = outer.update(grads, outer.init(star), star)
@@ -249,7 +251,11 @@ def test_a_second_meta_step_does_not_compile_again():
 @contextlib.contextmanager
 def _no_compilation():
     compiled = []
-    watch = lambda name, _, **kwargs: compiled.append(name) if "compile" in name else None
+
+    def watch(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        if "compile" in event:
+            compiled.append(event)
+
     jax.monitoring.register_event_duration_secs_listener(watch)
     yield
     jax.monitoring.clear_event_listeners()

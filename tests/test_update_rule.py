@@ -1,5 +1,7 @@
 """The fast update is the plain update: for every variant, on every shape."""
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -153,7 +155,7 @@ def test_parts_keep_only_the_accumulators_that_they_read():
 
 def test_a_part_that_reads_an_unknown_accumulator_is_named():
     class Wrong(eqs.AbstractDirection):
-        reads = ("curvature",)
+        reads: ClassVar[tuple[str, ...]] = ("curvature",)
 
         def __call__(self, tensor):
             return tensor.accumulators["curvature"][0]
@@ -196,6 +198,7 @@ def test_float32_gradients_up_to_1e15_give_finite_updates(size):
     params = {"w": jnp.ones((4, 3), jnp.float32), "b": jnp.ones(3, jnp.float32)}
     grads = jtu.tree_map(lambda p: size * p, params)
     state = optimizer.init(params)
+    updates = params
     for _ in range(2):
         updates, state = optimizer.update(grads, state, params)
     assert all(jnp.all(jnp.isfinite(u)) for u in jtu.tree_leaves(updates))

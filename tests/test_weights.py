@@ -3,6 +3,7 @@
 import json
 import os
 import zipfile
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import jax.random as jr
@@ -17,7 +18,7 @@ from .helpers import randomised
 
 
 class SignMomentum(eqs.AbstractDirection):
-    reads = ("momentum",)
+    reads: ClassVar[tuple[str, ...]] = ("momentum",)
 
     def __call__(self, tensor):
         return jnp.sign(tensor.momentum[-1])
@@ -69,7 +70,7 @@ def test_a_part_of_ones_own_is_asked_for_by_name(tmp_path):
     eqs.save(path, eqs.STAR(direction=SignMomentum(), key=jr.key(0)))
     with pytest.raises(eqs.WeightsError, match=r"parts=\(SignMomentum,\)"):
         eqs.load(path)
-    loaded = eqs.load(path, parts=(SignMomentum,))
+    loaded: Any = eqs.load(path, parts=(SignMomentum,))
     assert isinstance(loaded.nominal.direction, SignMomentum)
 
 
