@@ -203,6 +203,16 @@ def test_jit_scan_and_vmap_agree_with_a_loop(star):
     assert len(traces) == 1
 
 
+def test_a_fresh_state_can_be_donated(star):
+    params = {"v": jnp.ones(3), "s": jnp.ones(()), "m": jnp.ones((2, 2))}
+    arrays = [
+        x.unsafe_buffer_pointer() for x in jtu.tree_leaves(star.init(params)) if x.size
+    ]
+    assert len(arrays) == len(set(arrays))
+    leaves = jtu.tree_leaves(star.init(params))
+    assert len({id(x) for x in leaves}) == len(leaves)
+
+
 def test_vmap_over_the_optimizer_is_a_batch_of_optimizers():
     keys = jr.split(jr.key(0), 3)
     stars = jax.vmap(lambda k: randomised(eqs.STAR(key=k), k))(keys)

@@ -124,8 +124,9 @@ class FactoredSecondMoment(AbstractAccumulator):
 
     def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
         if param.ndim < 2:
-            empty = jnp.zeros((0,), accumulator_dtype(param.dtype))
-            return tuple(Factors(_zeros_like(param), empty) for _ in self.decays)
+            # No array occurs twice: then the state could not be donated.
+            empty = lambda: jnp.zeros((0,), accumulator_dtype(param.dtype))
+            return tuple(Factors(_zeros_like(param), empty()) for _ in self.decays)
         d1, d0 = factored_axes(param.shape)
         return tuple(
             Factors(_zeros_without(param, d0), _zeros_without(param, d1))

@@ -1,0 +1,46 @@
+"""Run by test_sharding.py in a process with four devices; prints what it found."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+import equistar as eqs
+
+
+mesh = jax.make_mesh((2, 2), ("x", "y"), axis_types=(AxisType.Auto, AxisType.Auto))
+specs = {"w": P("x", "y"), "t": P(None, "y", "x"), "b": P("y"), "s": P()}
+shardings = {name: NamedSharding(mesh, spec) for name, spec in specs.items()}
+shapes = {"w": (8, 4), "t": (3, 2, 4), "b": (4,), "s": ()}
+keys = jr.split(jr.key(0), len(shapes))
+params = {n: jr.normal(k, s) for k, (n, s) in zip(keys, shapes.items(), strict=True)}
+sharded = jax.device_put(params, shardings)
+
+star = eqs.STAR(key=jr.key(1), direction_init=eqs.release_init)
+optim = eqs.as_optax(star, learning_rate=2.0, weight_decay=0.1)
+update = jax.jit(optim.update)
+
+
+def run(params):
+    state = optim.init(params)
+    for _ in range(3):
+        updates, state = update(jtu.tree_map(jnp.sin, params), state, params)
+        params = optax.apply_updates(params, updates)
+    return params, state
+
+
+expected, _ = run(params)
+result, state = run(sharded)
+for name in params:
+    np.testing.assert_allclose(result[name], expected[name], rtol=1e-5, atol=1e-7)
+    assert result[name].sharding.is_equivalent_to(shardings[name], params[name].ndim)
+    momentum = state.inner.accumulators["momentum"][0][name]
+    assert momentum.sharding.is_equivalent_to(shardings[name], params[name].ndim)
+fresh = optim.init(sharded).inner.accumulators["factored"][0]
+# The largest axis of t (3, 2, 4) is the last and the second largest the first.
+assert fresh.row["t"].sharding == NamedSharding(mesh, P(None, "y"))
+assert fresh.column["t"].sharding == NamedSharding(mesh, P("y", "x"))
+print("sharded as its parameters, equal to unsharded")
