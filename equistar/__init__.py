@@ -58,10 +58,17 @@ from ._episodes import (
     Staggered as Staggered,
 )
 from ._estimators import (
+    AbstractCarried as AbstractCarried,
     AbstractEstimator as AbstractEstimator,
+    FullBackprop as FullBackprop,
     FullES as FullES,
+    MeanTheta as MeanTheta,
     MetaGradient as MetaGradient,
+    NRES as NRES,
     PES as PES,
+    PlusMember as PlusMember,
+    TruncatedBackprop as TruncatedBackprop,
+    TruncatedES as TruncatedES,
 )
 from ._inner_training import (
     InnerTraining as InnerTraining,

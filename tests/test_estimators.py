@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
+import optax
 import pytest
 
 import equistar as eqs
@@ -68,9 +69,10 @@ def test_full_es_agrees_with_its_closed_form_within_4_standard_errors():
     "starts", [eqs.LockStep(), eqs.Staggered()], ids=["lock", "stagger"]
 )
 @pytest.mark.parametrize("window, length", [(5, 20), (7, 20), (20, 20), (30, 20), (50, 8)])
-def test_pes_is_unbiased_on_the_linear_walk(window, length, starts):
+@pytest.mark.parametrize("method", [eqs.PES, eqs.NRES])
+def test_windowed_es_is_unbiased_on_the_linear_walk(method, window, length, starts):
     # E l_t = t sum(theta): the mean loss has gradient (T - 1) / 2 in every entry.
-    estimator = eqs.PES(window, 16, 0.1, eqs.ConstantLength(length), starts)
+    estimator = method(window, 16, 0.1, eqs.ConstantLength(length), starts)
     theta = {"a": jnp.zeros(()), "b": jnp.zeros(2)}
     windows = 60 * length
     out = _windows(LinearWalk(0.1), estimator, theta, jr.key(1), windows)
@@ -114,6 +116,90 @@ def test_pes_with_a_window_of_one_episode_is_full_es_on_a_noisy_unroll():
     ours = _windows(unroll, pes, theta, jr.key(0), 3)
     theirs = _windows(unroll, eqs.FullES(6, 4, 0.1), theta, jr.key(0), 3)
     np.testing.assert_allclose(ours.gradient[1:], theirs.gradient[1:], rtol=1e-9)
+
+
+def test_nres_with_a_window_of_one_episode_is_full_es_for_the_same_noise():
+    # After the first window both draw each episode's noise and data from the same keys.
+    for unroll, theta in [
+        (_quadratic(), jnp.asarray(0.3)),
+        (LinearWalk(0.5), jnp.zeros(2)),
+    ]:
+        nres = eqs.NRES(6, 4, 0.1, eqs.ConstantLength(6), eqs.LockStep())
+        ours = _windows(unroll, nres, theta, jr.key(0), 3)
+        theirs = _windows(unroll, eqs.FullES(6, 4, 0.1), theta, jr.key(0), 3)
+        np.testing.assert_allclose(ours.gradient[1:], theirs.gradient[1:], rtol=1e-9)
+
+
+def test_nres_agrees_with_the_closed_form_of_full_es():
+    # One perturbation for an episode smooths as full ES does, not as PES does.
+    estimator = eqs.NRES(
+        FACTS["window"], 50, FACTS["sigma"], eqs.ConstantLength(FACTS["T"]), eqs.LockStep()
+    )
+    out = _windows(_quadratic(), estimator, jnp.asarray(FACTS["a"]), jr.key(0), 2000)
+    episodes = np.asarray(out.gradient).reshape(-1, FACTS["T"] // FACTS["window"])
+    mean, error = _mean_and_standard_error(episodes.mean(1))
+    assert error < 0.01
+    assert abs(mean - FACTS["full_es_expectation"]) < 4 * error
+
+
+@pytest.mark.parametrize(
+    "carried, fact",
+    [
+        (eqs.PlusMember(), "truncated_es_expectation_plus_member_carry"),
+        (eqs.MeanTheta(), "truncated_es_expectation_mean_carry"),
+    ],
+    ids=["plus", "mean"],
+)
+def test_truncated_es_has_the_bias_of_its_closed_form(carried, fact):
+    length = eqs.ConstantLength(FACTS["T"])
+    settings = FACTS["window"], 50, FACTS["sigma"], length, eqs.LockStep(), carried
+    args = _quadratic(), eqs.TruncatedES(*settings), jnp.asarray(FACTS["a"])
+    out = _windows(*args, jr.key(0), 2000)
+    episodes = np.asarray(out.gradient).reshape(-1, FACTS["T"] // FACTS["window"])
+    mean, error = _mean_and_standard_error(episodes.mean(1))
+    assert abs(mean - FACTS[fact]) < 4 * error < 0.02
+    # The bias is real: the gradient of the whole episode is nowhere near.
+    assert abs(mean - FACTS["full_es_expectation"]) > 50 * error
+
+
+def test_back_propagation_is_the_analytic_gradient():
+    # The quadratic's facts are deterministic, so they hold to rounding.
+    unroll, theta = _quadratic(), jnp.asarray(FACTS["a"])
+    length = eqs.ConstantLength(FACTS["T"])
+    full = eqs.meta_gradient(unroll, eqs.FullBackprop(FACTS["T"], 2), theta, key=jr.key(0))
+    np.testing.assert_allclose(full.gradient, FACTS["full_backprop"], rtol=1e-9)
+    np.testing.assert_allclose(full.meta_loss, FACTS["mean_loss"], rtol=1e-9)
+    truncated = eqs.TruncatedBackprop(FACTS["window"], 2, length, eqs.LockStep())
+    out = eqs.meta_gradient(unroll, truncated, theta, key=jr.key(0), windows=4)
+    np.testing.assert_allclose(out.gradient, FACTS["truncated_backprop"], rtol=1e-9)
+    whole = eqs.TruncatedBackprop(FACTS["T"], 2, length, eqs.LockStep())
+    out = eqs.meta_gradient(unroll, whole, theta, key=jr.key(0), windows=2)
+    np.testing.assert_allclose(out.gradient, full.gradient, rtol=1e-12)
+
+
+@pytest.mark.parametrize("window, length", [(5, 20), (7, 20), (50, 8)])
+def test_truncated_backprop_on_the_linear_walk_sees_its_window_only(window, length):
+    # l_t = t theta: a step's gradient counts the steps since its window or episode began,
+    # whichever is later.
+    estimator = eqs.TruncatedBackprop(window, 2, eqs.ConstantLength(length), eqs.LockStep())
+    out = _windows(LinearWalk(0.3), estimator, jnp.zeros(()), jr.key(0), length)
+    steps = np.arange(window * length)
+    expected = np.minimum(steps % window, steps % length).reshape(length, window).mean(1)
+    np.testing.assert_allclose(out.gradient, expected, rtol=1e-12)
+
+
+def test_full_backprop_through_inner_training_agrees_with_full_es():
+    # Smoothing moves the gradient by O(sigma^2), far below the standard error.
+    unroll = eqs.InnerTraining(eqs.tasks.Quadratic(jnp.array([1.0, 0.3]), noise=0.1))
+    theta = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1, momentum=0.5)
+    exact = eqs.meta_gradient(unroll, eqs.FullBackprop(12, 4000), theta, key=jr.key(0))
+    out = _windows(unroll, eqs.FullES(12, 200), theta, jr.key(1), 40)
+    for g, samples in zip(
+        jtu.tree_leaves(exact.gradient), jtu.tree_leaves(out.gradient), strict=True
+    ):
+        mean, error = _mean_and_standard_error(samples)
+        assert abs(mean - g) < 4 * error
+        assert error < 0.1 * abs(g)
 
 
 def test_standard_error_falls_as_the_root_of_the_pairs():

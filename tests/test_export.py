@@ -40,8 +40,15 @@ def test_train_lowers(star):
 
 @pytest.mark.parametrize(
     "estimator",
-    [eqs.PES(5, 2, length=eqs.LogUniformLength(3, 9)), eqs.FullES(5, 2)],
-    ids=["pes", "full_es"],
+    [
+        eqs.PES(5, 2, length=eqs.LogUniformLength(3, 9)),
+        eqs.FullES(5, 2),
+        eqs.NRES(5, 2),
+        eqs.TruncatedES(5, 2),
+        eqs.TruncatedBackprop(5, 2),
+        eqs.FullBackprop(5, 2),
+    ],
+    ids=lambda e: type(e).__name__,
 )
 def test_estimators_lower(star, estimator):
     unroll = eqs.InnerTraining(eqs.tasks.Quadratic(jnp.ones(3)))

@@ -48,23 +48,39 @@ def same_members(theta: PyTree, particles: int, members: int) -> PyTree:
 def summarise(
     contributions: PyTree[Array], window: Window, carry: PyTree[Array]
 ) -> MetaGradient:
-    """The mean of the pairs' contributions; one that is not finite counts as zero."""
+    """The mean of the particles' contributions; one that is not finite counts as zero."""
     finite = jax.vmap(all_finite)(contributions)
 
     def mean(x: Array) -> Array:
         return jnp.mean(jnp.where(over(finite, x), x, 0), axis=0)
 
-    differences = window.losses[..., 0] - window.losses[..., 1]
     healthy = jax.vmap(jax.vmap(all_finite))(carry)
     return MetaGradient(
         gradient=jtu.tree_map(mean, contributions),
         meta_loss=jnp.mean(window.losses),
         diverged=jnp.sum(~healthy),
-        dead=jnp.sum(jnp.all(differences == 0, axis=0)),
+        dead=jnp.sum(jnp.all(differences == 0, axis=(0, 2)))
+        if pairs
+        else jnp.sum(~finite) * 0,
         dropped=jnp.sum(~finite),
     )
+
+
+def _all_zero(tree: PyTree[Array]) -> Bool[Array, ""]:
+    leaves = [jnp.all(x == 0) for x in jtu.tree_leaves(tree)]
+    return jnp.all(jnp.stack(leaves))
 
 
 def over(per_particle: Array, x: Array) -> Array:
     """A number for each particle, shaped to broadcast against `x`."""
     return per_particle.reshape((-1,) + (1,) * (x.ndim - 1))
+
+
+def check_es(window: int, pairs: int, sigma: float) -> None:
+    """Raises a `ValueError` for a window, number of pairs or sigma that makes no sense."""
+    if window < 1 or pairs < 1:
+        raise ValueError(
+            f"`window` and `pairs` must be at least 1; got {window} and {pairs}."
+        )
+    if not 0 < sigma < float("inf"):
+        raise ValueError(f"`sigma` must be positive and finite; got {sigma}.")

@@ -17,8 +17,9 @@ class MetaGradient(eqx.Module):
         something else than an inexact array.
     - `meta_loss`: the mean of the losses that the estimate was made from.
     - `diverged`: members whose carry is not finite at the window's end.
-    - `dead`: pairs that carry no signal, since both members recorded the same losses.
-    - `dropped`: pairs whose contribution was not finite, and counted as zero.
+    - `dead`: particles that carry no signal: their contribution is exactly zero, as when
+        both members of a pair recorded the same losses.
+    - `dropped`: particles whose contribution was not finite, and counted as zero.
     """
 
     gradient: PyTree

@@ -8,9 +8,8 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from .._episodes import ConstantLength, LockStep
 from .._unroll import AbstractUnroll
-from ._antithetic import antithetic, gaussian, over, summarise
+from ._antithetic import antithetic, check_es, gaussian, over, summarise
 from ._base import AbstractEstimator, MetaGradient
-from ._pes import check_es
 from ._rollout import advance, particle_keys, start
 
 

@@ -8,7 +8,15 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from .._episodes import AbstractEpisodeLength, AbstractStarts, ConstantLength, Staggered
 from .._unroll import AbstractUnroll
-from ._antithetic import antithetic, gaussian, learned, over, same_members, summarise
+from ._antithetic import (
+    antithetic,
+    check_es,
+    gaussian,
+    learned,
+    over,
+    same_members,
+    summarise,
+)
 from ._base import AbstractEstimator, MetaGradient
 from ._rollout import advance, particle_keys, Particles, start
 
@@ -127,13 +135,3 @@ class PES(AbstractEstimator):
         )
         meta_gradient = summarise(contributions, window, particles.carry)
         return meta_gradient, _PESState(particles, accumulated)
-
-
-def check_es(window: int, pairs: int, sigma: float) -> None:
-    """Raises a `ValueError` for a window, number of pairs or sigma that makes no sense."""
-    if window < 1 or pairs < 1:
-        raise ValueError(
-            f"`window` and `pairs` must be at least 1; got {window} and {pairs}."
-        )
-    if not 0 < sigma < float("inf"):
-        raise ValueError(f"`sigma` must be positive and finite; got {sigma}.")

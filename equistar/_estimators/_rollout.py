@@ -6,6 +6,9 @@ Everything of particle i is keyed by `fold_in(key, i)`, so results do not depend
 particles are spread over devices.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.lax as lax
@@ -73,30 +76,45 @@ def advance(
     length: AbstractEpisodeLength,
     window: int,
     keys: Array,
+    fresh_members: PyTree | None = None,
+    scan: Callable[..., tuple[PyTree, PyTree]] = lax.scan,
 ) -> tuple[Particles, Window]:
     """Runs every particle through `window` steps, restarting episodes that are done.
 
     An episode whose last step was the window's last restarts in the next window.
+
+    **Arguments:**
+
+    - `members`: `theta` with leading axes of particles and members.
+    - `particles`: where each particle is.
+    - `length`: draws the length of an episode that begins.
+    - `keys`: a key for each particle.
+    - `fresh_members`: `theta` for episodes that begin inside the window; by default
+        `members`.
+    - `scan`: `lax.scan`, or one that rematerialises.
     """
     keys = jax.vmap(lambda k: jr.split(k, window), out_axes=1)(keys)
     restarts, step, lengths = _schedule(particles, length, keys)
+    fresh = jnp.cumsum(restarts, axis=0) > 0
+    one_theta = fresh_members is None
+    fresh_members = members if one_theta else fresh_members
 
     def body(
-        carry: PyTree[Array], x: tuple[Bool[Array, " particles"], Array]
+        carry: PyTree[Array], x: tuple[Array, Array, Array]
     ) -> tuple[PyTree[Array], Float[Array, "particles members"]]:
-        restart, key = x
+        restart, began, key = x
         init_keys, step_keys = _split(key, "init"), _split(key, "step")
         # Initialisation is paid only at steps where some particle restarts.
         carry = lax.cond(
             jnp.any(restart),
-            lambda c: _where(restart, _init(unroll, members, init_keys), c),
+            lambda c: _where(restart, _init(unroll, fresh_members, init_keys), c),
             lambda c: c,
             carry,
         )
-        return _step(unroll, members, carry, step_keys)
+        theta = members if one_theta else _where(began, fresh_members, members)
+        return _step(unroll, theta, carry, step_keys)
 
-    carry, losses = lax.scan(body, particles.carry, (restarts, keys))
-    fresh = jnp.cumsum(restarts, axis=0) > 0
+    carry, losses = scan(body, particles.carry, (restarts, fresh, keys))
     return Particles(carry, step, lengths), Window(losses, fresh)
 
 
@@ -141,7 +159,9 @@ def _step(
 def _where(
     restart: Bool[Array, " particles"], new: PyTree[Array], old: PyTree[Array]
 ) -> PyTree[Array]:
-    def select(a: Array, b: Array) -> Array:
+    def select(a: Any, b: Any) -> Any:
+        if not eqx.is_array(a):
+            return a
         return jnp.where(restart.reshape((-1,) + (1,) * (a.ndim - 1)), a, b)
 
     return jtu.tree_map(select, new, old)
