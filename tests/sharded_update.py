@@ -1,5 +1,7 @@
 """Run by test_sharding.py in a process with four devices; prints what it found."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -24,7 +26,7 @@ optim = eqs.as_optax(star, learning_rate=2.0, weight_decay=0.1)
 update = jax.jit(optim.update)
 
 
-def run(params):
+def run(params) -> Any:
     state = optim.init(params)
     for _ in range(3):
         updates, state = update(jtu.tree_map(jnp.sin, params), state, params)
@@ -39,7 +41,7 @@ for name in params:
     assert result[name].sharding.is_equivalent_to(shardings[name], params[name].ndim)
     momentum = state.inner.accumulators["momentum"][0][name]
     assert momentum.sharding.is_equivalent_to(shardings[name], params[name].ndim)
-fresh = optim.init(sharded).inner.accumulators["factored"][0]
+fresh = eqs.Scaled(star).init(sharded).inner.accumulators["factored"][0]
 # The largest axis of t (3, 2, 4) is the last and the second largest the first.
 assert fresh.row["t"].sharding == NamedSharding(mesh, P(None, "y"))
 assert fresh.column["t"].sharding == NamedSharding(mesh, P("y", "x"))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Bool, PyTree
 
 from .._numerics import all_finite
 from ._base import MetaGradient
@@ -59,9 +59,7 @@ def summarise(
         gradient=jtu.tree_map(mean, contributions),
         meta_loss=jnp.mean(window.losses),
         diverged=jnp.sum(~healthy),
-        dead=jnp.sum(jnp.all(differences == 0, axis=(0, 2)))
-        if pairs
-        else jnp.sum(~finite) * 0,
+        dead=jnp.sum(jax.vmap(_all_zero)(contributions)),
         dropped=jnp.sum(~finite),
     )
 
