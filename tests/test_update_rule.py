@@ -1,7 +1,5 @@
 """The fast update is the plain update: for every variant, on every shape."""
 
-from typing import ClassVar
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -170,7 +168,7 @@ def test_parts_keep_only_the_accumulators_that_they_read():
 
 def test_a_part_that_reads_an_unknown_accumulator_is_named():
     class Wrong(eqs.AbstractDirection):
-        reads: ClassVar[tuple[str, ...]] = ("curvature",)
+        reads = ("curvature",)
 
         def __call__(self, tensor):
             return tensor.accumulators["curvature"][0]

@@ -3,7 +3,7 @@
 import json
 import os
 import zipfile
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 import jax.random as jr
@@ -18,7 +18,7 @@ from .helpers import randomised
 
 
 class SignMomentum(eqs.AbstractDirection):
-    reads: ClassVar[tuple[str, ...]] = ("momentum",)
+    reads = ("momentum",)
 
     def __call__(self, tensor):
         return jnp.sign(tensor.momentum[-1])

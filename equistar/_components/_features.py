@@ -45,7 +45,7 @@ class AbstractFeatures(eqx.Module):
     `reads` names the accumulators that it needs.
     """
 
-    reads: eqx.AbstractClassVar[tuple[str, ...]]
+    reads: ClassVar[tuple[str, ...]]
 
     @abc.abstractmethod
     def __call__(self, tensor: Tensor) -> Inputs:
