@@ -37,7 +37,7 @@ class WeightsError(ValueError):
 
 def save(
     path: str | os.PathLike,
-    optimizer: AbstractOptimizer,
+    optimizer: Any,
     provenance: dict[str, Any] | None = None,
 ) -> None:
     """Writes an optimizer to one file, atomically: the old file or the new one is there.
@@ -53,6 +53,8 @@ def save(
 
     `WeightsError` if the optimizer holds something that cannot be described in a file.
     """
+    if not isinstance(optimizer, AbstractOptimizer):
+        raise WeightsError(f"Only optimizers are saved; got a {type(optimizer).__name__}.")
     arrays: dict[str, np.ndarray] = {}
     structure = _encode(optimizer, arrays, "optimizer")
     header = {

@@ -274,13 +274,17 @@ def test_leaves_that_are_no_float_arrays_are_named(sgd, leaf):
         sgd.init({"odd": leaf})
 
 
-def test_gradients_that_do_not_fit_are_named(sgd):
+def test_trees_that_do_not_fit_are_named(sgd, star):
     params = _params()
     state = sgd.init(params)
     with pytest.raises(ValueError, match="tree structure"):
         sgd.update({"w": params["w"]}, state, params)
     with pytest.raises(ValueError, match=r"\['b'\] has shape"):
         sgd.update(params | {"b": jnp.ones(5)}, state, params)
+    with pytest.raises(ValueError, match="made for other parameters"):
+        star.update({"x": jnp.ones(3)}, star.init(params), {"x": jnp.ones(3)})
+    with pytest.raises(ValueError, match="takes an optimizer"):
+        eqs.as_optax(optax.adam(1e-3))
     with pytest.raises(ValueError, match="with `params`"):
         eqs.as_optax(sgd).update(params, eqs.as_optax(sgd).init(params))
 

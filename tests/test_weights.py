@@ -179,6 +179,8 @@ def test_what_a_file_cannot_hold_is_named_and_the_old_file_stays(saved):
     )
     with pytest.raises(eqs.WeightsError, match=r"optimizer\.factory is a function"):
         eqs.save(saved, bad)
+    with pytest.raises(eqs.WeightsError, match="Only optimizers"):
+        eqs.save(saved, {"a": 1})
     with pytest.raises(eqs.WeightsError, match="JSON"):
         eqs.save(saved, eqs.STAR(key=jr.key(0)), {"x": object()})
     assert saved.read_bytes() == before

@@ -20,7 +20,7 @@ from ._trees import check_params
 
 
 def as_optax(
-    optimizer: AbstractOptimizer,
+    optimizer: Any,
     learning_rate: ArrayLike | optax.Schedule = 1.0,
     weight_decay: ArrayLike | optax.Schedule = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
@@ -49,10 +49,20 @@ def as_optax(
 
     **Returns:**
 
-    An `optax.GradientTransformationExtraArgs`. Its `update` needs `params`, and takes and
-    ignores `value=` and other extra arguments.
+    An `optax.GradientTransformationExtraArgs`, whose `init` and `update` may be jitted as
+    they are (an optimizer's own `update` needs `eqx.filter_jit`). Its `update` needs
+    `params`, and takes and ignores `value=` and other extra arguments.
+
+    **Raises:**
+
+    `ValueError` if `optimizer` is not one of this library's.
     """
 
+    if not isinstance(optimizer, AbstractOptimizer):
+        raise ValueError(
+            f"`as_optax` takes an optimizer of this library, say `STAR(key=...)`; got "
+            f"{optimizer!r:.80}."
+        )
     scaled = Scaled(optimizer, learning_rate, weight_decay)
 
     # Optax's callers may leave `params` out; the optimizer then says what it needs.

@@ -70,8 +70,17 @@ def gather(tensor_states: Sequence[PyTree], outer: Any, inner: Any) -> PyTree[Py
 
 
 def scatter(tree_state: PyTree, outer: Any, inner: Any) -> list[PyTree]:
-    """The inverse of `gather`."""
-    columns = [inner.flatten_up_to(t) for t in outer.flatten_up_to(tree_state)]
+    """The inverse of `gather`.
+
+    Raises a `ValueError` if the state was made for another tree.
+    """
+    try:
+        columns = [inner.flatten_up_to(t) for t in outer.flatten_up_to(tree_state)]
+    except ValueError as e:
+        raise ValueError(
+            "The optimizer's state was made for other parameters or by another optimizer: "
+            f"call `init(params)` with these ({e})."
+        ) from e
     return [
         outer.unflatten([column[i] for column in columns]) for i in range(inner.num_leaves)
     ]
