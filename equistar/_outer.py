@@ -1,5 +1,7 @@
 """The outer optimizer of meta-training, and what decays in it."""
 
+import math
+
 import equinox as eqx
 import jax.tree_util as jtu
 import optax
@@ -22,6 +24,14 @@ def default_outer(
         see [`equistar.blackbox_mask`][]. The paper uses 0, 0.1 and 0.5.
     - `clip`: meta-gradients are clipped elementwise to this size.
     """
+    numbers = {"weight_decay": weight_decay, "clip": clip}
+    if not callable(learning_rate):
+        numbers["learning_rate"] = learning_rate
+    for name, value in numbers.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(
+                f"`{name}` must be a finite number of at least 0; got {value}."
+            )
     return optax.chain(
         optax.clip(clip),
         optax.adamw(learning_rate, weight_decay=weight_decay, mask=blackbox_mask),

@@ -27,16 +27,22 @@ def training_curves(
 
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.add_subplot()
+    positive = False
     for label, curve in curves.items():
         curve = np.asarray(curve, np.float64)
         width = max(1, min(smoothing, curve.shape[1]))
         points = curve.shape[1] // width
         binned = curve[:, : points * width].reshape(len(curve), points, width).mean(-1)
         steps = (np.arange(points) + 0.5) * width
-        low, middle, high = np.nanquantile(binned, [0.25, 0.5, 0.75], axis=0)
+        # A diverged seed counts as worst, so that quantiles stay defined.
+        worst = np.where(np.isfinite(binned), binned, np.inf)
+        quantiles = np.quantile(worst, [0.25, 0.5, 0.75], axis=0, method="nearest")
+        low, middle, high = np.where(np.isfinite(quantiles), quantiles, np.nan)
+        positive |= bool(np.any(middle > 0))
         (line,) = axes.plot(steps, middle, label=label)
         axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
-    axes.set(xlabel="step", ylabel=ylabel, yscale="log", title=title)
+    scale = "log" if positive else "linear"
+    axes.set(xlabel="step", ylabel=ylabel, yscale=scale, title=title)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
     figure.savefig(path, dpi=150)

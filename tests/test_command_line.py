@@ -47,6 +47,14 @@ def test_train_uses_the_weights(trained, tmp_path, monkeypatch, capsys):
         assert curves["losses"].shape == (2, 5)
 
 
+def test_divergence_is_said_and_the_curves_are_kept(trained, tmp_path, monkeypatch, capsys):
+    sizes = ("--steps", 20, "--seeds", 2, "--output", tmp_path / "out")
+    arguments = ("train", trained / "weights.npz", "--learning-rate", "1e300", *sizes)
+    assert _run(monkeypatch, *arguments) == 1
+    assert "diverged" in capsys.readouterr().out
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"curves.npz", "curves.png"}
+
+
 def test_info_says_what_a_file_holds(trained, monkeypatch, capsys):
     assert _run(monkeypatch, "info", trained / "weights.npz") == 0
     out = capsys.readouterr().out
@@ -66,6 +74,9 @@ def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
         (("meta-train", "--task", "imagenet"), 1, "digits_mlp"),
         (("meta-train", "--pairs", 0), 1, "pairs"),
         (("meta-train", "-n", 0), 2, "--steps"),
+        (("meta-train", "--sigma", "nan"), 1, "sigma"),
+        (("meta-train", "--learning-rate", "nan"), 1, "learning_rate"),
+        (("meta-train", "--weight-decay", "-1"), 1, "weight_decay"),
         (("train", "nothing.npz"), 1, "is not there"),
         (("info", "nothing.npz"), 1, "is not there"),
         (("train", "nothing.npz", "--seeds", 0), 2, "at least 1"),

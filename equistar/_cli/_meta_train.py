@@ -67,6 +67,7 @@ class MetaTrain:
     def run(self) -> int:
         """Runs the command and returns the exit code."""
         task = tasks.named(self.task)
+        outer = default_outer(self.learning_rate, self.weight_decay)
         estimator = PES(self.window, self.pairs, self.sigma, ConstantLength(self.length))
         if self.steps < 1:
             raise CommandError("--steps must be at least 1.")
@@ -78,7 +79,7 @@ class MetaTrain:
                 InnerTraining(task),
                 estimator,
                 _VARIANTS[self.optimizer](theta_key),
-                default_outer(self.learning_rate, self.weight_decay),
+                outer,
                 steps=self.steps,
                 key=run_key,
                 logger=logger,

@@ -59,13 +59,15 @@ def loss_table(title: str, rows: Sequence[tuple[str, np.ndarray]]) -> Table:
 def provenance(command: Any, seed: int, history: Metrics) -> dict[str, Any]:
     """What a weights file says of its making."""
     losses = np.asarray(history.meta_loss, np.float64)
+    # JSON has no word for a number that is not finite.
+    mean = lambda x: float(x.mean()) if np.isfinite(x.mean()) else str(x.mean())
     return {
         "command": shlex.join(["equistar", *sys.argv[1:]]),
         "settings": json.loads(json.dumps(vars(command), default=str)),
         "seed": seed,
         "meta_steps": len(losses),
-        "meta_loss_first_10_percent": float(losses[: max(1, len(losses) // 10)].mean()),
-        "meta_loss_last_10_percent": float(losses[-max(1, len(losses) // 10) :].mean()),
+        "meta_loss_first_10_percent": mean(losses[: max(1, len(losses) // 10)]),
+        "meta_loss_last_10_percent": mean(losses[-max(1, len(losses) // 10) :]),
     }
 
 

@@ -40,10 +40,8 @@ class ProgressLogger(AbstractLogger):
         self.progress.update(self.task, completed=step, status=text)  # pyright: ignore
         plain = not self.progress.console.is_terminal
         if plain and (step == self.total or step % max(1, self.total // 10) == 0):
-            left = (self.total - step) / max(speed, 1e-9)
-            self.progress.console.print(
-                f"meta-step {step}/{self.total}  {text}  {left:.0f} s left"
-            )
+            left = f"  {(self.total - step) / speed:.0f} s left" if speed > 0 else ""
+            self.progress.console.print(f"meta-step {step}/{self.total}  {text}{left}")
 
 
 @contextmanager
