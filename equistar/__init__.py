@@ -2,7 +2,7 @@
 
 import importlib.metadata
 
-from . import interop as interop, tasks as tasks
+from . import analysis as analysis, interop as interop, tasks as tasks
 from ._components import (
     AbstractAccumulator as AbstractAccumulator,
     AbstractAggregation as AbstractAggregation,

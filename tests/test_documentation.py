@@ -14,19 +14,27 @@ PAGES = sorted((pathlib.Path(__file__).parents[1] / "docs" / "api").glob("*.md")
 DOCUMENTED = re.findall(
     r"^::: equistar\.(\S+)", "\n".join(p.read_text() for p in PAGES), re.M
 )
-MODULES = {"tasks": eqs.tasks, "interop": eqs.interop, "plot": equistar.plot}
+
+MODULES = ("analysis",)
 
 
 def _public():
     for name, value in vars(eqs).items():
         if not name.startswith("_") and not inspect.ismodule(value):
             yield name, value
+    for module in MODULES:
+        for name, value in vars(getattr(eqs, module)).items():
+            if not name.startswith("_") and not inspect.ismodule(value):
+                yield f"{module}.{name}", value
 
 
 @pytest.mark.parametrize("name", [name for name, _ in _public()])
 def test_public_name_is_on_one_api_page_and_has_a_docstring(name):
     assert DOCUMENTED.count(name) == 1
-    assert (getattr(eqs, name).__doc__ or "").strip()
+    value = eqs
+    for part in name.split("."):
+        value = getattr(value, part)
+    assert (value.__doc__ or "").strip()
 
 
 def test_documented_names_exist():

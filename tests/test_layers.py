@@ -17,6 +17,8 @@ LAYERS = (
     {"_optimizers", "_estimators"},
     {"_inner_training", "_outer", "_serialisation", "interop"},
     {"_meta_train", "_curves"},
+    {"analysis", "testing"},
+    {"_reproduce"},
     {"_cli"},
 )
 LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}

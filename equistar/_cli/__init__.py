@@ -1,4 +1,4 @@
-"""The command line: `equistar quickstart | meta-train | train | info`."""
+"""The command line: `equistar quickstart | meta-train | train | info | reproduce`."""
 
 import sys
 from typing import Annotated
@@ -10,6 +10,7 @@ from ._info import Info
 from ._meta_train import MetaTrain
 from ._output import CommandError
 from ._quickstart import Quickstart
+from ._reproduce import Reproduce
 from ._train import Train
 
 
@@ -23,6 +24,7 @@ _Command = (
     | Annotated[MetaTrain, tyro.conf.subcommand("meta-train")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Info, tyro.conf.subcommand("info")]
+    | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
 )
 
 

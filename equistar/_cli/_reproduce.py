@@ -1,0 +1,71 @@
+"""`equistar reproduce`."""
+
+import pathlib
+import time
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import tyro
+from rich.table import Table
+
+from .._reproduce import EXPERIMENTS
+from ._output import CommandError, console, new_folder
+
+
+@dataclass
+class Reproduce:
+    """Run an experiment of a paper again, and check what the paper says of it.
+
+    Writes NAME.png and NAME.npz (everything that the figure shows) into the output
+    folder, and prints each claim with the numbers that were found. Without a name it
+    lists the experiments. Exit code 1 says that a claim did not hold.
+    """
+
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    """The experiment."""
+    full: bool = False
+    """The paper's size; the default is a smaller one."""
+    output: pathlib.Path = pathlib.Path("equistar-reproduce")
+    """The folder to write into; made if it is not there."""
+    overwrite: bool = False
+    """Replace what is in the output folder."""
+
+    def run(self) -> int:
+        """Runs the command and returns the exit code."""
+        out = console()
+        if self.name is None:
+            out.print("Experiments:")
+            for name, experiment in EXPERIMENTS.items():
+                summary = (type(experiment).__doc__ or "").strip().splitlines()[0]
+                out.print(f"  {name}: {summary}")
+            return 0
+        if self.name not in EXPERIMENTS:
+            raise CommandError(
+                f"There is no experiment '{self.name}': choose one of {list(EXPERIMENTS)}."
+            )
+        # Imported late: it is slow, and only this line needs it.
+        from matplotlib.figure import Figure
+
+        folder = new_folder(self.output, self.overwrite)
+        started = time.monotonic()
+        experiment = EXPERIMENTS[self.name]
+        experiment = experiment.full() if self.full else experiment
+        reproduction = experiment.run(out.print)
+        np.savez(
+            folder / f"{self.name}.npz",
+            allow_pickle=False,
+            **reproduction.data,  # pyright: ignore
+        )
+        figure = Figure(figsize=(9, 4.5), layout="constrained")
+        reproduction.draw(figure)
+        figure.savefig(folder / f"{self.name}.png", dpi=150)
+        table = Table(title=f"{self.name}: what the paper says, and what was found")
+        for heading in ("holds", "claim", "measured"):
+            table.add_column(heading, overflow="fold")
+        for claim in reproduction.claims:
+            table.add_row("yes" if claim.holds else "NO", claim.statement, claim.measured)
+        out.print(table)
+        out.print(f"Done in {time.monotonic() - started:.0f} s.")
+        out.print(f"Figure: {folder / self.name}.png and its data {self.name}.npz")
+        return 0 if all(claim.holds for claim in reproduction.claims) else 1

@@ -1,0 +1,1 @@
+"""Stability, step sizes and meta-gradients, analysed: closed forms, bounds, spectra."""
