@@ -49,32 +49,57 @@ from ._components import (
     Tensor as Tensor,
     WeightDecay as WeightDecay,
 )
+from ._devices import particle_mesh as particle_mesh
 from ._episodes import (
     AbstractEpisodeLength as AbstractEpisodeLength,
     AbstractStarts as AbstractStarts,
     ConstantLength as ConstantLength,
+    Curriculum as Curriculum,
+    GrowingLength as GrowingLength,
     LockStep as LockStep,
     LogUniformLength as LogUniformLength,
     Staggered as Staggered,
 )
 from ._estimators import (
     AbstractCarried as AbstractCarried,
+    AbstractDirections as AbstractDirections,
     AbstractEstimator as AbstractEstimator,
+    AbstractNoise as AbstractNoise,
+    AbstractRematerialisation as AbstractRematerialisation,
+    AbstractSampling as AbstractSampling,
+    AbstractShaping as AbstractShaping,
+    AllDirections as AllDirections,
+    AntitheticPairs as AntitheticPairs,
+    ClipDifference as ClipDifference,
+    ForwardDifference as ForwardDifference,
+    ForwardGradient as ForwardGradient,
     FullBackprop as FullBackprop,
     FullES as FullES,
+    IsotropicNoise as IsotropicNoise,
     MeanTheta as MeanTheta,
     MetaGradient as MetaGradient,
+    NoRematerialisation as NoRematerialisation,
+    NoShaping as NoShaping,
     NRES as NRES,
+    PerLeafNoise as PerLeafNoise,
     PES as PES,
+    PESAnalytic as PESAnalytic,
     PlusMember as PlusMember,
+    RandomDirections as RandomDirections,
+    Segments as Segments,
+    SignDifference as SignDifference,
     TruncatedBackprop as TruncatedBackprop,
     TruncatedES as TruncatedES,
 )
 from ._inner_training import (
+    AbstractMetaLoss as AbstractMetaLoss,
+    AfterUpdate as AfterUpdate,
+    HeldOut as HeldOut,
     InnerTraining as InnerTraining,
     train as train,
     train_init as train_init,
     train_step as train_step,
+    TrainingBatch as TrainingBatch,
     TrainResult as TrainResult,
     TrainState as TrainState,
 )
@@ -92,6 +117,16 @@ from ._meta_train import (
     MetaTrainState as MetaTrainState,
 )
 from ._numerics import count_learned as count_learned
+from ._objectives import (
+    AbstractObjective as AbstractObjective,
+    AbstractStepObjective as AbstractStepObjective,
+    EpisodeMeanLoss as EpisodeMeanLoss,
+    FinalLoss as FinalLoss,
+    LogFinalLoss as LogFinalLoss,
+    LogMeanLoss as LogMeanLoss,
+    MeanLoss as MeanLoss,
+    MinimumLoss as MinimumLoss,
+)
 from ._optimizers import (
     AbstractHyperparameter as AbstractHyperparameter,
     AbstractLearnedOptimizer as AbstractLearnedOptimizer,

@@ -1,19 +1,30 @@
 """How long episodes are, and where the first ones begin."""
 
 import abc
+import math
+from collections.abc import Mapping
 
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
 class AbstractEpisodeLength(eqx.Module):
     """The number of steps of an episode, drawn anew at each of its starts."""
 
+    @property
     @abc.abstractmethod
-    def draw(self, *, key: PRNGKeyArray) -> Int[Array, ""]:
-        """A length, at least 1."""
+    def maximum(self) -> int:
+        """No episode is longer."""
+
+    @abc.abstractmethod
+    def draw(self, meta_step: Int[Array, ""], *, key: PRNGKeyArray) -> Int[Array, ""]:
+        """A length, at least 1, for an episode that begins at meta-step `meta_step`."""
+
+    @abc.abstractmethod
+    def mean(self, meta_step: Int[Array, ""]) -> Float[Array, ""]:
+        """The expected length."""
 
 
 class ConstantLength(AbstractEpisodeLength):
@@ -25,15 +36,22 @@ class ConstantLength(AbstractEpisodeLength):
         if self.length < 1:
             raise ValueError(f"An episode has at least 1 step; got {self.length}.")
 
-    def draw(self, *, key: PRNGKeyArray) -> Int[Array, ""]:
+    @property
+    def maximum(self) -> int:
+        return self.length
+
+    def draw(self, meta_step: Int[Array, ""], *, key: PRNGKeyArray) -> Int[Array, ""]:
         return jnp.asarray(self.length, jnp.int32)
+
+    def mean(self, meta_step: Int[Array, ""]) -> Float[Array, ""]:
+        return jnp.asarray(float(self.length))
 
 
 class LogUniformLength(AbstractEpisodeLength):
     """Episodes whose length is log-uniform on `shortest`, ..., `longest`.
 
-    Windowed estimators then estimate the gradient of the mean loss *per step*,
-    $E[\\sum_t l_t] / E[T]$, in which long episodes weigh more.
+    Length $n$ has the probability $\\log\\frac{n + 1}{n} / \\log\\frac{\\text{longest} + 1}
+    {\\text{shortest}}$.
     """
 
     shortest: int = eqx.field(static=True)
@@ -46,10 +64,102 @@ class LogUniformLength(AbstractEpisodeLength):
                 f"{self.shortest} and {self.longest}."
             )
 
-    def draw(self, *, key: PRNGKeyArray) -> Int[Array, ""]:
+    @property
+    def maximum(self) -> int:
+        return self.longest
+
+    def draw(self, meta_step: Int[Array, ""], *, key: PRNGKeyArray) -> Int[Array, ""]:
         low, high = jnp.log(float(self.shortest)), jnp.log(self.longest + 1.0)
         length = jnp.exp(jr.uniform(key, (), low.dtype, low, high))
         return jnp.clip(length.astype(jnp.int32), self.shortest, self.longest)
+
+    def mean(self, meta_step: Int[Array, ""]) -> Float[Array, ""]:
+        # sum_n n log((n + 1) / n), summed by parts.
+        s, n = self.shortest, self.longest + 1
+        total = n * math.log(n) - s * math.log(s) - math.lgamma(n + 1) + math.lgamma(s + 1)
+        return jnp.asarray(total / math.log(n / s))
+
+
+def as_length(length: int | AbstractEpisodeLength) -> AbstractEpisodeLength:
+    """A number of steps as a `ConstantLength`."""
+    return length if isinstance(length, AbstractEpisodeLength) else ConstantLength(length)
+
+
+class GrowingLength(AbstractEpisodeLength):
+    """Episodes that grow geometrically from `first` to `last` steps of the inner problem.
+
+    $$T(n) = \\text{first} \\, (\\text{last} / \\text{first})^{\\min(n / N, 1)}$$
+
+    rounded, at meta-step $n$, with $N$ = `meta_steps`. A curriculum: short episodes
+    first, whose meta-gradients are cheap and tame.
+    """
+
+    first: int = eqx.field(static=True)
+    last: int = eqx.field(static=True)
+    meta_steps: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        if min(self.first, self.last, self.meta_steps) < 1:
+            raise ValueError(
+                "GrowingLength needs first, last and meta_steps of at least 1; got "
+                f"{self.first}, {self.last} and {self.meta_steps}."
+            )
+
+    @property
+    def maximum(self) -> int:
+        return max(self.first, self.last)
+
+    def draw(self, meta_step: Int[Array, ""], *, key: PRNGKeyArray) -> Int[Array, ""]:
+        return self.mean(meta_step).astype(jnp.int32)
+
+    def mean(self, meta_step: Int[Array, ""]) -> Float[Array, ""]:
+        share = jnp.minimum(meta_step / self.meta_steps, 1.0)
+        return jnp.round(self.first * jnp.exp(share * math.log(self.last / self.first)))
+
+
+class Curriculum(AbstractEpisodeLength):
+    """Stages, each with lengths of its own, that begin at given meta-steps.
+
+    !!! Example
+
+        ```python
+        eqs.Curriculum({0: eqs.ConstantLength(100), 5000: eqs.LogUniformLength(100, 2000)})
+        ```
+
+    An episode keeps the length that it began with.
+    """
+
+    begins: tuple[int, ...] = eqx.field(static=True)
+    stages: tuple[AbstractEpisodeLength, ...]
+
+    def __init__(self, stages: Mapping[int, AbstractEpisodeLength]):
+        """**Arguments:**
+
+        - `stages`: by the meta-step at which they begin, one of which is 0.
+        """
+        if 0 not in stages or min(stages) < 0:
+            raise ValueError(
+                "The first stage of a Curriculum begins at meta-step 0; got stages at "
+                f"{sorted(stages)}."
+            )
+        self.begins = tuple(sorted(stages))
+        self.stages = tuple(stages[begin] for begin in self.begins)
+
+    @property
+    def maximum(self) -> int:
+        return max(stage.maximum for stage in self.stages)
+
+    def draw(self, meta_step: Int[Array, ""], *, key: PRNGKeyArray) -> Int[Array, ""]:
+        drawn = [stage.draw(meta_step, key=key) for stage in self.stages]
+        return jnp.stack(drawn)[self._stage(meta_step)]
+
+    def mean(self, meta_step: Int[Array, ""]) -> Float[Array, ""]:
+        means = [stage.mean(meta_step) for stage in self.stages]
+        return jnp.stack(means)[self._stage(meta_step)]
+
+    def _stage(self, meta_step: Int[Array, ""]) -> Int[Array, ""]:
+        begins = jnp.asarray(self.begins, meta_step.dtype)
+        return jnp.sum(begins <= meta_step) - 1
 
 
 class AbstractStarts(eqx.Module):

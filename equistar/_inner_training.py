@@ -1,5 +1,7 @@
 """Inner training: an optimizer on a task, as a step and as an unroll."""
 
+import abc
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._optimizers import AbstractOptimizer
 from ._unroll import AbstractUnroll
-from .tasks import AbstractTask
+from .tasks import AbstractTask, Split
 
 
 class TrainState(eqx.Module):
@@ -47,14 +49,97 @@ def train_step(
     return TrainState(params, opt_state), loss
 
 
+class AbstractMetaLoss(eqx.Module):
+    """Which loss of a training step the optimizer is meta-trained for."""
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        task: AbstractTask,
+        before: PyTree[Array],
+        after: PyTree[Array],
+        training_loss: Float[Array, ""],
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, ""]:
+        """The loss that is recorded.
+
+        **Arguments:**
+
+        - `task`: what is trained.
+        - `before`, `after`: the parameters before and after the update.
+        - `training_loss`: on the minibatch, before the update.
+        - `key`: that the minibatch was drawn with.
+        """
+
+
+class TrainingBatch(AbstractMetaLoss):
+    """The loss on the minibatch, before the update: it costs nothing more."""
+
+    def __call__(
+        self,
+        task: AbstractTask,
+        before: PyTree[Array],
+        after: PyTree[Array],
+        training_loss: Float[Array, ""],
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, ""]:
+        return training_loss
+
+
+class AfterUpdate(AbstractMetaLoss):
+    """The loss on the same minibatch after the update."""
+
+    def __call__(
+        self,
+        task: AbstractTask,
+        before: PyTree[Array],
+        after: PyTree[Array],
+        training_loss: Float[Array, ""],
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, ""]:
+        return task.loss(after, key=key)
+
+
+class HeldOut(AbstractMetaLoss):
+    """The loss before the update, on a minibatch of its own from another split.
+
+    Meta-training on `Split.INNER_VALID` asks for generalisation: see Wang et al. 2020,
+    where an optimizer that was meta-trained on the training loss fits the noise.
+    `Split.OUTER_VALID` is for watching a meta-training, not for making it.
+    """
+
+    split: Split = eqx.field(default=Split.INNER_VALID, static=True)
+
+    def __call__(
+        self,
+        task: AbstractTask,
+        before: PyTree[Array],
+        after: PyTree[Array],
+        training_loss: Float[Array, ""],
+        *,
+        key: PRNGKeyArray,
+    ) -> Float[Array, ""]:
+        return task.loss(before, key=jr.fold_in(key, 1), split=self.split)
+
+
 class InnerTraining(AbstractUnroll):
     """Training of a task, as an unroll whose `theta` is the optimizer.
 
     Recorded losses are clipped to the task's bounds, and a loss that is not finite is
     recorded as the upper one.
+
+    **Arguments:**
+
+    - `task`: what is trained.
+    - `meta_loss`: which loss is recorded: `TrainingBatch()`, `AfterUpdate()` or
+        `HeldOut(split)`.
     """
 
     task: AbstractTask
+    meta_loss: AbstractMetaLoss = TrainingBatch()
 
     def init(self, theta: AbstractOptimizer, *, key: PRNGKeyArray) -> TrainState:
         return train_init(self.task, theta, key=key)
@@ -62,9 +147,10 @@ class InnerTraining(AbstractUnroll):
     def step(
         self, theta: AbstractOptimizer, carry: TrainState, *, key: PRNGKeyArray
     ) -> tuple[TrainState, Float[Array, ""]]:
-        carry, loss = train_step(self.task, theta, carry, key=key)
+        after, loss = train_step(self.task, theta, carry, key=key)
+        loss = self.meta_loss(self.task, carry.params, after.params, loss, key=key)
         lower, upper = self.task.loss_bounds
-        return carry, jnp.clip(jnp.where(jnp.isfinite(loss), loss, upper), lower, upper)
+        return after, jnp.clip(jnp.where(jnp.isfinite(loss), loss, upper), lower, upper)
 
 
 class TrainResult(eqx.Module):

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
+from ._devices import replicate
 from ._estimators import AbstractEstimator, MetaGradient
 from ._logger import AbstractLogger, Metrics, NoLogger
 from ._numerics import all_finite
@@ -67,8 +68,9 @@ def meta_train_init(
     key: PRNGKeyArray,
 ) -> MetaTrainState:
     """The state before the first meta-step. Arguments as for `meta_train`."""
+    unroll, theta, key = replicate((unroll, theta, key))
     init_key, run_key = jr.split(key)
-    zero = jnp.zeros((), jnp.int32)
+    zero = replicate(jnp.zeros((), jnp.int32))
     # A weakly typed array would become a strong one, and the next step compile again.
     strong = lambda x: x.astype(x.dtype) if eqx.is_inexact_array(x) else x
     theta = jtu.tree_map(strong, theta)
@@ -176,6 +178,7 @@ def meta_train(
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1; got {steps}.")
     outer = default_outer() if outer is None else outer
+    unroll = replicate(unroll)
     state = meta_train_init(unroll, estimator, theta, outer, key=key)
     history, result = [], RESULTS.successful
     try:

@@ -88,7 +88,7 @@ def test_pes_with_random_lengths_is_the_gradient_of_the_loss_per_step():
     # E[sum_t t] / E[T] over T = 2, ..., 9, each as likely as the drawn distribution says.
     length = eqs.LogUniformLength(2, 9)
     lengths = np.asarray(
-        jax.vmap(lambda k: length.draw(key=k))(jr.split(jr.key(5), 50_000))
+        jax.vmap(lambda k: length.draw(jnp.asarray(0), key=k))(jr.split(jr.key(5), 50_000))
     )
     assert set(lengths) == set(range(2, 10))
     expected = (lengths * (lengths - 1) / 2).sum() / lengths.sum()

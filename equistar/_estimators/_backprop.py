@@ -1,26 +1,34 @@
 """Back-propagation through an unroll, truncated or whole."""
 
-import functools as ft
+from typing import Any
 
 import equinox as eqx
-import equinox.internal as eqxi
 import jax
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.tree_util as jtu
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from .._episodes import (
     AbstractEpisodeLength,
     AbstractStarts,
+    as_length,
     ConstantLength,
-    LockStep,
     Staggered,
 )
+from .._objectives import AbstractObjective, AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._antithetic import learned, same_members, summarise
 from ._base import AbstractEstimator, MetaGradient
-from ._rollout import advance, particle_keys, Particles, start, Window
+from ._particles import learned, same_members, summarise
+from ._remat import AbstractRematerialisation, Segments
+from ._rollout import (
+    advance,
+    check_window,
+    particle_keys,
+    Particles,
+    start,
+    whole_episodes,
+)
 
 
 class TruncatedBackprop(AbstractEstimator):
@@ -30,8 +38,17 @@ class TruncatedBackprop(AbstractEstimator):
 
     with the state at the window's start held constant. Biased, since it ignores what
     $\\theta$ did before the window, and of a variance that grows with the window where
-    the unroll is chaotic. Steps are rematerialised: memory grows with the square root of
-    the window, not with the window times a step's intermediates.
+    the unroll is chaotic.
+
+    **Arguments:**
+
+    - `window`: $K$, steps that are differentiated through.
+    - `particles`: episodes that run beside each other.
+    - `length`: the episodes' length.
+    - `starts`: `Staggered()`, or `LockStep()`.
+    - `objective`: what of the losses is minimised; a sum over steps.
+    - `remat`: which steps are computed again instead of kept, `Segments()` or
+        `NoRematerialisation()`.
 
     ??? cite "Reference"
 
@@ -45,30 +62,16 @@ class TruncatedBackprop(AbstractEstimator):
         ```
     """
 
-    length: AbstractEpisodeLength
-    starts: AbstractStarts
-    window: int = eqx.field(static=True)
-    particles: int = eqx.field(static=True)
+    window: int = eqx.field(default=50, static=True)
+    particles: int = eqx.field(default=8, static=True)
+    length: AbstractEpisodeLength = ConstantLength(2000)
+    starts: AbstractStarts = Staggered()
+    objective: AbstractStepObjective = MeanLoss()
+    remat: AbstractRematerialisation = Segments()
 
-    def __init__(
-        self,
-        window: int = 50,
-        particles: int = 8,
-        length: AbstractEpisodeLength = ConstantLength(2000),
-        starts: AbstractStarts = Staggered(),
-    ):
-        """**Arguments:**
-
-        - `window`: $K$, steps that are differentiated through.
-        - `particles`: episodes that run beside each other.
-        - `length`: the episodes' length.
-        - `starts`: `Staggered()`, or `LockStep()`.
-        """
-        _check(window, particles)
-        self.window = window
-        self.particles = particles
-        self.length = length
-        self.starts = starts
+    def __check_init__(self):
+        check_window(self.window)
+        check_particles(self.particles)
 
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
@@ -86,79 +89,81 @@ class TruncatedBackprop(AbstractEstimator):
         *,
         key: PRNGKeyArray,
     ) -> tuple[MetaGradient, Particles]:
+        state = lax.stop_gradient(state)
         keys = particle_keys(key, self.particles)
-        return _differentiate(unroll, theta, state, self.length, self.window, keys)
+
+        def total(members: PyTree, rest: PyTree) -> tuple[Array, Any]:
+            members = eqx.combine(members, rest)
+            settings = self.length, self.window, keys
+            after, window = advance(unroll, members, state, *settings, scan=self.remat.scan)
+            values = window.values(self.objective, window.losses)
+            return jnp.sum(jnp.mean(values, axis=0)), (values, after)
+
+        members = same_members(theta, self.particles, 1)
+        gradients, (values, after) = back_propagate(total, members)
+        return summarise(gradients, values, after.carry), after
 
 
 class FullBackprop(AbstractEstimator):
     """Reverse-mode differentiation through whole, fresh episodes: the exact gradient.
 
-    $$g = \\nabla_\\theta \\frac{1}{T} \\sum_t l_t(\\theta)$$
+    $$g = \\nabla_\\theta L(\\theta), \\qquad
+    L = \\frac{1}{T} \\sum_t l_t(\\theta)$$
 
-    Unbiased for the gradient of the mean loss, without any smoothing. Steps are
-    rematerialised, as in [`equistar.TruncatedBackprop`][].
+    or any other objective. Unbiased, without any smoothing.
+
+    **Arguments:**
+
+    - `length`: $T$, steps of an episode; a number, or lengths to draw from.
+    - `particles`: episodes that run beside each other.
+    - `objective`: any [`equistar.AbstractObjective`][].
+    - `remat`: as for [`equistar.TruncatedBackprop`][].
     """
 
-    length: int = eqx.field(static=True)
-    particles: int = eqx.field(static=True)
+    length: AbstractEpisodeLength = eqx.field(converter=as_length)
+    particles: int = eqx.field(default=8, static=True)
+    objective: AbstractObjective = MeanLoss()
+    remat: AbstractRematerialisation = Segments()
 
-    def __init__(self, length: int, particles: int = 8):
-        """**Arguments:**
+    def __check_init__(self):
+        check_particles(self.particles)
 
-        - `length`: steps of an episode.
-        - `particles`: episodes that run beside each other.
-        """
-        _check(length, particles)
-        self.length = length
-        self.particles = particles
-
-    def init(self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) -> None:
-        return None
+    def init(
+        self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
+    ) -> Int[Array, ""]:
+        learned(theta)
+        return jnp.zeros((), jnp.int32)
 
     def estimate(
-        self, unroll: AbstractUnroll, theta: PyTree, state: None, *, key: PRNGKeyArray
-    ) -> tuple[MetaGradient, None]:
-        learned(theta)
-        length = ConstantLength(self.length)
+        self,
+        unroll: AbstractUnroll,
+        theta: PyTree,
+        state: Int[Array, ""],
+        *,
+        key: PRNGKeyArray,
+    ) -> tuple[MetaGradient, Int[Array, ""]]:
         keys = particle_keys(key, self.particles)
+
+        def total(members: PyTree, rest: PyTree) -> tuple[Array, Any]:
+            settings = self.length, self.objective, state, keys, self.remat.scan
+            members = eqx.combine(members, rest)
+            values, carry = whole_episodes(unroll, members, *settings)
+            return jnp.sum(values), (values, carry)
+
         members = same_members(theta, self.particles, 1)
-        blank = start(unroll, members, length, LockStep(), keys)
-        # A first episode that is already over makes `advance` start the real one.
-        blank = eqx.tree_at(lambda p: p.step, blank, blank.length)
-        out, _ = _differentiate(unroll, theta, blank, length, self.length, keys)
-        return out, None
+        gradients, (values, carry) = back_propagate(total, members)
+        return summarise(gradients, values, carry), state + 1
 
 
-def _check(window: int, particles: int) -> None:
-    if window < 1 or particles < 1:
-        raise ValueError(
-            "The number of steps and `particles` must be at least 1; got "
-            f"{window} and {particles}."
-        )
+def check_particles(particles: int) -> None:
+    """Raises a `ValueError` for an estimator without particles."""
+    if particles < 1:
+        raise ValueError(f"`particles` must be at least 1; got {particles}.")
 
 
-def _differentiate(
-    unroll: AbstractUnroll,
-    theta: PyTree,
-    particles: Particles,
-    length: AbstractEpisodeLength,
-    window: int,
-    keys: Array,
-) -> tuple[MetaGradient, Particles]:
-    n = len(keys)
-    arrays, rest = eqx.partition(theta, eqx.is_inexact_array)
-    particles = lax.stop_gradient(particles)
-    scan = ft.partial(eqxi.scan, kind="checkpointed", checkpoints=None)
-
-    # One theta for each particle, so that one whose gradient is not finite is dropped.
-    def total(spread: PyTree) -> tuple[Array, tuple[Particles, Window]]:
-        members = eqx.combine(spread, rest)
-        advanced, recorded = advance(
-            unroll, members, particles, length, window, keys, scan=scan
-        )
-        return jnp.sum(jnp.mean(recorded.losses, axis=0)), (advanced, recorded)
-
-    spread = jtu.tree_map(lambda x: jnp.broadcast_to(x, (n, 1, *x.shape)), arrays)
-    gradients, (advanced, recorded) = jax.grad(total, has_aux=True)(spread)
-    contributions = jtu.tree_map(lambda g: g[:, 0], gradients)
-    return summarise(contributions, recorded, advanced.carry), advanced
+# One theta for each particle, so that one whose gradient is not finite is dropped alone.
+def back_propagate(total: Any, members: PyTree) -> tuple[PyTree[Array], Any]:
+    """The gradient with respect to each particle's one member, and what `total` adds."""
+    arrays, rest = eqx.partition(members, eqx.is_inexact_array)
+    gradients, more = jax.grad(total, has_aux=True)(arrays, rest)
+    return jtu.tree_map(lambda g: g[:, 0], gradients), more

@@ -3,14 +3,17 @@
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
-import jax.tree_util as jtu
-from jaxtyping import PRNGKeyArray, PyTree
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
-from .._episodes import ConstantLength, LockStep
+from .._episodes import AbstractEpisodeLength, as_length
+from .._objectives import AbstractObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._antithetic import antithetic, check_es, gaussian, over, summarise
 from ._base import AbstractEstimator, MetaGradient
-from ._rollout import advance, particle_keys, start
+from ._noise import AbstractNoise, IsotropicNoise
+from ._pairs import Pairs
+from ._particles import learned, summarise
+from ._rollout import particle_keys, whole_episodes
+from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
 
 
 class FullES(AbstractEstimator):
@@ -18,50 +21,68 @@ class FullES(AbstractEstimator):
 
     $$g = \\frac{1}{N} \\sum_i \\epsilon_i \\frac{L^+_i - L^-_i}{2 \\sigma^2}$$
 
-    with $L$ the mean loss of an episode of `length` steps. Unbiased for the gradient of
-    the mean loss smoothed by $N(0, \\sigma^2 I)$.
+    with $L$ the objective of an episode. Unbiased for the gradient of the objective
+    smoothed by $N(0, \\sigma^2 I)$.
+
+    **Arguments:**
+
+    - `length`: steps of an episode; a number, or lengths to draw from.
+    - `pairs`: $N$, antithetic pairs of episodes.
+    - `sigma`: $\\sigma$, standard deviation of the noise.
+    - `objective`: any [`equistar.AbstractObjective`][].
+    - `noise`, `sampling`, `shaping`: as for [`equistar.PES`][].
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @article{salimans2017evolution,
+            title={Evolution Strategies as a Scalable Alternative to Reinforcement
+                   Learning},
+            author={Salimans, Tim and Ho, Jonathan and Chen, Xi and Sidor, Szymon and
+                    Sutskever, Ilya},
+            year={2017},
+            eprint={1703.03864},
+        }
+        ```
     """
 
-    length: int = eqx.field(static=True)
-    pairs: int = eqx.field(static=True)
-    sigma: float = eqx.field(static=True)
+    length: AbstractEpisodeLength = eqx.field(converter=as_length)
+    pairs: int = eqx.field(default=8, static=True)
+    sigma: float = eqx.field(default=0.01, static=True, converter=float)
+    objective: AbstractObjective = MeanLoss()
+    noise: AbstractNoise = IsotropicNoise()
+    sampling: AbstractSampling = AntitheticPairs()
+    shaping: AbstractShaping = NoShaping()
 
-    def __init__(self, length: int, pairs: int = 8, sigma: float = 0.01):
-        """**Arguments:**
+    def __check_init__(self):
+        self._pairs.check()
 
-        - `length`: steps of an episode.
-        - `pairs`: antithetic pairs of episodes.
-        - `sigma`: standard deviation of the noise.
-        """
-        check_es(length, pairs, sigma)
-        self.length = length
-        self.pairs = pairs
-        self.sigma = float(sigma)
+    @property
+    def _pairs(self) -> Pairs:
+        return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
 
-    def init(self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) -> None:
-        return None
+    def init(
+        self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
+    ) -> Int[Array, ""]:
+        learned(theta)
+        return jnp.zeros((), jnp.int32)
 
     def estimate(
         self,
         unroll: AbstractUnroll,
         theta: PyTree,
-        state: None,
+        state: Int[Array, ""],
         *,
         key: PRNGKeyArray,
-    ) -> tuple[MetaGradient, None]:
+    ) -> tuple[MetaGradient, Int[Array, ""]]:
         noise_key, data_key = jr.split(key)
-        noise = gaussian(theta, self.sigma, particle_keys(noise_key, self.pairs))
-        members = antithetic(theta, noise)
+        noise = self._pairs.draw(theta, key=noise_key)
+        members = self._pairs.perturb(theta, noise)
         keys = particle_keys(data_key, self.pairs)
-        length = ConstantLength(self.length)
-        # A first episode that is already over makes `advance` start the real one.
-        blank = start(unroll, members, length, LockStep(), keys)
-        over_already = eqx.tree_at(lambda p: p.step, blank, blank.length)
-        particles, window = advance(
-            unroll, members, over_already, length, self.length, keys
+        values, carry = whole_episodes(
+            unroll, members, self.length, self.objective, state, keys
         )
-        difference = jnp.mean(window.losses[..., 0] - window.losses[..., 1], axis=0)
-        contributions = jtu.tree_map(
-            lambda eps: over(difference, eps) * eps / (2 * self.sigma**2), noise
+        contributions = self._pairs.gradients(
+            theta, (self._pairs.difference(values), noise)
         )
-        return summarise(contributions, window, particles.carry), None
+        return summarise(contributions, values, carry), state + 1

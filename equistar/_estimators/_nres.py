@@ -7,13 +7,19 @@ import jax.tree_util as jtu
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from .._episodes import AbstractEpisodeLength, AbstractStarts, ConstantLength, Staggered
+from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._antithetic import antithetic, check_es, gaussian, over, summarise
 from ._base import AbstractEstimator, MetaGradient
-from ._rollout import advance, particle_keys, Particles, start
+from ._noise import AbstractNoise, IsotropicNoise
+from ._pairs import Pairs
+from ._particles import over, summarise
+from ._rollout import advance, check_window, particle_keys, Particles, start
+from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
 
 
-class _NRESState(eqx.Module):
+class NRESState(eqx.Module):
+    """Particles, and the noise of each one's episode."""
+
     particles: Particles
     noise: PyTree[Array]
 
@@ -29,6 +35,8 @@ class NRES(AbstractEstimator):
     with $\\epsilon$ that of the episode to which step $t$ belongs; episodes that begin
     in the same window share it. Unbiased for the gradient of the mean loss smoothed by
     $N(0, \\sigma^2 I)$, at a lower variance than [`equistar.PES`][] and the same cost.
+
+    **Arguments:** as for [`equistar.PES`][].
 
     ??? cite "References"
 
@@ -52,66 +60,58 @@ class NRES(AbstractEstimator):
         ```
     """
 
-    length: AbstractEpisodeLength
-    starts: AbstractStarts
-    window: int = eqx.field(static=True)
-    pairs: int = eqx.field(static=True)
-    sigma: float = eqx.field(static=True)
+    window: int = eqx.field(default=50, static=True)
+    pairs: int = eqx.field(default=8, static=True)
+    sigma: float = eqx.field(default=0.01, static=True, converter=float)
+    length: AbstractEpisodeLength = ConstantLength(2000)
+    starts: AbstractStarts = Staggered()
+    objective: AbstractStepObjective = MeanLoss()
+    noise: AbstractNoise = IsotropicNoise()
+    sampling: AbstractSampling = AntitheticPairs()
+    shaping: AbstractShaping = NoShaping()
 
-    def __init__(
-        self,
-        window: int = 50,
-        pairs: int = 8,
-        sigma: float = 0.01,
-        length: AbstractEpisodeLength = ConstantLength(2000),
-        starts: AbstractStarts = Staggered(),
-    ):
-        """**Arguments:** as for [`equistar.PES`][]."""
-        check_es(window, pairs, sigma)
-        self.window = window
-        self.pairs = pairs
-        self.sigma = float(sigma)
-        self.length = length
-        self.starts = starts
+    def __check_init__(self):
+        check_window(self.window)
+        self._pairs.check()
+
+    @property
+    def _pairs(self) -> Pairs:
+        return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
 
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
-    ) -> _NRESState:
+    ) -> NRESState:
         noise_key, start_key = jr.split(key)
-        noise = gaussian(theta, self.sigma, particle_keys(noise_key, self.pairs))
+        noise = self._pairs.draw(theta, key=noise_key)
         keys = particle_keys(start_key, self.pairs)
-        members = antithetic(theta, noise)
-        return _NRESState(start(unroll, members, self.length, self.starts, keys), noise)
+        members = self._pairs.perturb(theta, noise)
+        return NRESState(start(unroll, members, self.length, self.starts, keys), noise)
 
     def estimate(
         self,
         unroll: AbstractUnroll,
         theta: PyTree,
-        state: _NRESState,
+        state: NRESState,
         *,
         key: PRNGKeyArray,
-    ) -> tuple[MetaGradient, _NRESState]:
+    ) -> tuple[MetaGradient, NRESState]:
         noise_key, data_key = jr.split(key)
-        fresh = gaussian(theta, self.sigma, particle_keys(noise_key, self.pairs))
+        fresh = self._pairs.draw(theta, key=noise_key)
         particles, window = advance(
             unroll,
-            antithetic(theta, state.noise),
+            self._pairs.perturb(theta, state.noise),
             state.particles,
             self.length,
             self.window,
             particle_keys(data_key, self.pairs),
-            fresh_members=antithetic(theta, fresh),
+            fresh_members=self._pairs.perturb(theta, fresh),
         )
-        difference = window.losses[..., 0] - window.losses[..., 1]
-        old = jnp.sum(jnp.where(window.fresh, 0, difference), axis=0)
-        new = jnp.sum(jnp.where(window.fresh, difference, 0), axis=0)
-        scale = 1 / (2 * self.sigma**2 * self.window)
-        contributions = jtu.tree_map(
-            lambda e, f: scale * (over(old, e) * e + over(new, f) * f), state.noise, fresh
-        )
+        values = window.values(self.objective, window.losses)
+        old, new = window.split_mean(self._pairs.difference(values))
+        contributions = self._pairs.gradients(theta, (old, state.noise), (new, fresh))
         began = window.fresh[-1]
         noise = jtu.tree_map(
             lambda e, f: jnp.where(over(began, e), f, e), state.noise, fresh
         )
-        meta_gradient = summarise(contributions, window, particles.carry)
-        return meta_gradient, _NRESState(particles, noise)
+        meta_gradient = summarise(contributions, values, particles.carry)
+        return meta_gradient, NRESState(particles, noise)

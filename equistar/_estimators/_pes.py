@@ -7,21 +7,19 @@ import jax.tree_util as jtu
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from .._episodes import AbstractEpisodeLength, AbstractStarts, ConstantLength, Staggered
+from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._antithetic import (
-    antithetic,
-    check_es,
-    gaussian,
-    learned,
-    over,
-    same_members,
-    summarise,
-)
 from ._base import AbstractEstimator, MetaGradient
-from ._rollout import advance, particle_keys, Particles, start
+from ._noise import AbstractNoise, IsotropicNoise
+from ._pairs import Pairs
+from ._particles import learned, over, same_members, summarise
+from ._rollout import advance, check_window, particle_keys, Particles, start, Window
+from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
 
 
-class _PESState(eqx.Module):
+class PESState(eqx.Module):
+    """Particles, and the noise that each one's episode has seen."""
+
     particles: Particles
     accumulated_noise: PyTree[Array]
 
@@ -41,6 +39,19 @@ class PES(AbstractEstimator):
     $g$ over the pairs. It is unbiased for the gradient of the mean loss, smoothed by
     $N(0, \\sigma^2 I)$ independently in each window.
 
+    **Arguments:**
+
+    - `window`: $K$, steps between two estimates.
+    - `pairs`: $N$, antithetic pairs of particles.
+    - `sigma`: $\\sigma$, standard deviation of the noise.
+    - `length`: the episodes' length. Windows need not divide it.
+    - `starts`: `Staggered()`, so that particles do not restart in step, or `LockStep()`.
+    - `objective`: what of the losses is minimised; a sum over steps.
+    - `noise`: its shape, `IsotropicNoise()` or `PerLeafNoise(...)`.
+    - `sampling`: `AntitheticPairs()` or `ForwardDifference()`.
+    - `shaping`: `NoShaping()`; `ClipDifference(limit)` and `SignDifference()` tame
+        outliers, and make the estimate biased.
+
     ??? cite "Reference"
 
         ```bibtex
@@ -55,83 +66,65 @@ class PES(AbstractEstimator):
         ```
     """
 
-    length: AbstractEpisodeLength
-    starts: AbstractStarts
-    window: int = eqx.field(static=True)
-    pairs: int = eqx.field(static=True)
-    sigma: float = eqx.field(static=True)
+    window: int = eqx.field(default=50, static=True)
+    pairs: int = eqx.field(default=8, static=True)
+    sigma: float = eqx.field(default=0.01, static=True, converter=float)
+    length: AbstractEpisodeLength = ConstantLength(2000)
+    starts: AbstractStarts = Staggered()
+    objective: AbstractStepObjective = MeanLoss()
+    noise: AbstractNoise = IsotropicNoise()
+    sampling: AbstractSampling = AntitheticPairs()
+    shaping: AbstractShaping = NoShaping()
 
-    def __init__(
-        self,
-        window: int = 50,
-        pairs: int = 8,
-        sigma: float = 0.01,
-        length: AbstractEpisodeLength = ConstantLength(2000),
-        starts: AbstractStarts = Staggered(),
-    ):
-        """**Arguments:**
+    def __check_init__(self):
+        check_window(self.window)
+        self._pairs.check()
 
-        - `window`: $K$, steps between two estimates. It need not divide the episodes.
-        - `pairs`: antithetic pairs of particles.
-        - `sigma`: standard deviation of the noise.
-        - `length`: the episodes' length.
-        - `starts`: `Staggered()`, or `LockStep()`.
-        """
-        check_es(window, pairs, sigma)
-        self.window = window
-        self.pairs = pairs
-        self.sigma = float(sigma)
-        self.length = length
-        self.starts = starts
+    @property
+    def _pairs(self) -> Pairs:
+        return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
 
-    def init(
-        self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
-    ) -> _PESState:
+    def init(self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) -> PESState:
         zeros = lambda p: jnp.zeros((self.pairs, *p.shape), p.dtype)
         accumulated = jtu.tree_map(zeros, learned(theta))
         members = same_members(theta, self.pairs, 2)
         keys = particle_keys(key, self.pairs)
         particles = start(unroll, members, self.length, self.starts, keys)
-        return _PESState(particles, accumulated)
+        return PESState(particles, accumulated)
 
     def estimate(
         self,
         unroll: AbstractUnroll,
         theta: PyTree,
-        state: _PESState,
+        state: PESState,
         *,
         key: PRNGKeyArray,
-    ) -> tuple[MetaGradient, _PESState]:
+    ) -> tuple[MetaGradient, PESState]:
         noise_key, data_key = jr.split(key)
-        noise = gaussian(theta, self.sigma, particle_keys(noise_key, self.pairs))
+        noise = self._pairs.draw(theta, key=noise_key)
         particles, window = advance(
             unroll,
-            antithetic(theta, noise),
+            self._pairs.perturb(theta, noise),
             state.particles,
             self.length,
             self.window,
             particle_keys(data_key, self.pairs),
         )
-        accumulated = jtu.tree_map(jnp.add, state.accumulated_noise, noise)
+        seen = jtu.tree_map(jnp.add, state.accumulated_noise, noise)
+        values = window.values(self.objective, window.losses)
+        old, new = window.split_mean(self._pairs.difference(values))
+        contributions = self._pairs.gradients(theta, (old, seen), (new, noise))
+        meta_gradient = summarise(contributions, values, particles.carry)
+        return meta_gradient, PESState(particles, carry_on(seen, noise, window, particles))
 
-        difference = window.losses[..., 0] - window.losses[..., 1]
-        old = jnp.sum(jnp.where(window.fresh, 0, difference), axis=0)
-        new = jnp.sum(jnp.where(window.fresh, difference, 0), axis=0)
-        scale = 1 / (2 * self.sigma**2 * self.window)
-        contributions = jtu.tree_map(
-            lambda xi, eps: scale * (over(old, xi) * xi + over(new, xi) * eps),
-            accumulated,
-            noise,
-        )
 
-        began = window.fresh[-1]
-        ended = particles.step >= particles.length
-        accumulated = jtu.tree_map(
-            lambda xi, eps: jnp.where(
-                over(ended, xi), 0, jnp.where(over(began, xi), eps, xi)
-            ),
-            accumulated,
-            noise,
-        )
-        meta_gradient = summarise(contributions, window, particles.carry)
-        return meta_gradient, _PESState(particles, accumulated)
+def carry_on(
+    seen: PyTree[Array], noise: PyTree[Array], window: Window, particles: Particles
+) -> PyTree[Array]:
+    """The noise that a particle's episode has seen when the next window begins."""
+    began, ended = window.fresh[-1], particles.step >= particles.length
+    return jtu.tree_map(
+        lambda xi, eps: jnp.where(over(ended, xi), 0, jnp.where(over(began, xi), eps, xi)),
+        seen,
+        noise,
+    )

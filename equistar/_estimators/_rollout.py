@@ -17,32 +17,78 @@ import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from .._episodes import AbstractEpisodeLength, AbstractStarts
+from .._devices import shard_particles
+from .._episodes import AbstractEpisodeLength, AbstractStarts, LockStep
+from .._objectives import AbstractObjective, AbstractStepObjective
 from .._unroll import AbstractUnroll
 
 
 class Particles(eqx.Module):
-    """Where each particle is in its episode. Leading axes: particles, members."""
+    """Where each particle is in its episode.
+
+    **Attributes:**
+
+    - `carry`: of the unroll, with leading axes of particles and members.
+    - `step`: steps of its episode that a particle has made.
+    - `length`: of its episode.
+    - `meta_step`: windows that have gone by.
+    """
 
     carry: PyTree[Array]
     step: Int[Array, " particles"]
     length: Int[Array, " particles"]
+    meta_step: Int[Array, ""]
 
 
 class Window(eqx.Module):
     """What particles recorded in a window.
 
-    `fresh[t, i]` tells whether step t of particle i belongs to an episode that began
-    inside the window.
+    **Attributes:**
+
+    - `losses`: what the unroll's steps gave, with axes of steps, particles and members.
+    - `fresh`: whether a step belongs to an episode that began inside the window.
+    - `step`: its number in its episode, from 0.
+    - `length`: of its episode.
+    - `mean_length`: the expected length of an episode.
     """
 
-    losses: Float[Array, "steps particles members"]
+    losses: PyTree[Array]
     fresh: Bool[Array, "steps particles"]
+    step: Int[Array, "steps particles"]
+    length: Int[Array, "steps particles"]
+    mean_length: Float[Array, ""]
+
+    def values(
+        self, objective: AbstractStepObjective, losses: Float[Array, "steps particles n"]
+    ) -> Float[Array, "steps particles n"]:
+        """The objective's value of each step."""
+        members = jax.vmap(objective.step, in_axes=(0, None, None, None))
+        particles = jax.vmap(members, in_axes=(0, 0, 0, None))
+        steps = jax.vmap(particles, in_axes=(0, 0, 0, None))
+        return steps(losses, self.step, self.length, self.mean_length)
+
+    def split_mean(
+        self, values: Float[Array, "steps particles ..."]
+    ) -> tuple[Array, Array]:
+        """Sums over steps, by the window's length, of old and of fresh episodes.
+
+        The old one was running when the window began; fresh ones began inside it.
+        """
+        fresh = self.fresh.reshape(self.fresh.shape + (1,) * (values.ndim - 2))
+        mean = lambda x: jnp.sum(x, axis=0) / len(values)
+        return mean(jnp.where(fresh, 0, values)), mean(jnp.where(fresh, values, 0))
+
+
+def check_window(window: int) -> None:
+    """Raises a `ValueError` for a window without steps."""
+    if window < 1:
+        raise ValueError(f"`window` must be at least 1; got {window}.")
 
 
 def particle_keys(key: PRNGKeyArray, n: int) -> Array:
     """A key for each of `n` particles, by its index."""
-    return jax.vmap(lambda i: jr.fold_in(key, i))(jnp.arange(n))
+    keys = jax.vmap(lambda i: jr.fold_in(key, i))(jnp.arange(n))
+    return shard_particles(keys, n)
 
 
 def start(
@@ -60,13 +106,41 @@ def start(
     - `keys`: a key for each particle.
     """
 
+    meta_step = jnp.zeros((), jnp.int32)
+
     def first(key: PRNGKeyArray) -> tuple[PRNGKeyArray, Int[Array, ""]]:
         init_key, length_key, phase_key = jr.split(key, 3)
-        return init_key, starts.first_length(length.draw(key=length_key), key=phase_key)
+        drawn = length.draw(meta_step, key=length_key)
+        return init_key, starts.first_length(drawn, key=phase_key)
 
     init_keys, lengths = jax.vmap(first)(keys)
-    carry = _init(unroll, members, init_keys)
-    return Particles(carry, jnp.zeros_like(lengths), lengths)
+    carry = shard_particles(_init(unroll, members, init_keys), len(keys))
+    return Particles(carry, jnp.zeros_like(lengths), lengths, meta_step)
+
+
+def whole_episodes(
+    unroll: AbstractUnroll,
+    members: PyTree,
+    length: AbstractEpisodeLength,
+    objective: AbstractObjective,
+    meta_step: Int[Array, ""],
+    keys: Array,
+    scan: Callable[..., tuple[PyTree, PyTree]] = lax.scan,
+) -> tuple[Float[Array, "particles members"], PyTree[Array]]:
+    """The objective of a fresh episode of each member, and the carry after it.
+
+    A particle whose episode is shorter than the longest one goes on with another, of
+    which nothing is recorded.
+    """
+    # A first episode that is already over makes `advance` start the real one.
+    blank = start(unroll, members, length, LockStep(), keys)
+    ended = Particles(blank.carry, blank.length, blank.length, meta_step)
+    steps = length.maximum
+    particles, window = advance(unroll, members, ended, length, steps, keys, scan=scan)
+    episode = lambda losses, n: objective.episode(losses, n, window.mean_length)
+    of_members = jax.vmap(episode, in_axes=(1, None))
+    values = jax.vmap(of_members, in_axes=(1, 0))(window.losses, window.length[0])
+    return values, particles.carry
 
 
 def advance(
@@ -101,7 +175,7 @@ def advance(
 
     def body(
         carry: PyTree[Array], x: tuple[Array, Array, Array]
-    ) -> tuple[PyTree[Array], Float[Array, "particles members"]]:
+    ) -> tuple[PyTree[Array], PyTree[Array]]:
         restart, began, key = x
         init_keys, step_keys = _split(key, "init"), _split(key, "step")
         # Initialisation is paid only at steps where some particle restarts.
@@ -115,23 +189,29 @@ def advance(
         return _step(unroll, theta, carry, step_keys)
 
     carry, losses = scan(body, particles.carry, (restarts, fresh, keys))
-    return Particles(carry, step, lengths), Window(losses, fresh)
+    carry = shard_particles(carry, len(restarts[0]))
+    meta_step = particles.meta_step
+    mean_length = length.mean(meta_step)
+    recorded = Window(losses, fresh, step, lengths, mean_length)
+    after = Particles(carry, step[-1] + 1, lengths[-1], meta_step + 1)
+    return after, recorded
 
 
-# When episodes restart follows from integers alone, so it is worked out ahead.
+# When episodes restart follows from integers alone, so it is worked out ahead: for each
+# step of each particle whether an episode begins, its number in the episode, the length.
 def _schedule(
     particles: Particles, length: AbstractEpisodeLength, keys: Array
-) -> tuple[Bool[Array, "steps particles"], Array, Array]:
-    def body(clock: tuple[Array, Array], key: Array):
-        step, old = clock
-        restart = step >= old
-        drawn = jax.vmap(lambda k: length.draw(key=k))(_split(key, "length"))
-        new = jnp.where(restart, drawn, old)
-        return (jnp.where(restart, 0, step) + 1, new), restart
+) -> tuple[Array, Array, Array]:
+    draw = jax.vmap(lambda k: length.draw(particles.meta_step, key=k))
 
-    clock = particles.step, particles.length
-    (step, lengths), restarts = lax.scan(body, clock, keys)
-    return restarts, step, lengths
+    def body(clock: tuple[Array, Array], key: Array):
+        done, old = clock
+        restart = done >= old
+        step = jnp.where(restart, 0, done)
+        new = jnp.where(restart, draw(_split(key, "length")), old)
+        return (step + 1, new), (restart, step, new)
+
+    return lax.scan(body, (particles.step, particles.length), keys)[1]
 
 
 _PURPOSES = {"step": 0, "init": 1, "length": 2}
@@ -150,7 +230,7 @@ def _init(unroll: AbstractUnroll, members: PyTree, keys: Array) -> PyTree[Array]
 
 def _step(
     unroll: AbstractUnroll, members: PyTree, carry: PyTree[Array], keys: Array
-) -> tuple[PyTree[Array], Float[Array, "particles members"]]:
+) -> tuple[PyTree[Array], PyTree[Array]]:
     one = lambda theta, c, key: unroll.step(theta, c, key=key)
     axes = (eqx.if_array(0), eqx.if_array(0), None)
     return eqx.filter_vmap(eqx.filter_vmap(one, in_axes=axes))(members, carry, keys)

@@ -9,18 +9,14 @@ import jax.tree_util as jtu
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from .._episodes import AbstractEpisodeLength, AbstractStarts, ConstantLength, Staggered
+from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._antithetic import (
-    antithetic,
-    check_es,
-    gaussian,
-    learned,
-    over,
-    same_members,
-    summarise,
-)
 from ._base import AbstractEstimator, MetaGradient
-from ._rollout import advance, particle_keys, Particles, start
+from ._noise import AbstractNoise, IsotropicNoise
+from ._pairs import Pairs
+from ._particles import learned, same_members, summarise
+from ._rollout import advance, check_window, particle_keys, Particles, start
+from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
 
 
 class AbstractCarried(eqx.Module):
@@ -66,36 +62,30 @@ class TruncatedES(AbstractEstimator):
 
     Both members of a pair start each window from the same carried state. Biased: it
     ignores what $\\theta$ did before the window. See [`equistar.PES`][] for the cure.
+
+    **Arguments:** as for [`equistar.PES`][], and
+
+    - `carried`: whose state the next window starts from, `PlusMember()` or `MeanTheta()`.
     """
 
-    length: AbstractEpisodeLength
-    starts: AbstractStarts
-    carried: AbstractCarried
-    window: int = eqx.field(static=True)
-    pairs: int = eqx.field(static=True)
-    sigma: float = eqx.field(static=True)
+    window: int = eqx.field(default=50, static=True)
+    pairs: int = eqx.field(default=8, static=True)
+    sigma: float = eqx.field(default=0.01, static=True, converter=float)
+    length: AbstractEpisodeLength = ConstantLength(2000)
+    starts: AbstractStarts = Staggered()
+    carried: AbstractCarried = PlusMember()
+    objective: AbstractStepObjective = MeanLoss()
+    noise: AbstractNoise = IsotropicNoise()
+    sampling: AbstractSampling = AntitheticPairs()
+    shaping: AbstractShaping = NoShaping()
 
-    def __init__(
-        self,
-        window: int = 50,
-        pairs: int = 8,
-        sigma: float = 0.01,
-        length: AbstractEpisodeLength = ConstantLength(2000),
-        starts: AbstractStarts = Staggered(),
-        carried: AbstractCarried = PlusMember(),
-    ):
-        """**Arguments:** as for [`equistar.PES`][], and
+    def __check_init__(self):
+        check_window(self.window)
+        self._pairs.check()
 
-        - `carried`: whose state the next window starts from, `PlusMember()` or
-            `MeanTheta()`.
-        """
-        check_es(window, pairs, sigma)
-        self.window = window
-        self.pairs = pairs
-        self.sigma = float(sigma)
-        self.length = length
-        self.starts = starts
-        self.carried = carried
+    @property
+    def _pairs(self) -> Pairs:
+        return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
 
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
@@ -115,20 +105,19 @@ class TruncatedES(AbstractEstimator):
         key: PRNGKeyArray,
     ) -> tuple[MetaGradient, Particles]:
         noise_key, data_key = jr.split(key)
-        noise = gaussian(theta, self.sigma, particle_keys(noise_key, self.pairs))
+        noise = self._pairs.draw(theta, key=noise_key)
         particles, window = advance(
             unroll,
-            self.carried.members(theta, antithetic(theta, noise)),
+            self.carried.members(theta, self._pairs.perturb(theta, noise)),
             state,
             self.length,
             self.window,
             particle_keys(data_key, self.pairs),
         )
-        difference = jnp.mean(window.losses[..., 0] - window.losses[..., 1], axis=0)
-        contributions = jtu.tree_map(
-            lambda eps: over(difference, eps) * eps / (2 * self.sigma**2), noise
-        )
-        meta_gradient = summarise(contributions, window, particles.carry)
+        values = window.values(self.objective, window.losses)
+        difference = jnp.mean(self._pairs.difference(values), axis=0)
+        contributions = self._pairs.gradients(theta, (difference, noise))
+        meta_gradient = summarise(contributions, values, particles.carry)
 
         def share(x: Array) -> Array:
             return jnp.broadcast_to(self.carried.carried(x)[:, None], x.shape)

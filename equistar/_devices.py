@@ -1,0 +1,91 @@
+"""Spreading particles over devices: one mesh axis, one code path.
+
+The mesh is the ambient one, `with jax.set_mesh(eqs.particle_mesh()): ...`. Where there is
+none, or none with an axis of particles, everything here does nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.lax as lax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+from jaxtyping import Array, PyTree
+
+
+AXIS = "particles"
+
+
+def particle_mesh(devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
+    """A mesh whose one axis carries the particles of an estimator.
+
+    !!! Example
+
+        ```python
+        with jax.set_mesh(eqs.particle_mesh()):
+            result = eqs.meta_train(unroll, eqs.PES(pairs=64), star, steps=1000, key=key)
+        ```
+
+    Noise and data of a particle are keyed by its index, so results do not depend on the
+    number of devices, to rounding.
+
+    **Arguments:**
+
+    - `devices`: a sequence of `jax.Device`; by default all, of all processes.
+    """
+    n = len(jax.devices() if devices is None else devices)
+    # Explicit axes, the default, refuse gathers inside vmapped scans.
+    axis_types = (jax.sharding.AxisType.Auto,)
+    return jax.make_mesh((n,), (AXIS,), axis_types=axis_types, devices=devices)
+
+
+def shard_particles(tree: PyTree, particles: int) -> PyTree:
+    """Spreads arrays with a leading axis of particles over the ambient mesh.
+
+    **Raises:**
+
+    `ValueError` if the particles do not divide over the devices.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if AXIS not in mesh.axis_names:
+        return tree
+    devices = mesh.shape[AXIS]
+    if particles % devices:
+        raise ValueError(
+            f"{particles} particles do not divide over {devices} devices: choose a "
+            f"multiple of {devices}."
+        )
+    spec = jax.sharding.PartitionSpec(AXIS)
+    constrain = lambda x: (
+        lax.with_sharding_constraint(x, spec) if isinstance(x, jax.Array) and x.ndim else x
+    )
+    return jtu.tree_map(constrain, tree)
+
+
+def replicate(tree: PyTree) -> PyTree:
+    """Puts a copy of every array on each device of the ambient mesh."""
+    mesh = jax.sharding.get_mesh()
+    if AXIS not in mesh.axis_names:
+        return tree
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+    def put(x: Array) -> Array:
+        if x.sharding.is_equivalent_to(sharding, x.ndim):
+            return x
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jr.wrap_key_data(put(jr.key_data(x)), impl=jr.key_impl(x))
+        # Unlike `device_put`, this reaches the devices of other processes.
+        host = jax.device_get(x)
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: host[index])
+
+    return jtu.tree_map(lambda x: put(x) if isinstance(x, jax.Array) else x, tree)
+
+
+def replicated(tree: PyTree) -> PyTree:
+    """Tells the compiler that every device of the ambient mesh holds these arrays whole."""
+    if AXIS not in jax.sharding.get_abstract_mesh().axis_names:
+        return tree
+    whole = jax.sharding.PartitionSpec()
+    return jtu.tree_map(lambda x: lax.with_sharding_constraint(x, whole), tree)

@@ -1,0 +1,65 @@
+"""The shape of the noise that evolution strategies perturb `theta` with."""
+
+import abc
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array, PyTree
+
+
+class AbstractNoise(eqx.Module):
+    """Gaussian noise, $\\epsilon \\sim N(0, \\sigma^2 S^2)$ with a diagonal $S$.
+
+    `sigma` belongs to the estimator, $S$ to the noise.
+    """
+
+    @abc.abstractmethod
+    def scale(self, theta: PyTree[Array]) -> PyTree[Array]:
+        """The diagonal of $S$: for each array of `theta`, one that broadcasts to it."""
+
+
+class IsotropicNoise(AbstractNoise):
+    """Every number of `theta` is perturbed alike: $S = I$."""
+
+    def scale(self, theta: PyTree[Array]) -> PyTree[Array]:
+        return jtu.tree_map(lambda p: jnp.ones((), p.dtype), theta)
+
+
+class PerLeafNoise(AbstractNoise):
+    """Each array of `theta` has a scale of its own.
+
+    !!! Example
+
+        ```python
+        theta = {"log_rate": jnp.zeros(()), "weights": jnp.zeros((3, 3))}
+        noise = eqs.PerLeafNoise({"log_rate": 10.0, "weights": 1.0})
+        estimator = eqs.PES(sigma=0.01, noise=noise)
+        ```
+    """
+
+    scales: PyTree
+
+    def __init__(self, scales: PyTree):
+        """**Arguments:**
+
+        - `scales`: positive numbers in the structure of `theta`, or of its upper levels
+            (one number then holds for all arrays below it).
+        """
+        bad = [s for s in jtu.tree_leaves(scales) if not 0 < float(s) < float("inf")]
+        if bad:
+            raise ValueError(f"Scales of noise must be positive and finite; got {bad[0]}.")
+        self.scales = jtu.tree_map(float, scales)
+
+    def scale(self, theta: PyTree[Array]) -> PyTree[Array]:
+        def spread(scale: float, below: PyTree[Array]) -> PyTree[Array]:
+            return jtu.tree_map(lambda p: jnp.asarray(scale, p.dtype), below)
+
+        try:
+            return jtu.tree_map(spread, self.scales, theta)
+        except ValueError as e:
+            raise ValueError(
+                "The scales of PerLeafNoise must have the structure of `theta`, or of its "
+                f"upper levels: {jtu.tree_structure(self.scales)} does not fit "
+                f"{jtu.tree_structure(theta)}."
+            ) from e

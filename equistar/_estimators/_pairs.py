@@ -1,0 +1,81 @@
+"""What evolution-strategies estimators share: noise, pairs and their differences."""
+
+import functools as ft
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ._noise import AbstractNoise
+from ._particles import learned, over
+from ._rollout import particle_keys
+from ._sampling import AbstractSampling, AbstractShaping
+
+
+class Pairs(eqx.Module):
+    """Pairs of perturbed meta-parameters, and the gradients that their losses give."""
+
+    number: int
+    sigma: float
+    noise: AbstractNoise
+    sampling: AbstractSampling
+    shaping: AbstractShaping
+
+    def check(self) -> None:
+        """Raises a `ValueError` for a number of pairs or a sigma that makes no sense."""
+        if self.number < 1:
+            raise ValueError(f"`pairs` must be at least 1; got {self.number}.")
+        if not 0 < self.sigma < float("inf"):
+            raise ValueError(f"`sigma` must be positive and finite; got {self.sigma}.")
+
+    # One draw on the ravelled vector compiles far faster than one for each leaf.
+    def draw(self, theta: PyTree, *, key: PRNGKeyArray) -> PyTree[Array]:
+        """The noise of each particle, in the structure of `theta`."""
+        arrays = learned(theta)
+        flat, unravel = ravel_pytree(arrays)
+        scale = self.noise.scale(arrays)
+
+        def one(key: PRNGKeyArray) -> PyTree[Array]:
+            noise = unravel(self.sigma * jr.normal(key, flat.shape, flat.dtype))
+            return jtu.tree_map(jnp.multiply, noise, scale)
+
+        return jax.vmap(one)(particle_keys(key, self.number))
+
+    def perturb(self, theta: PyTree, noise: PyTree[Array]) -> PyTree:
+        """The members of each pair, with leading axes of particles and members."""
+        arrays, rest = eqx.partition(theta, eqx.is_inexact_array)
+        plus, minus = self.sampling.signs
+        pair = lambda p, e: jnp.stack([p[None] + plus * e, p[None] + minus * e], axis=1)
+        return eqx.combine(jtu.tree_map(pair, arrays, noise), rest)
+
+    # Before anything is summed: equal losses cancel exactly, and nearly equal ones well.
+    def difference(self, values: Float[Array, "... members"]) -> Float[Array, "..."]:
+        """What the first member of each pair has above the second."""
+        return values[..., 0] - values[..., 1]
+
+    def gradients(
+        self,
+        theta: PyTree,
+        *terms: tuple[Float[Array, " particles"], PyTree[Array]],
+    ) -> PyTree[Array]:
+        """Each particle's gradient.
+
+        **Arguments:**
+
+        - `theta`: the meta-parameters.
+        - `terms`: differences, each with the noise that it is credited to.
+        """
+        plus, minus = self.sampling.signs
+        differences = [self.shaping(difference) for difference, _ in terms]
+
+        def leaf(scale: Array, *noises: Array) -> Array:
+            credits = [over(d, e) * e for d, e in zip(differences, noises, strict=True)]
+            total = ft.reduce(jnp.add, credits)
+            return total / ((plus - minus) * (self.sigma * scale) ** 2)
+
+        scale = self.noise.scale(learned(theta))
+        return jtu.tree_map(leaf, scale, *(noise for _, noise in terms))

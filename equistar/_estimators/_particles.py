@@ -1,0 +1,65 @@
+"""What estimators share: spreading `theta` over particles, and summing what they give."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array, Bool, Float, PyTree
+
+from .._devices import replicated
+from .._numerics import all_finite
+from ._base import MetaGradient
+
+
+def learned(theta: PyTree) -> PyTree:
+    """The part of `theta` that is differentiated: its inexact arrays."""
+    arrays = eqx.filter(theta, eqx.is_inexact_array)
+    if not jtu.tree_leaves(arrays):
+        raise ValueError(
+            "`theta` holds no floating-point array: there is nothing to differentiate."
+        )
+    return arrays
+
+
+def same_members(theta: PyTree, particles: int, members: int) -> PyTree:
+    """`theta` itself for every member."""
+    arrays, rest = eqx.partition(theta, eqx.is_inexact_array)
+    spread = lambda p: jnp.broadcast_to(p, (particles, members, *p.shape))
+    return eqx.combine(jtu.tree_map(spread, arrays), rest)
+
+
+def summarise(
+    contributions: PyTree[Array], values: Float[Array, "..."], carry: PyTree[Array]
+) -> MetaGradient:
+    """The mean of the particles' contributions; one that is not finite counts as zero.
+
+    **Arguments:**
+
+    - `contributions`: gradients with a leading axis of particles.
+    - `values`: of the objective; their mean is the meta-loss.
+    - `carry`: of the unroll, with leading axes of particles and members.
+    """
+    finite = jax.vmap(all_finite)(contributions)
+
+    def mean(x: Array) -> Array:
+        return jnp.mean(jnp.where(over(finite, x), x, 0), axis=0)
+
+    healthy = jax.vmap(jax.vmap(all_finite))(carry)
+    meta_gradient = MetaGradient(
+        gradient=jtu.tree_map(mean, contributions),
+        meta_loss=jnp.mean(values),
+        diverged=jnp.sum(~healthy),
+        dead=jnp.sum(jax.vmap(_all_zero)(contributions)),
+        dropped=jnp.sum(~finite),
+    )
+    return replicated(meta_gradient)
+
+
+def _all_zero(tree: PyTree[Array]) -> Bool[Array, ""]:
+    leaves = [jnp.all(x == 0) for x in jtu.tree_leaves(tree)]
+    return jnp.all(jnp.stack(leaves))
+
+
+def over(per_particle: Array, x: Array) -> Array:
+    """A number for each particle, shaped to broadcast against `x`."""
+    return per_particle.reshape((-1,) + (1,) * (x.ndim - 1))

@@ -1,0 +1,144 @@
+"""What of an episode's losses is minimised."""
+
+import abc
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+class AbstractObjective(eqx.Module):
+    """One number from the losses $l_0, \\dots, l_{T-1}$ of an episode.
+
+    Estimators that run whole episodes ([`equistar.FullES`][] and
+    [`equistar.FullBackprop`][]) take any objective. Those that see windows of episodes
+    take an [`equistar.AbstractStepObjective`][], which is a sum over steps.
+    """
+
+    @abc.abstractmethod
+    def episode(
+        self,
+        losses: Float[Array, " steps"],
+        length: Int[Array, ""],
+        mean_length: Float[Array, ""],
+    ) -> Float[Array, ""]:
+        """The objective of an episode.
+
+        **Arguments:**
+
+        - `losses`: its losses; those from `length` on belong to no episode.
+        - `length`: $T$.
+        - `mean_length`: the expectation of $T$.
+        """
+
+
+class AbstractStepObjective(AbstractObjective):
+    """An objective that is a sum over steps, so that windows of an episode suffice.
+
+    $$\\frac{1}{E[T]} \\sum_{t < T} f(l_t, t, T)$$
+    """
+
+    @abc.abstractmethod
+    def step(
+        self,
+        loss: Float[Array, ""],
+        step: Int[Array, ""],
+        length: Int[Array, ""],
+        mean_length: Float[Array, ""],
+    ) -> Float[Array, ""]:
+        """$f(l_t, t, T)$, with $t = 0, \\dots, T - 1$."""
+
+    def episode(
+        self,
+        losses: Float[Array, " steps"],
+        length: Int[Array, ""],
+        mean_length: Float[Array, ""],
+    ) -> Float[Array, ""]:
+        steps = jnp.arange(len(losses), dtype=length.dtype)
+        values = jax.vmap(lambda l, t: self.step(l, t, length, mean_length))(losses, steps)
+        return jnp.sum(jnp.where(steps < length, values, 0)) / mean_length
+
+
+class MeanLoss(AbstractStepObjective):
+    """The mean loss per step, $E[\\sum_t l_t] / E[T]$: long episodes weigh more."""
+
+    def step(
+        self,
+        loss: Float[Array, ""],
+        step: Int[Array, ""],
+        length: Int[Array, ""],
+        mean_length: Float[Array, ""],
+    ) -> Float[Array, ""]:
+        return loss
+
+
+class EpisodeMeanLoss(AbstractStepObjective):
+    """The mean over episodes of their mean loss, $E[\\frac{1}{T} \\sum_t l_t]$.
+
+    The same as [`equistar.MeanLoss`][] where all episodes are equally long.
+    """
+
+    def step(
+        self,
+        loss: Float[Array, ""],
+        step: Int[Array, ""],
+        length: Int[Array, ""],
+        mean_length: Float[Array, ""],
+    ) -> Float[Array, ""]:
+        return loss * (mean_length / length).astype(loss.dtype)
+
+
+class FinalLoss(AbstractStepObjective):
+    """The last loss of an episode, $E[l_{T-1}]$."""
+
+    def step(
+        self,
+        loss: Float[Array, ""],
+        step: Int[Array, ""],
+        length: Int[Array, ""],
+        mean_length: Float[Array, ""],
+    ) -> Float[Array, ""]:
+        return jnp.where(step == length - 1, loss * mean_length.astype(loss.dtype), 0)
+
+
+class LogFinalLoss(AbstractStepObjective):
+    """The logarithm of the last loss, $E[\\log l_{T-1}]$; losses must be positive."""
+
+    def step(
+        self,
+        loss: Float[Array, ""],
+        step: Int[Array, ""],
+        length: Int[Array, ""],
+        mean_length: Float[Array, ""],
+    ) -> Float[Array, ""]:
+        last = step == length - 1
+        # Other steps' logarithms, were they infinite, must not reach the gradient.
+        log = jnp.log(jnp.where(last, loss, 1))
+        return jnp.where(last, log * mean_length.astype(loss.dtype), 0)
+
+
+class LogMeanLoss(AbstractObjective):
+    """The logarithm of the mean loss, $E[\\log \\frac{1}{T} \\sum_t l_t]$."""
+
+    def episode(
+        self,
+        losses: Float[Array, " steps"],
+        length: Int[Array, ""],
+        mean_length: Float[Array, ""],
+    ) -> Float[Array, ""]:
+        running = jnp.arange(len(losses)) < length
+        return jnp.log(jnp.sum(jnp.where(running, losses, 0)) / length.astype(losses.dtype))
+
+
+class MinimumLoss(AbstractObjective):
+    """The lowest loss of an episode, $E[\\min_t l_t]$."""
+
+    def episode(
+        self,
+        losses: Float[Array, " steps"],
+        length: Int[Array, ""],
+        mean_length: Float[Array, ""],
+    ) -> Float[Array, ""]:
+        running = jnp.arange(len(losses)) < length
+        return jnp.min(jnp.where(running, losses, jnp.inf))
