@@ -86,7 +86,7 @@ class EpisodeMeanLoss(AbstractStepObjective):
         length: Int[Array, ""],
         mean_length: Float[Array, ""],
     ) -> Float[Array, ""]:
-        return loss * (mean_length / length).astype(loss.dtype)
+        return loss * mean_length.astype(loss.dtype) / length.astype(loss.dtype)
 
 
 class FinalLoss(AbstractStepObjective):
@@ -127,7 +127,7 @@ class LogMeanLoss(AbstractObjective):
         length: Int[Array, ""],
         mean_length: Float[Array, ""],
     ) -> Float[Array, ""]:
-        running = jnp.arange(len(losses)) < length
+        running = jnp.arange(len(losses), dtype=length.dtype) < length
         return jnp.log(jnp.sum(jnp.where(running, losses, 0)) / length.astype(losses.dtype))
 
 
@@ -140,5 +140,5 @@ class MinimumLoss(AbstractObjective):
         length: Int[Array, ""],
         mean_length: Float[Array, ""],
     ) -> Float[Array, ""]:
-        running = jnp.arange(len(losses)) < length
+        running = jnp.arange(len(losses), dtype=length.dtype) < length
         return jnp.min(jnp.where(running, losses, jnp.inf))

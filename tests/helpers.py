@@ -1,5 +1,6 @@
 """Small things that several test files need."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -55,3 +56,16 @@ class QuadraticDescent(eqs.AbstractUnroll):
     def step(self, theta, carry, *, key):
         loss = 0.5 * jnp.sum(self.curvature * carry**2)
         return carry - theta * self.curvature * carry, loss
+
+
+@eqx.filter_jit
+def windows(unroll, estimator, theta, key, number):
+    """The estimates of consecutive windows."""
+    init_key, run_key = jr.split(key)
+
+    def body(state, n):
+        out, state = estimator.estimate(unroll, theta, state, key=jr.fold_in(run_key, n))
+        return state, out
+
+    state = estimator.init(unroll, theta, key=init_key)
+    return jax.lax.scan(body, state, jnp.arange(number))[1]

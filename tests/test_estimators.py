@@ -1,7 +1,6 @@
 import json
 import pathlib
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -12,7 +11,7 @@ import pytest
 
 import equistar as eqs
 
-from .helpers import LinearWalk, QuadraticDescent
+from .helpers import LinearWalk, QuadraticDescent, windows
 
 
 FACTS = json.loads(
@@ -24,31 +23,19 @@ def _quadratic():
     return QuadraticDescent(jnp.asarray(FACTS["h"]), jnp.asarray(FACTS["phi0"]))
 
 
-@eqx.filter_jit
-def _windows(unroll, estimator, theta, key, windows):
-    """The gradients of consecutive windows."""
-    init_key, run_key = jr.split(key)
-
-    def body(state, n):
-        out, state = estimator.estimate(unroll, theta, state, key=jr.fold_in(run_key, n))
-        return state, out
-
-    state = estimator.init(unroll, theta, key=init_key)
-    return jax.lax.scan(body, state, jnp.arange(windows))[1]
-
-
 def _mean_and_standard_error(samples):
     samples = np.asarray(samples)
     return samples.mean(0), samples.std(0, ddof=1) / np.sqrt(len(samples))
 
 
-def test_pes_agrees_with_its_closed_form_within_4_standard_errors():
+@pytest.mark.parametrize("method", [eqs.PES, eqs.PESAnalytic])
+def test_pes_agrees_with_its_closed_form_within_4_standard_errors(method):
     # The smoothed objective of an episode is one number only if the particles go through
     # it in step, so that the four windows of an episode form one unbiased sample.
-    estimator = eqs.PES(
+    estimator = method(
         FACTS["window"], 50, FACTS["sigma"], eqs.ConstantLength(FACTS["T"]), eqs.LockStep()
     )
-    out = _windows(_quadratic(), estimator, jnp.asarray(FACTS["a"]), jr.key(0), 2000)
+    out = windows(_quadratic(), estimator, jnp.asarray(FACTS["a"]), jr.key(0), 2000)
     episodes = np.asarray(out.gradient).reshape(-1, FACTS["T"] // FACTS["window"])
     mean, error = _mean_and_standard_error(episodes.mean(1))
     # Tight enough to tell PES (-.7088) from truncated ES (-.4346) by far.
@@ -59,7 +46,7 @@ def test_pes_agrees_with_its_closed_form_within_4_standard_errors():
 
 def test_full_es_agrees_with_its_closed_form_within_4_standard_errors():
     estimator = eqs.FullES(FACTS["T"], 50, FACTS["sigma"])
-    out = _windows(_quadratic(), estimator, jnp.asarray(FACTS["a"]), jr.key(0), 500)
+    out = windows(_quadratic(), estimator, jnp.asarray(FACTS["a"]), jr.key(0), 500)
     mean, error = _mean_and_standard_error(out.gradient)
     assert error < 0.01
     assert abs(mean - FACTS["full_es_expectation"]) < 4 * error
@@ -69,13 +56,13 @@ def test_full_es_agrees_with_its_closed_form_within_4_standard_errors():
     "starts", [eqs.LockStep(), eqs.Staggered()], ids=["lock", "stagger"]
 )
 @pytest.mark.parametrize("window, length", [(5, 20), (7, 20), (20, 20), (30, 20), (50, 8)])
-@pytest.mark.parametrize("method", [eqs.PES, eqs.NRES])
+@pytest.mark.parametrize("method", [eqs.PES, eqs.NRES, eqs.PESAnalytic])
 def test_windowed_es_is_unbiased_on_the_linear_walk(method, window, length, starts):
     # E l_t = t sum(theta): the mean loss has gradient (T - 1) / 2 in every entry.
     estimator = method(window, 16, 0.1, eqs.ConstantLength(length), starts)
     theta = {"a": jnp.zeros(()), "b": jnp.zeros(2)}
-    windows = 60 * length
-    out = _windows(LinearWalk(0.1), estimator, theta, jr.key(1), windows)
+    number = 60 * length
+    out = windows(LinearWalk(0.1), estimator, theta, jr.key(1), number)
     for gradient in jtu.tree_leaves(out.gradient):
         # Windows are correlated within an episode: blocks of whole common periods are not.
         blocks = np.asarray(gradient)[length:].reshape(59, length, -1).mean(1)
@@ -93,7 +80,7 @@ def test_pes_with_random_lengths_is_the_gradient_of_the_loss_per_step():
     assert set(lengths) == set(range(2, 10))
     expected = (lengths * (lengths - 1) / 2).sum() / lengths.sum()
     estimator = eqs.PES(4, 64, 0.1, length)
-    out = _windows(LinearWalk(0.1), estimator, jnp.zeros(()), jr.key(2), 2000)
+    out = windows(LinearWalk(0.1), estimator, jnp.zeros(()), jr.key(2), 2000)
     blocks = np.asarray(out.gradient)[200:].reshape(60, -1).mean(1)
     mean, error = _mean_and_standard_error(blocks)
     assert abs(mean - expected) < 4 * error < 0.4
@@ -103,8 +90,8 @@ def test_pes_with_a_window_of_one_episode_is_full_es_for_the_same_noise():
     unroll, theta = _quadratic(), jnp.asarray(0.3)
     pes = eqs.PES(20, 4, 0.01, eqs.ConstantLength(20), eqs.LockStep())
     full = eqs.FullES(20, 4, 0.01)
-    ours = _windows(unroll, pes, theta, jr.key(0), 3)
-    theirs = _windows(unroll, full, theta, jr.key(0), 3)
+    ours = windows(unroll, pes, theta, jr.key(0), 3)
+    theirs = windows(unroll, full, theta, jr.key(0), 3)
     np.testing.assert_allclose(ours.gradient, theirs.gradient, rtol=1e-9)
     np.testing.assert_allclose(ours.meta_loss, theirs.meta_loss, rtol=1e-12)
 
@@ -113,8 +100,8 @@ def test_pes_with_a_window_of_one_episode_is_full_es_on_a_noisy_unroll():
     # After the first window both draw each episode's start and data from the same keys.
     unroll, theta = LinearWalk(0.5), jnp.zeros(2)
     pes = eqs.PES(6, 4, 0.1, eqs.ConstantLength(6), eqs.LockStep())
-    ours = _windows(unroll, pes, theta, jr.key(0), 3)
-    theirs = _windows(unroll, eqs.FullES(6, 4, 0.1), theta, jr.key(0), 3)
+    ours = windows(unroll, pes, theta, jr.key(0), 3)
+    theirs = windows(unroll, eqs.FullES(6, 4, 0.1), theta, jr.key(0), 3)
     np.testing.assert_allclose(ours.gradient[1:], theirs.gradient[1:], rtol=1e-9)
 
 
@@ -125,8 +112,8 @@ def test_nres_with_a_window_of_one_episode_is_full_es_for_the_same_noise():
         (LinearWalk(0.5), jnp.zeros(2)),
     ]:
         nres = eqs.NRES(6, 4, 0.1, eqs.ConstantLength(6), eqs.LockStep())
-        ours = _windows(unroll, nres, theta, jr.key(0), 3)
-        theirs = _windows(unroll, eqs.FullES(6, 4, 0.1), theta, jr.key(0), 3)
+        ours = windows(unroll, nres, theta, jr.key(0), 3)
+        theirs = windows(unroll, eqs.FullES(6, 4, 0.1), theta, jr.key(0), 3)
         np.testing.assert_allclose(ours.gradient[1:], theirs.gradient[1:], rtol=1e-9)
 
 
@@ -135,7 +122,7 @@ def test_nres_agrees_with_the_closed_form_of_full_es():
     estimator = eqs.NRES(
         FACTS["window"], 50, FACTS["sigma"], eqs.ConstantLength(FACTS["T"]), eqs.LockStep()
     )
-    out = _windows(_quadratic(), estimator, jnp.asarray(FACTS["a"]), jr.key(0), 2000)
+    out = windows(_quadratic(), estimator, jnp.asarray(FACTS["a"]), jr.key(0), 2000)
     episodes = np.asarray(out.gradient).reshape(-1, FACTS["T"] // FACTS["window"])
     mean, error = _mean_and_standard_error(episodes.mean(1))
     assert error < 0.01
@@ -154,7 +141,7 @@ def test_truncated_es_has_the_bias_of_its_closed_form(carried, fact):
     length = eqs.ConstantLength(FACTS["T"])
     settings = FACTS["window"], 50, FACTS["sigma"], length, eqs.LockStep(), carried
     args = _quadratic(), eqs.TruncatedES(*settings), jnp.asarray(FACTS["a"])
-    out = _windows(*args, jr.key(0), 2000)
+    out = windows(*args, jr.key(0), 2000)
     episodes = np.asarray(out.gradient).reshape(-1, FACTS["T"] // FACTS["window"])
     mean, error = _mean_and_standard_error(episodes.mean(1))
     assert abs(mean - FACTS[fact]) < 4 * error < 0.02
@@ -182,7 +169,7 @@ def test_truncated_backprop_on_the_linear_walk_sees_its_window_only(window, leng
     # l_t = t theta: a step's gradient counts the steps since its window or episode began,
     # whichever is later.
     estimator = eqs.TruncatedBackprop(window, 2, eqs.ConstantLength(length), eqs.LockStep())
-    out = _windows(LinearWalk(0.3), estimator, jnp.zeros(()), jr.key(0), length)
+    out = windows(LinearWalk(0.3), estimator, jnp.zeros(()), jr.key(0), length)
     steps = np.arange(window * length)
     expected = np.minimum(steps % window, steps % length).reshape(length, window).mean(1)
     np.testing.assert_allclose(out.gradient, expected, rtol=1e-12)
@@ -193,7 +180,7 @@ def test_full_backprop_through_inner_training_agrees_with_full_es():
     unroll = eqs.InnerTraining(eqs.tasks.Quadratic(jnp.array([1.0, 0.3]), noise=0.1))
     theta = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1, momentum=0.5)
     exact = eqs.meta_gradient(unroll, eqs.FullBackprop(12, 4000), theta, key=jr.key(0))
-    out = _windows(unroll, eqs.FullES(12, 200), theta, jr.key(1), 40)
+    out = windows(unroll, eqs.FullES(12, 200), theta, jr.key(1), 40)
     for g, samples in zip(
         jtu.tree_leaves(exact.gradient), jtu.tree_leaves(out.gradient), strict=True
     ):
@@ -205,9 +192,7 @@ def test_full_backprop_through_inner_training_agrees_with_full_es():
 def test_standard_error_falls_as_the_root_of_the_pairs():
     spread = []
     for pairs in (4, 16, 64):
-        out = _windows(
-            _quadratic(), eqs.FullES(20, pairs), jnp.asarray(0.3), jr.key(3), 800
-        )
+        out = windows(_quadratic(), eqs.FullES(20, pairs), jnp.asarray(0.3), jr.key(3), 800)
         spread.append(np.std(out.gradient))
     # The relative standard error of a standard deviation from 800 is 1 / sqrt(1600).
     np.testing.assert_allclose(np.divide(spread[:-1], spread[1:]), 2, rtol=0.15)
@@ -233,7 +218,7 @@ class _Poisoned(eqs.AbstractUnroll):
 def test_a_particle_that_is_not_finite_changes_no_other_ones_contribution(value):
     estimator = eqs.FullES(6, 16, 0.1)
     bad, good = (
-        _windows(_Poisoned(v), estimator, jnp.zeros(()), jr.key(0), 1) for v in (value, 1.0)
+        windows(_Poisoned(v), estimator, jnp.zeros(()), jr.key(0), 1) for v in (value, 1.0)
     )
     dropped = int(bad.dropped[0])
     assert 0 < dropped < 16
@@ -241,7 +226,7 @@ def test_a_particle_that_is_not_finite_changes_no_other_ones_contribution(value)
     assert int(bad.diverged[0]) == dropped
     # Each healthy pair contributes eps^2 (T + 1) / 2 / sigma^2; the noise is keyed by the
     # particle, so the poisoned run keeps the other pairs' share exactly.
-    clean = _windows(_Poisoned(0.0), estimator, jnp.zeros(()), jr.key(0), 1)
+    clean = windows(_Poisoned(0.0), estimator, jnp.zeros(()), jr.key(0), 1)
     assert jnp.isfinite(bad.gradient[0])
     assert 0 < bad.gradient[0] < clean.gradient[0] + good.gradient[0]
 
@@ -254,7 +239,7 @@ def test_pairs_without_signal_are_counted():
         def step(self, theta, carry, *, key):
             return carry, jnp.ones(())
 
-    out = _windows(
+    out = windows(
         Flat(), eqs.PES(3, 5, length=eqs.ConstantLength(7)), jnp.ones(2), jr.key(0), 2
     )
     assert np.all(out.dead == 5)
@@ -270,11 +255,11 @@ def test_staggered_particles_restart_at_different_steps():
     assert first.min() >= 1 and first.max() <= 40 and len(set(first)) > 20
 
 
-def test_meta_gradient_averages_windows():
+def test_meta_gradient_averageswindows():
     estimator = eqs.PES(5, 4, 0.01, eqs.ConstantLength(20))
     args = _quadratic(), estimator, jnp.asarray(0.3)
     out = eqs.meta_gradient(*args, key=jr.key(7), windows=8)
-    each = _windows(*args, jr.key(7), 8)
+    each = windows(*args, jr.key(7), 8)
     np.testing.assert_allclose(out.gradient, each.gradient.mean(), rtol=1e-12)
 
 

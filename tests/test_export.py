@@ -47,6 +47,8 @@ def test_train_lowers(star):
         eqs.TruncatedES(5, 2),
         eqs.TruncatedBackprop(5, 2),
         eqs.FullBackprop(5, 2),
+        eqs.PESAnalytic(5, 2, length=eqs.Curriculum({0: eqs.GrowingLength(3, 9, 5)})),
+        eqs.ForwardGradient(5, 2, eqs.RandomDirections(2)),
     ],
     ids=lambda e: type(e).__name__,
 )

@@ -237,8 +237,8 @@ def _step(
 
 
 def _where(
-    restart: Bool[Array, " particles"], new: PyTree[Array], old: PyTree[Array]
-) -> PyTree[Array]:
+    restart: Bool[Array, " particles"], new: PyTree, old: PyTree
+) -> PyTree:
     def select(a: Any, b: Any) -> Any:
         if not eqx.is_array(a):
             return a

@@ -1,0 +1,238 @@
+"""Objectives, episode lengths, splits: what of the losses the gradient is taken of."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+
+import equistar as eqs
+
+from .helpers import LinearWalk, QuadraticDescent, windows
+
+
+LENGTH = eqs.LogUniformLength(2, 6)
+# Probabilities of the lengths 2, ..., 6, from the definition.
+LENGTHS = np.arange(2, 7)
+CHANCES = np.log((LENGTHS + 1) / LENGTHS) / np.log(7 / 2)
+MEAN = (LENGTHS * CHANCES).sum()
+
+
+def _losses(theta, length):
+    """l_t = (1 + theta t)^2, which has no noise."""
+    return (1 + theta * np.arange(length)) ** 2
+
+
+def _slopes(theta, length):
+    return 2 * (1 + theta * np.arange(length)) * np.arange(length)
+
+
+class _Parabola(eqs.AbstractUnroll):
+    def init(self, theta, *, key):
+        return jnp.zeros(())
+
+    def step(self, theta, carry, *, key):
+        return carry + 1.0, (1 + theta * carry) ** 2
+
+
+def _minimum(theta, length):
+    return _slopes(theta, length)[np.argmin(_losses(theta, length))]
+
+
+THETA = -0.3
+# The derivative of an episode's objective, by its length, so that the mean over lengths is
+# the derivative of the expectation.
+OBJECTIVES = {
+    "mean": (eqs.MeanLoss(), lambda n: _slopes(THETA, n).sum() / MEAN),
+    "episode mean": (eqs.EpisodeMeanLoss(), lambda n: _slopes(THETA, n).mean()),
+    "final": (eqs.FinalLoss(), lambda n: _slopes(THETA, n)[-1]),
+    "log final": (
+        eqs.LogFinalLoss(),
+        lambda n: _slopes(THETA, n)[-1] / _losses(THETA, n)[-1],
+    ),
+    "log mean": (
+        eqs.LogMeanLoss(),
+        lambda n: _slopes(THETA, n).sum() / _losses(THETA, n).sum(),
+    ),
+    "minimum": (eqs.MinimumLoss(), lambda n: _minimum(THETA, n)),
+}
+STEPWISE = ["mean", "episode mean", "final", "log final"]
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_full_backprop_has_the_derivative_of_each_objective(name):
+    objective, slope = OBJECTIVES[name]
+    expected = sum(p * slope(n) for n, p in zip(LENGTHS, CHANCES, strict=True))
+    # With enough particles the lengths' frequencies are their probabilities.
+    estimator = eqs.FullBackprop(LENGTH, 20_000, objective)
+    out = eqs.meta_gradient(_Parabola(), estimator, jnp.asarray(THETA), key=jr.key(0))
+    spread = np.std([slope(n) for n in LENGTHS]) / np.sqrt(20_000)
+    assert abs(out.gradient - expected) < 5 * spread
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_full_es_agrees_with_full_backprop_on_each_objective(name):
+    objective, _ = OBJECTIVES[name]
+    theta = jnp.asarray(THETA)
+    exact = eqs.meta_gradient(
+        _Parabola(), eqs.FullBackprop(LENGTH, 20_000, objective), theta, key=jr.key(0)
+    )
+    # A small sigma: smoothing then moves even the minimum's derivative by little.
+    out = windows(
+        _Parabola(), eqs.FullES(LENGTH, 500, 1e-3, objective), theta, jr.key(1), 40
+    )
+    error = np.std(out.gradient) / np.sqrt(40)
+    assert abs(np.mean(out.gradient) - exact.gradient) < 4 * error + 0.02
+
+
+@pytest.mark.parametrize("name", STEPWISE)
+@pytest.mark.parametrize(
+    "method",
+    [
+        lambda o: eqs.ForwardGradient(4, 200, length=LENGTH, objective=o),
+        lambda o: eqs.PES(4, 200, 1e-3, LENGTH, objective=o),
+        lambda o: eqs.NRES(4, 200, 1e-3, LENGTH, objective=o),
+        lambda o: eqs.PESAnalytic(4, 200, 1e-3, LENGTH, objective=o),
+    ],
+    ids=["forward", "pes", "nres", "pes analytic"],
+)
+def test_windowed_estimators_agree_on_each_objective_that_is_a_sum(name, method):
+    objective, slope = OBJECTIVES[name]
+    expected = sum(p * slope(n) for n, p in zip(LENGTHS, CHANCES, strict=True))
+    out = windows(_Parabola(), method(objective), jnp.asarray(THETA), jr.key(1), 320)
+    blocks = np.asarray(out.gradient)[20:].reshape(30, -1).mean(1)
+    error = blocks.std(ddof=1) / np.sqrt(30)
+    assert abs(blocks.mean() - expected) < 4 * error
+    assert error < 0.03 * max(1, abs(expected))
+
+
+def test_truncated_backprop_through_whole_episodes_has_the_final_losss_derivative():
+    length = eqs.ConstantLength(6)
+    estimator = eqs.TruncatedBackprop(6, 2, length, eqs.LockStep(), eqs.FinalLoss())
+    out = windows(_Parabola(), estimator, jnp.asarray(THETA), jr.key(0), 2)
+    np.testing.assert_allclose(out.gradient, _slopes(THETA, 6)[-1], rtol=1e-12)
+
+
+def test_the_logarithm_of_other_steps_losses_stays_out_of_the_gradient():
+    # The first loss is 0, whose logarithm is infinite; the last is (2 theta)^2.
+    class FromZero(eqs.AbstractUnroll):
+        def init(self, theta, *, key):
+            return jnp.zeros(())
+
+        def step(self, theta, carry, *, key):
+            return carry + 1.0, (theta * carry) ** 2
+
+    estimator = eqs.FullBackprop(3, 1, eqs.LogFinalLoss())
+    out = eqs.meta_gradient(FromZero(), estimator, jnp.asarray(0.5), key=jr.key(0))
+    np.testing.assert_allclose(out.gradient, 2 / 0.5, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "length, chances",
+    [(LENGTH, CHANCES), (eqs.ConstantLength(4), [0, 0, 1, 0, 0])],
+    ids=["log-uniform", "constant"],
+)
+def test_lengths_are_drawn_with_their_probabilities_and_mean(length, chances):
+    draw = jax.vmap(lambda k: length.draw(jnp.asarray(0), key=k))
+    drawn = np.asarray(draw(jr.split(jr.key(0), 50_000)))
+    frequencies = np.bincount(drawn, minlength=7)[2:] / 50_000
+    np.testing.assert_allclose(frequencies, chances, atol=5 * 0.5 / np.sqrt(50_000))
+    mean = length.mean(jnp.asarray(0))
+    np.testing.assert_allclose(mean, np.dot(LENGTHS, chances), rtol=1e-12)
+
+
+def test_a_growing_length_is_geometric_and_then_stays():
+    length = eqs.GrowingLength(10, 1000, 100)
+    means = [float(length.mean(jnp.asarray(n))) for n in (0, 50, 100, 5000)]
+    assert means == [10, 100, 1000, 1000]
+
+
+def test_a_curriculum_draws_from_the_stage_of_the_meta_step():
+    # Windows of 4: three of them run episodes of 2, and later ones episodes of 6.
+    length = eqs.Curriculum({3: eqs.ConstantLength(6), 0: eqs.ConstantLength(2)})
+    assert length.maximum == 6
+    estimator = eqs.TruncatedBackprop(4, 1, length, eqs.LockStep())
+    state = estimator.init(LinearWalk(0.0), jnp.zeros(()), key=jr.key(0))
+    step = eqx.filter_jit(estimator.estimate)
+    lengths = []
+    for n in range(6):
+        _, state = step(LinearWalk(0.0), jnp.zeros(()), state, key=jr.key(n))
+        lengths.append(int(state.length[0]))
+    assert lengths == [2, 2, 2, 6, 6, 6]
+    # Steps 4 * 6 = 24 = 6 episodes of 2 and 2 of 6.
+    assert int(state.step[0]) == 6
+
+
+def test_a_curriculum_is_the_mean_of_its_stage_in_full_episodes():
+    length = eqs.Curriculum({0: eqs.ConstantLength(3), 1: eqs.ConstantLength(6)})
+    out = windows(
+        _Parabola(), eqs.FullBackprop(length, 2), jnp.asarray(THETA), jr.key(0), 2
+    )
+    expected = [_slopes(THETA, 3).mean(), _slopes(THETA, 6).mean()]
+    np.testing.assert_allclose(out.gradient, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: eqs.Curriculum({5: eqs.ConstantLength(6)}), "meta-step 0"),
+        (lambda: eqs.GrowingLength(0, 10, 10), "at least 1"),
+        (lambda: eqs.ClipDifference(0.0), "limit"),
+        (lambda: eqs.SignDifference(-1.0), "scale"),
+        (lambda: eqs.PerLeafNoise({"a": 0.0}), "positive"),
+        (lambda: eqs.RandomDirections(0), "number"),
+        (lambda: eqs.Segments(0), "segment"),
+        (lambda: eqs.TruncatedBackprop(5, 0), "particles"),
+        (lambda: eqs.ForwardGradient(0), "window"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+class _TwoSplits(eqs.tasks.AbstractTask):
+    """The loss is p in training and 10 p on held-out data, plus noise of the batch."""
+
+    loss_bounds: tuple[float, float] = (-1e3, 1e3)
+
+    def init(self, *, key):
+        return jnp.ones(())
+
+    def loss(self, params, *, key, split=eqs.tasks.Split.TRAIN):
+        scale = 10.0 if split == eqs.tasks.Split.INNER_VALID else 1.0
+        return scale * params + jr.normal(key)
+
+
+def test_the_meta_loss_is_taken_on_the_split_that_was_asked_for():
+    # One step of SGD at rate .1 on the gradient 1 takes p from 1 to .9.
+    theta, key = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1), jr.key(7)
+    noise = jr.normal(key)
+    losses = {}
+    for name, meta_loss in {
+        "batch": eqs.TrainingBatch(),
+        "after": eqs.AfterUpdate(),
+        "held out": eqs.HeldOut(),
+        "outer": eqs.HeldOut(eqs.tasks.Split.OUTER_VALID),
+    }.items():
+        unroll = eqs.InnerTraining(_TwoSplits(), meta_loss)
+        carry = unroll.init(theta, key=key)
+        losses[name] = unroll.step(theta, carry, key=key)[1]
+    other = jr.normal(jr.fold_in(key, 1))
+    np.testing.assert_allclose(losses["batch"], 1 + noise, rtol=1e-6)
+    np.testing.assert_allclose(losses["after"], 0.9 + noise, rtol=1e-6)
+    np.testing.assert_allclose(losses["held out"], 10 + other, rtol=1e-6)
+    np.testing.assert_allclose(losses["outer"], 1 + other, rtol=1e-6)
+
+
+def test_the_after_update_loss_is_the_next_training_loss_on_a_fixed_batch():
+    unroll = QuadraticDescent(jnp.array([1.0, 2.0]), jnp.array([1.0, 1.0]))
+    task = eqs.tasks.Quadratic(unroll.curvature)
+    theta, key = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1), jr.key(0)
+    after = eqs.InnerTraining(task, eqs.AfterUpdate())
+    carry = after.init(theta, key=key)
+    carry, first = after.step(theta, carry, key=key)
+    _, before = eqs.InnerTraining(task).step(theta, carry, key=key)
+    np.testing.assert_allclose(first, before, rtol=1e-12)
