@@ -3,7 +3,7 @@
 import abc
 
 import equinox as eqx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 
 class Metrics(eqx.Module):
@@ -21,12 +21,19 @@ class AbstractLogger(eqx.Module):
     """Is told of every meta-step; printing, files and clocks live in loggers."""
 
     @abc.abstractmethod
-    def __call__(self, step: int, metrics: Metrics) -> None:
-        """Called after meta-step `step` = 1, 2, ..."""
+    def __call__(self, step: int, metrics: Metrics, theta: PyTree) -> None:
+        """Called after meta-step `step` = 1, 2, ...
+
+        **Arguments:**
+
+        - `step`: number of the meta-step.
+        - `metrics`: what it measured, on the host.
+        - `theta`: the meta-parameters after it.
+        """
 
 
 class NoLogger(AbstractLogger):
     """Tells nobody."""
 
-    def __call__(self, step: int, metrics: Metrics) -> None:
+    def __call__(self, step: int, metrics: Metrics, theta: PyTree) -> None:
         pass

@@ -164,7 +164,7 @@ def meta_train(
     - `key`: a PRNG key.
     - `logger`: told of every meta-step.
     - `max_skipped`: the run stops after so many meta-steps with a non-finite gradient.
-    - `throw`: whether such a run raises.
+    - `throw`: whether a run that fails raises.
 
     **Returns:**
 
@@ -173,7 +173,9 @@ def meta_train(
 
     **Raises:**
 
-    `RuntimeError` if meta-gradients were not finite and `throw` is true.
+    If `throw` is true: `RuntimeError` if meta-gradients were not finite, and
+    `jax.errors.JaxRuntimeError` if a device or another process failed. Otherwise the
+    result says so, and what was trained until then is returned.
     """
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1; got {steps}.")
@@ -183,16 +185,24 @@ def meta_train(
     history, result = [], RESULTS.successful
     try:
         for step in range(1, steps + 1):
-            state, metrics = meta_train_step(unroll, estimator, outer, state)
-            history.append(jax.device_get(metrics))
-            logger(step, history[-1])
-            if history[-1].skipped >= max_skipped:
+            # Nothing of a step is kept before its metrics have arrived: where a process
+            # has died, the arrays of the step that it missed cannot be read.
+            after, metrics = meta_train_step(unroll, estimator, outer, state)
+            metrics = jax.device_get(metrics)
+            state = after
+            history.append(metrics)
+            logger(step, metrics, state.theta)
+            if metrics.skipped >= max_skipped:
                 result = RESULTS.no_meta_gradient
                 break
     except KeyboardInterrupt:
         if not history:
             raise
         result = RESULTS.interrupted
+    except jax.errors.JaxRuntimeError:
+        if throw or not history:
+            raise
+        result = RESULTS.process_lost
     stacked = jtu.tree_map(lambda *xs: np.stack(xs), *history)
     if throw and result == RESULTS.no_meta_gradient:
         raise RuntimeError(RESULTS[result])

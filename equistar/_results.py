@@ -12,3 +12,7 @@ class RESULTS(eqx.Enumeration):
         "Use PES instead of back-propagation, a shorter window, or a smaller sigma."
     )
     interrupted = "The run was interrupted; what it had trained so far is kept."
+    process_lost = (
+        "A device or another process of the run failed; what had been trained until then "
+        "is kept."
+    )

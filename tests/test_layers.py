@@ -20,6 +20,7 @@ LAYERS = (
     {"analysis", "testing"},
     {"_reproduce"},
     {"_cli"},
+    {"__main__"},
 )
 LAYER = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 MODULES = sorted(ROOT.rglob("*.py"))

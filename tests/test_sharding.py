@@ -1,14 +1,136 @@
+"""One device, several, and several processes give the same, to rounding.
+
+Devices are chosen when JAX starts, so each case is a process of its own.
+"""
+
 import os
 import pathlib
+import socket
 import subprocess
 import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import equistar as eqs
+from equistar._cli import _processes
+from equistar._cli._output import CommandError
+
+from .helpers import LinearWalk
+
+
+HERE = pathlib.Path(__file__).parent
+
+
+def _start(*command, devices=1, **environment):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    inherited = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | environment
+    return subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        env=inherited,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _finish(process, seconds=300):
+    out, err = process.communicate(timeout=seconds)
+    assert process.returncode == 0, err[-3000:]
+    return out
+
+
+def _free_address():
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return f"localhost:{s.getsockname()[1]}"
 
 
 def test_sharded_update_on_four_devices_equals_the_unsharded_one():
-    script = pathlib.Path(__file__).parent / "sharded_update.py"
-    flags = "--xla_force_host_platform_device_count=4"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    run = [sys.executable, script]
-    done = subprocess.run(run, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "equal to unsharded" in done.stdout
+    out = _finish(_start(HERE / "sharded_update.py", devices=4))
+    assert "equal to unsharded" in out
+
+
+@pytest.fixture(scope="module")
+def four_devices(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sharding") / "four.npz"
+    out = _finish(_start(HERE / "sharded_estimators.py", path, devices=4))
+    assert "equal to one device" in out
+    with np.load(path) as file:
+        return dict(file)
+
+
+def test_every_estimator_on_four_devices_equals_one_device(four_devices):
+    # Compared in the process itself; here: 8 particles were spread over 4 devices.
+    shares = {k: v for k, v in four_devices.items() if k.endswith("device")}
+    assert len(shares) == 8
+    assert all(set(share) <= {2} for share in shares.values())
+    assert sum(len(share) for share in shares.values()) == 6
+
+
+def test_every_estimator_on_two_processes_equals_one_process(four_devices, tmp_path):
+    path, address = tmp_path / "two.npz", _free_address()
+    run = lambda i: _start(HERE / "sharded_estimators.py", path, address, 2, i, devices=2)
+    processes = [run(0), run(1)]
+    for process in processes:
+        assert "done" in _finish(process)
+    with np.load(path) as two:
+        for name, value in four_devices.items():
+            np.testing.assert_allclose(two[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_survivors_of_a_dead_process_keep_what_was_trained(tmp_path):
+    folder = tmp_path / "run"
+    sizes = "--optimizer hyperparam --window 5 --length 50 --pairs 4 --save-every 10"
+    command = f"-m equistar meta-train --distributed -n 1000000 {sizes}".split()
+    address = _free_address()
+    names = dict(zip(_processes.VARIABLES, (address, "2"), strict=False))
+    run = lambda i: _start(*command, "--output", folder, JAX_PROCESS_ID=str(i), **names)
+    first, second = run(0), run(1)
+    deadline = time.monotonic() + 120
+    while not (folder / "weights.npz").exists():
+        assert time.monotonic() < deadline and first.poll() is None
+        time.sleep(0.2)
+    second.kill()
+    out, err = first.communicate(timeout=_processes.STOPPED_WITHIN)
+    assert first.returncode == 1
+    assert "failed after" in out and "rescued-by-process-0.npz" in out
+    assert "Traceback" not in err
+    # Both files are whole, and the survivor's is the later one.
+    steps = {
+        p.name: eqs.load_header(p)["provenance"]["meta_steps"] for p in folder.iterdir()
+    }
+    assert set(steps) == {"weights.npz", "rescued-by-process-0.npz"}
+    assert steps["rescued-by-process-0.npz"] >= steps["weights.npz"] >= 10
+    for path in folder.iterdir():
+        assert isinstance(eqs.load(path), eqs.HyperparamController)
+
+
+@pytest.mark.parametrize(
+    "environment, message",
+    [
+        ({"JAX_NUM_PROCESSES": "2"}, "missing: JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID"),
+        (dict(zip(_processes.VARIABLES, ("a:1", "2", "2"), strict=True)), "got 2 of 2"),
+        (dict(zip(_processes.VARIABLES, ("a:1", "two", "0"), strict=True)), "0 of two"),
+    ],
+)
+def test_wrong_coordinator_variables_are_refused(environment, message):
+    with pytest.raises(CommandError, match=message):
+        _processes._settings(environment)
+
+
+def test_particles_that_do_not_divide_over_devices_are_refused():
+    unroll, estimator = LinearWalk(0.0), eqs.PES(pairs=8)
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((3,), ("particles",))):
+        with pytest.raises(ValueError, match="choose a multiple of 3"):
+            estimator.init(unroll, jax.numpy.zeros(2), key=jax.random.key(0))
+
+
+def test_importing_the_library_starts_no_device():
+    # `jax.distributed.initialize` must come before any computation.
+    code = (
+        "import equistar, jax._src.xla_bridge as b; assert not b.backends_are_initialized()"
+    )
+    _finish(_start("-c", code))

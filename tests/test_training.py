@@ -166,7 +166,7 @@ def test_too_many_skipped_steps_stop_the_run_with_a_result():
 
 def test_an_interrupt_keeps_what_was_trained():
     class Interrupt(eqs.AbstractLogger):
-        def __call__(self, step, metrics):
+        def __call__(self, step, metrics, theta):
             if step == 3:
                 raise KeyboardInterrupt
 

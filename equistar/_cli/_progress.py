@@ -1,9 +1,12 @@
 """The live display of a meta-training run."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import jax.tree_util as jtu
+import numpy as np
+from jaxtyping import PyTree
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -26,7 +29,7 @@ class ProgressLogger(AbstractLogger):
     smoothed: list[float]
     started: list[float]
 
-    def __call__(self, step: int, metrics: Metrics) -> None:
+    def __call__(self, step: int, metrics: Metrics, theta: PyTree) -> None:
         now = time.monotonic()
         if step == 1:
             # The first step compiles: it would spoil the speed.
@@ -57,3 +60,28 @@ def progress_logger(console: Console, total: int) -> Iterator[ProgressLogger]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total, status="compiling")
         yield ProgressLogger(bar, task, total, [0.0], [0.0])
+
+
+class CheckpointLogger(AbstractLogger):
+    """Writes what has been trained every so many meta-steps, then tells the display."""
+
+    display: ProgressLogger
+    every: int
+    save: Callable[[PyTree, Metrics], None]
+    history: list[Metrics]
+
+    def __call__(self, step: int, metrics: Metrics, theta: PyTree) -> None:
+        self.display(step, metrics, theta)
+        self.history.append(metrics)
+        if step % self.every == 0:
+            stacked = jtu.tree_map(lambda *xs: np.stack(xs), *self.history)
+            self.save(theta, stacked)
+
+
+@contextmanager
+def meta_train_logger(
+    console: Console, total: int, every: int, save: Callable[[PyTree, Metrics], None]
+) -> Iterator[CheckpointLogger]:
+    """A logger for a run of `total` meta-steps that is saved every `every` of them."""
+    with progress_logger(console, total) as display:
+        yield CheckpointLogger(display, every, save, [])

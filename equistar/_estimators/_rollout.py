@@ -236,9 +236,7 @@ def _step(
     return eqx.filter_vmap(eqx.filter_vmap(one, in_axes=axes))(members, carry, keys)
 
 
-def _where(
-    restart: Bool[Array, " particles"], new: PyTree, old: PyTree
-) -> PyTree:
+def _where(restart: Bool[Array, " particles"], new: PyTree, old: PyTree) -> PyTree:
     def select(a: Any, b: Any) -> Any:
         if not eqx.is_array(a):
             return a

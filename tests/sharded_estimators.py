@@ -1,0 +1,74 @@
+"""Every estimator and meta-training, on one device and on a mesh of several.
+
+    python sharded_estimators.py OUTPUT [COORDINATOR PROCESSES PROCESS]
+
+Writes what the mesh of all devices gave, and compares it with one device where it can.
+"""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+import optax
+
+import equistar as eqs
+
+
+LENGTH = eqs.LogUniformLength(4, 9)
+ESTIMATORS = {
+    "PES": eqs.PES(5, 8, 0.1, LENGTH),
+    "NRES": eqs.NRES(5, 8, 0.1, LENGTH),
+    "TruncatedES": eqs.TruncatedES(5, 8, 0.1, LENGTH),
+    "FullES": eqs.FullES(LENGTH, 8, 0.1),
+    "PESAnalytic": eqs.PESAnalytic(5, 8, 0.1, LENGTH),
+    "TruncatedBackprop": eqs.TruncatedBackprop(5, 8, LENGTH),
+    "FullBackprop": eqs.FullBackprop(LENGTH, 8),
+    "ForwardGradient": eqs.ForwardGradient(5, 8, length=LENGTH),
+}
+
+
+def results():
+    """By name, arrays that must not depend on the devices."""
+    out = {}
+    theta = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1, momentum=0.5)
+    task = eqs.tasks.Quadratic(jnp.array([1.0, 0.3, 0.1]), noise=0.1)
+    unroll = eqs.InnerTraining(task)
+    for name, estimator in ESTIMATORS.items():
+        result = eqs.meta_train(
+            unroll, estimator, theta, optax.sgd(0.01), steps=3, key=jr.key(0)
+        )
+        out[f"{name} theta"] = np.stack(
+            [np.asarray(x) for x in jtu.tree_leaves(result.theta)]
+        )
+        out[f"{name} meta-loss"] = result.history.meta_loss
+        out[f"{name} norm"] = result.history.gradient_norm
+        leaves = jtu.tree_leaves(result.state.particles)
+        big = [x for x in leaves if x.ndim and len(x) == 8]
+        shares = {x.addressable_shards[0].data.shape[0] for x in big}
+        out[f"{name} share of a device"] = np.array(sorted(shares))
+    return out
+
+
+def main():
+    output, *distributed = sys.argv[1:]
+    if distributed:
+        address, processes, process = distributed
+        jax.distributed.initialize(address, int(processes), int(process))
+    with jax.set_mesh(eqs.particle_mesh()):
+        sharded = results()
+    if not distributed:
+        alone = results()
+        for name in alone:
+            if not name.endswith("device"):
+                np.testing.assert_allclose(
+                    sharded[name], alone[name], rtol=1e-5, err_msg=name
+                )
+    if jax.process_index() == 0:
+        np.savez(output, **sharded, allow_pickle=False)
+    print("equal to one device" if not distributed else "done")
+
+
+main()
