@@ -130,6 +130,14 @@ class _Broken(eqs.AbstractUnroll):
 class _NaNEstimator(eqs.AbstractEstimator):
     """Gives NaN on every second step, else 1."""
 
+    @property
+    def steps(self):
+        return 1
+
+    @property
+    def warm_up(self):
+        return 0
+
     def init(self, unroll, theta, *, key):
         return jnp.zeros((), jnp.int32)
 

@@ -73,6 +73,14 @@ class TruncatedBackprop(AbstractEstimator):
         check_window(self.window)
         check_particles(self.particles)
 
+    @property
+    def steps(self) -> int:
+        return self.window
+
+    @property
+    def warm_up(self) -> int:
+        return self.length.maximum
+
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> Particles:
@@ -127,6 +135,14 @@ class FullBackprop(AbstractEstimator):
 
     def __check_init__(self):
         check_particles(self.particles)
+
+    @property
+    def steps(self) -> int:
+        return self.length.maximum
+
+    @property
+    def warm_up(self) -> int:
+        return 0
 
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray

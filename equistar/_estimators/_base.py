@@ -35,6 +35,16 @@ class AbstractEstimator(eqx.Module):
     It knows unrolls and nothing else.
     """
 
+    @property
+    @abc.abstractmethod
+    def steps(self) -> int:
+        """Steps of the unroll between two estimates."""
+
+    @property
+    @abc.abstractmethod
+    def warm_up(self) -> int:
+        """Steps until the particles are spread over episodes as they stay for good."""
+
     @abc.abstractmethod
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray

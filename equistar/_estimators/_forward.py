@@ -113,6 +113,14 @@ class ForwardGradient(AbstractEstimator):
         check_window(self.window)
         check_particles(self.particles)
 
+    @property
+    def steps(self) -> int:
+        return self.window
+
+    @property
+    def warm_up(self) -> int:
+        return self.length.maximum
+
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> ForwardState:

@@ -61,6 +61,14 @@ class FullES(AbstractEstimator):
     def _pairs(self) -> Pairs:
         return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
 
+    @property
+    def steps(self) -> int:
+        return self.length.maximum
+
+    @property
+    def warm_up(self) -> int:
+        return 0
+
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> Int[Array, ""]:

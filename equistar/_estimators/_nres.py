@@ -78,6 +78,14 @@ class NRES(AbstractEstimator):
     def _pairs(self) -> Pairs:
         return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
 
+    @property
+    def steps(self) -> int:
+        return self.window
+
+    @property
+    def warm_up(self) -> int:
+        return self.length.maximum
+
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> NRESState:

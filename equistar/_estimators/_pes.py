@@ -84,6 +84,14 @@ class PES(AbstractEstimator):
     def _pairs(self) -> Pairs:
         return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
 
+    @property
+    def steps(self) -> int:
+        return self.window
+
+    @property
+    def warm_up(self) -> int:
+        return self.length.maximum
+
     def init(self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) -> PESState:
         zeros = lambda p: jnp.zeros((self.pairs, *p.shape), p.dtype)
         accumulated = jtu.tree_map(zeros, learned(theta))

@@ -1,0 +1,236 @@
+"""Whether back-propagated meta-gradients explode, vanish, or are silently zero."""
+
+import enum
+import os
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.lax as lax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+from rich.console import Console
+from rich.table import Table
+
+from .._estimators import AbstractRematerialisation, Segments
+from .._objectives import AbstractObjective, MeanLoss
+from .._unroll import AbstractUnroll
+
+
+class Health(enum.Enum):
+    """What becomes of the meta-gradient as the horizon grows."""
+
+    HEALTHY = "healthy"
+    EXPLODING = "exploding"
+    VANISHING = "vanishing"
+    SILENTLY_ZERO = "silently zero"
+
+
+# Faster than this power of the horizon counts as exponential: a polynomial growth, which
+# is honest where later losses depend on theta through every step, is far below it.
+_POWER = 4.0
+
+
+class MetaGradientHealth(eqx.Module):
+    """What [`equistar.analysis.meta_gradient_health`][] returns; `print` shows a table.
+
+    Numbers are shares of all entries of all particles' gradients, or quantiles over
+    particles.
+
+    **Attributes:**
+
+    - `horizons`: steps that were differentiated through.
+    - `magnitude`: the lower quartile, median and upper quartile of a gradient's Euclidean
+        norm, of its finite entries; shape (horizons, 3).
+    - `zero`, `infinite`, `nan`: shares of entries that are exactly so.
+    - `verdicts`: a [`equistar.analysis.Health`][] for each horizon.
+    - `verdict`: the first one that is not healthy, or healthy.
+    - `turns_at`: its horizon, or `None`.
+    """
+
+    horizons: np.ndarray
+    magnitude: np.ndarray
+    zero: np.ndarray
+    infinite: np.ndarray
+    nan: np.ndarray
+    verdicts: tuple[Health, ...]
+
+    @property
+    def verdict(self) -> Health:
+        bad = [v for v in self.verdicts if v != Health.HEALTHY]
+        return bad[0] if bad else Health.HEALTHY
+
+    @property
+    def turns_at(self) -> int | None:
+        for horizon, verdict in zip(self.horizons, self.verdicts, strict=True):
+            if verdict != Health.HEALTHY:
+                return int(horizon)
+        return None
+
+    def table(self) -> Table:
+        """As a table for a `rich.console.Console`."""
+        turn = "" if self.turns_at is None else f" from {self.turns_at} steps on"
+        table = Table(title=f"Back-propagated meta-gradient: {self.verdict.value}{turn}")
+        headings = "horizon", "|gradient|, median", "zero", "infinite", "NaN"
+        for heading in headings:
+            table.add_column(heading, justify="right")
+        table.add_column("verdict")
+        shares = zip(self.zero, self.infinite, self.nan, strict=True)
+        rows = zip(self.horizons, self.magnitude, shares, self.verdicts, strict=True)
+        for horizon, magnitude, share, verdict in rows:
+            cells = [f"{x:.1%}" for x in share]
+            table.add_row(str(horizon), f"{magnitude[1]:.3g}", *cells, verdict.value)
+        return table
+
+    def __str__(self) -> str:
+        console = Console(width=100)
+        with console.capture() as capture:
+            console.print(self.table())
+        return capture.get()
+
+    def plot(self, path: str | os.PathLike) -> None:
+        """Draws magnitude and shares against the horizon as a PNG file."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9, 3.6), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        low, middle, high = np.where(self.magnitude > 0, self.magnitude, np.nan).T
+        left.plot(self.horizons, middle, marker="o")
+        left.fill_between(self.horizons, low, high, alpha=0.25)
+        left.set(xscale="log", yscale="log", xlabel="horizon", title="|gradient|")
+        for name in ("zero", "infinite", "nan"):
+            right.plot(self.horizons, getattr(self, name), marker="o", label=name)
+        right.set(xscale="log", xlabel="horizon", title="share of entries")
+        right.legend(frameon=False)
+        figure.suptitle(f"Back-propagated meta-gradient: {self.verdict.value}")
+        figure.savefig(path, dpi=150)
+
+
+def meta_gradient_health(
+    unroll: AbstractUnroll,
+    theta: PyTree,
+    horizons: Sequence[int],
+    *,
+    particles: int = 16,
+    objective: AbstractObjective = MeanLoss(),
+    remat: AbstractRematerialisation = Segments(),
+    key: PRNGKeyArray,
+) -> MetaGradientHealth:
+    """Back-propagates through episodes of growing length, and says what it sees.
+
+    The verdict at a horizon is *exploding* where entries are infinite or NaN, or the
+    magnitude has grown by more than the fourth power of the horizon since the last one;
+    *vanishing* where it has shrunk so; *silently zero* where more entries are exactly
+    zero than at a shorter horizon, or all of them. One program serves all horizons.
+
+    **Arguments:**
+
+    - `unroll`: what to differentiate.
+    - `theta`: the meta-parameters.
+    - `horizons`: increasing numbers of steps, say 1, 3, 10, 30, 100.
+    - `particles`: episodes, each with its own key.
+    - `objective`: of an episode.
+    - `remat`: as for [`equistar.FullBackprop`][].
+    - `key`: a PRNG key.
+
+    **Returns:**
+
+    A [`equistar.analysis.MetaGradientHealth`][].
+
+    **Raises:**
+
+    `ValueError` if the horizons are not increasing positive numbers.
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @article{wang2020guarantees,
+            title={Guarantees for Tuning the Step Size using a Learning-to-Learn Approach},
+            author={Wang, Xiang and Yuan, Shuai and Wu, Chenwei and Ge, Rong},
+            year={2020},
+            eprint={2006.16495},
+        }
+        ```
+    """
+    steps = np.asarray(horizons)
+    if steps.size == 0 or steps[0] < 1 or np.any(np.diff(steps) <= 0) or particles < 1:
+        raise ValueError(
+            "`horizons` must be increasing numbers of steps from 1 up, and `particles` at "
+            f"least 1; got {list(horizons)} and {particles}."
+        )
+    keys = jr.split(key, particles)
+    longest = int(steps[-1])
+    gradients = np.stack(
+        [
+            _gradients(unroll, theta, jnp.asarray(n), keys, longest, objective, remat)
+            for n in steps
+        ]
+    ).astype(np.float64)
+    finite = np.isfinite(gradients)
+    # Squares of small numbers would underflow, and of large ones overflow.
+    size = np.abs(np.where(finite, gradients, 0)).max(-1, keepdims=True)
+    scaled = np.where(finite, gradients, 0) / np.where(size > 0, size, 1)
+    norms = size[..., 0] * np.sqrt((scaled**2).sum(-1))
+    share = lambda mask: mask.reshape(len(steps), -1).mean(1)
+    zero, infinite = share(gradients == 0), share(np.isinf(gradients))
+    nan = share(np.isnan(gradients))
+    magnitude = np.quantile(norms, [0.25, 0.5, 0.75], axis=1).T
+    verdicts = _verdicts(steps, magnitude[:, 1], zero, infinite + nan)
+    return MetaGradientHealth(steps, magnitude, zero, infinite, nan, verdicts)
+
+
+def _verdicts(
+    steps: np.ndarray, magnitude: np.ndarray, zero: np.ndarray, bad: np.ndarray
+) -> tuple[Health, ...]:
+    verdicts = []
+    for i in range(len(steps)):
+        growth = 0.0
+        if i and magnitude[i] > 0 and magnitude[i - 1] > 0:
+            growth = np.log(magnitude[i] / magnitude[i - 1])
+            growth /= np.log(steps[i] / steps[i - 1])
+        if bad[i] > 0 or growth > _POWER:
+            verdicts.append(Health.EXPLODING)
+        # At the first horizon zeros may be right: a first loss does not depend on theta.
+        elif i and (zero[i] > zero[:i].min() or magnitude[i] == 0):
+            verdicts.append(Health.SILENTLY_ZERO)
+        elif growth < -_POWER:
+            verdicts.append(Health.VANISHING)
+        else:
+            verdicts.append(Health.HEALTHY)
+    return tuple(verdicts)
+
+
+# The horizon is an argument, so that one program serves all; steps beyond it are skipped.
+@eqx.filter_jit
+def _gradients(
+    unroll: AbstractUnroll,
+    theta: PyTree,
+    horizon: Int[Array, ""],
+    keys: Array,
+    longest: int,
+    objective: AbstractObjective,
+    remat: AbstractRematerialisation,
+) -> Float[Array, "particles n"]:
+    arrays, rest = eqx.partition(theta, eqx.is_inexact_array)
+    flat, unravel = ravel_pytree(arrays)
+    init = jax.vmap(lambda f, k: unroll.init(eqx.combine(unravel(f), rest), key=k))
+    step = jax.vmap(lambda f, c, k: unroll.step(eqx.combine(unravel(f), rest), c, key=k))
+    value = jax.vmap(lambda l: objective.episode(l, horizon, horizon.astype(l.dtype)))
+
+    def total(flat: Float[Array, "particles n"]) -> Float[Array, ""]:
+        def body(carry: PyTree[Array], t: Array) -> tuple[PyTree[Array], Array]:
+            step_keys = jax.vmap(lambda k: jr.fold_in(k, t))(keys)
+            run = lambda c: step(flat, c, step_keys)
+            losses = jax.eval_shape(run, carry)[1]
+            skip = lambda c: (c, jnp.zeros(losses.shape, losses.dtype))
+            return lax.cond(t < horizon, run, skip, carry)
+
+        # Keys of the steps are folded from 0 up, that of the start from the top.
+        first = jax.vmap(lambda k: jr.fold_in(k, longest))(keys)
+        _, losses = remat.scan(body, init(flat, first), jnp.arange(longest))
+        return jnp.sum(value(losses.T))
+
+    return jax.grad(total)(jnp.broadcast_to(flat, (len(keys), len(flat))))
