@@ -5,6 +5,11 @@ from ._base import (
     Claim as Claim,
     Reproduction as Reproduction,
 )
+from ._pes_influence_balancing import InfluenceBalancing
+from ._pes_regression import LearningRateSchedule
 
 
-EXPERIMENTS: dict[str, AbstractExperiment] = {}
+EXPERIMENTS: dict[str, AbstractExperiment] = {
+    "pes-influence-balancing": InfluenceBalancing(),
+    "pes-regression": LearningRateSchedule(),
+}

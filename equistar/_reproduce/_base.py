@@ -22,7 +22,7 @@ class Claim:
 
     statement: str
     measured: str
-    holds: bool
+    holds: bool | np.bool
 
 
 @dataclass

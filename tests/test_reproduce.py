@@ -1,0 +1,75 @@
+"""The papers' experiments run, and say what they found."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from equistar._cli import main
+from equistar._reproduce import EXPERIMENTS
+from equistar._reproduce._pes_influence_balancing import Influence, InfluenceBalancing
+from equistar._reproduce._pes_regression import LearningRateSchedule
+
+
+def test_truncation_goes_the_wrong_way_and_pes_does_not():
+    reproduction = InfluenceBalancing().run(lambda line: None)
+    assert len(reproduction.claims) == 5
+    assert [c.statement for c in reproduction.claims if not c.holds] == []
+
+
+def test_the_steady_state_of_influence_balancing_is_its_closed_form():
+    import jax.numpy as jnp
+    import jax.random as jr
+
+    unroll, theta = Influence(23, 10), jnp.array([0.5])
+    carry = unroll.init(theta, key=jr.key(0))
+    for _ in range(300):
+        carry, loss = unroll.step(theta, carry, key=jr.key(0))
+    np.testing.assert_allclose(carry[0], unroll.steady * 0.5, rtol=1e-9)
+    assert unroll.steady == -6
+    np.testing.assert_allclose(loss, 8, rtol=1e-9)
+
+
+def test_short_horizons_learn_timid_schedules():
+    reproduction = LearningRateSchedule(steps=1500, grid=21).run(lambda line: None)
+    assert [c.statement for c in reproduction.claims if not c.holds] == []
+
+
+def _run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["equistar", "reproduce", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    return exit.value.code
+
+
+def test_the_command_writes_figure_and_data_and_says_what_held(
+    monkeypatch, tmp_path, capsys
+):
+    small = InfluenceBalancing(steps=50, particles=20)
+    monkeypatch.setitem(EXPERIMENTS, "pes-influence-balancing", small)
+    # After 50 of 3,000 steps nothing has converged: the claims fail, and it says so.
+    assert _run(monkeypatch, "pes-influence-balancing", "--output", tmp_path) == 1
+    assert " NO " in capsys.readouterr().out
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {"pes-influence-balancing.png", "pes-influence-balancing.npz"}
+    with np.load(tmp_path / "pes-influence-balancing.npz") as data:
+        assert data["PES"].shape == (50,)
+
+
+def test_the_command_lists_the_experiments_and_knows_no_others(
+    monkeypatch, tmp_path, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert _run(monkeypatch) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in EXPERIMENTS)
+    assert _run(monkeypatch, "nothing") == 2
+    assert "choose one of" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_has_a_full_size_of_its_own_kind(name):
+    experiment = EXPERIMENTS[name]
+    assert type(experiment.full()) is type(experiment)
+    assert (type(experiment).__doc__ or "").strip()
