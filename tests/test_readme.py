@@ -1,21 +1,39 @@
-"""The README's code runs, as it stands."""
+"""The code of the README and of the guides runs, as it stands."""
 
 import pathlib
 import re
 import subprocess
 import sys
 
+import pytest
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Pages with code, how many blocks of it, and what must hold after them.
+PAGES = {
+    "README.md": (
+        3,
+        "assert value < 1 and isinstance(mine.nominal.direction, SignMomentum)\n"
+        "import pathlib; assert pathlib.Path('mine.npz').is_file()",
+    ),
+    "docs/estimators.md": (
+        3,
+        "from equistar.analysis import Health\n"
+        "assert health.verdict == Health.HEALTHY, str(health)\n"
+        "scores = {k: r.bias_score for k, r in comparison.reports.items()}\n"
+        "assert scores['PES'] < 4.5 and scores['NRES'] < 4.5, scores\n"
+        "assert len(result.history.meta_loss) == 5",
+    ),
+}
 
 
-def test_the_code_of_the_readme_runs(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) == 3
-    checks = "assert value < 1 and isinstance(mine.nominal.direction, SignMomentum)"
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_of_a_page_runs(page, tmp_path):
+    number, checks = PAGES[page]
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    assert len(blocks) == number
     code = "\n".join([*blocks, checks])
-    # In a process of its own: the README's reader has none of the tests' settings.
+    # In a process of its own: a page's reader has none of the tests' settings.
     run = [sys.executable, "-c", code]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "mine.npz").is_file()

@@ -13,3 +13,16 @@ from ._health import (
     meta_gradient_health as meta_gradient_health,
     MetaGradientHealth as MetaGradientHealth,
 )
+from ._margins import (
+    disturbed_margin as disturbed_margin,
+    heavy_ball_margin as heavy_ball_margin,
+    linear_margin as linear_margin,
+    Margin as Margin,
+    momentum_margin as momentum_margin,
+    preconditioned_margin as preconditioned_margin,
+)
+from ._noisy_quadratic import (
+    LinearOptimizer as LinearOptimizer,
+    NoisyQuadratic as NoisyQuadratic,
+    star_quadratic as star_quadratic,
+)

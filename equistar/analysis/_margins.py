@@ -1,0 +1,198 @@
+"""How far inside the bounds of the stability theorems a linear optimizer is."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class Margin(eqx.Module):
+    """How far inside (positive) or outside (negative) of stability a case lies.
+
+    **Attributes:**
+
+    - `sufficient`: the distance to the nearest of a theorem's bounds. Where it is not
+        negative, so is `exact`.
+    - `exact`: $1 - \\rho(A)$.
+    """
+
+    sufficient: Float[Array, ""]
+    exact: Float[Array, ""]
+
+
+def linear_margin(
+    hessian: Float[Array, "n n"],
+    alpha: float | Float[Array, ""],
+    matrix: Float[Array, "n n"],
+) -> Margin:
+    """For $\\phi' = (I - (\\alpha I + P) H) \\phi$ with a symmetric $P$ (Theorem 1).
+
+    $$-\\alpha \\le \\lambda_{\\min}(P), \\qquad
+    \\lambda_{\\max}(P) \\le 2 / \\lambda_{\\max}(H) - \\alpha$$
+
+    The paper asks only that $P$ be diagonalisable with real eigenvalues, which is not
+    enough: see the page on theory.
+
+    **Arguments:**
+
+    - `hessian`: $H$, symmetric and positive definite.
+    - `alpha`: $\\alpha \\ge 0$.
+    - `matrix`: $P$.
+
+    **Raises:**
+
+    `ValueError` if `matrix` is not symmetric (outside of jit, where it can be seen).
+    """
+    check_symmetric(matrix)
+    low, high = _extremes(matrix)
+    sufficient = jnp.minimum(alpha + low, 2 / _extremes(hessian)[1] - alpha - high)
+    root = _power(hessian, 0.5)
+    return Margin(sufficient, _exact(root @ _shifted(alpha, matrix) @ root))
+
+
+def preconditioned_margin(
+    hessian: Float[Array, "n n"],
+    alpha: float | Float[Array, ""],
+    matrix: Float[Array, "n n"],
+) -> Margin:
+    """For $\\phi' = (I - H^{-1/2} (\\alpha I + P) H) \\phi$ with a symmetric $P$ (Lemma 2).
+
+    $$-\\alpha \\le \\lambda_{\\min}(P), \\qquad
+    \\lambda_{\\max}(P) \\le 2 / \\sqrt{\\lambda_{\\max}(H)} - \\alpha$$
+
+    Arguments and errors as for [`equistar.analysis.linear_margin`][].
+    """
+    check_symmetric(matrix)
+    low, high = _extremes(matrix)
+    limit = 2 / jnp.sqrt(_extremes(hessian)[1])
+    sufficient = jnp.minimum(alpha + low, limit - alpha - high)
+    root = _power(hessian, 0.25)
+    return Margin(sufficient, _exact(root @ _shifted(alpha, matrix) @ root))
+
+
+def disturbed_margin(
+    hessian: Float[Array, "n n"],
+    alpha: float | Float[Array, ""],
+    matrix: Float[Array, "n n"],
+    disturbance: Float[Array, " n"],
+    bound: Float[Array, " n"],
+) -> Margin:
+    """For $P = D \\tilde P$, $D = \\operatorname{diag}(d)$ unknown but bounded (Lemma 3).
+
+    $$-\\alpha / \\max \\bar d \\le \\lambda_{\\min}(\\tilde P), \\qquad
+    \\lambda_{\\max}(\\tilde P) \\le
+    (2 / \\lambda_{\\max}(H) - \\alpha) / \\max \\bar d$$
+
+    with $0 < d_i \\le \\bar d_i$, $D \\tilde P = \\tilde P D$ and
+    $0 < \\alpha < 2 / \\lambda_{\\max}(H)$.
+
+    **Arguments:**
+
+    - `hessian`, `alpha`: as for [`equistar.analysis.linear_margin`][].
+    - `matrix`: $\\tilde P$, symmetric.
+    - `disturbance`: $d$; the exact margin is that of this one.
+    - `bound`: $\\bar d$.
+
+    **Raises:**
+
+    `ValueError` if `matrix` is not symmetric, or does not commute with the disturbance
+    (outside of jit, where it can be seen).
+    """
+    disturbed = disturbance[:, None] * matrix
+    check_symmetric(matrix)
+    check_symmetric(disturbed)
+    low, high = _extremes(matrix)
+    worst, limit = jnp.max(bound), 2 / _extremes(hessian)[1]
+    sufficient = jnp.minimum(alpha / worst + low, (limit - alpha) / worst - high)
+    root = _power(hessian, 0.5)
+    return Margin(sufficient, _exact(root @ _shifted(alpha, disturbed) @ root))
+
+
+def momentum_margin(
+    hessian: Float[Array, "n n"],
+    step_size: float | Float[Array, ""],
+    decay: float | Float[Array, ""],
+) -> Margin:
+    """Momentum as an average, $m' = \\beta m + (1 - \\beta) g$, $\\phi' = \\phi - a m'$.
+
+    Stable, jointly in $(\\phi, m)$, if and only if
+
+    $$0 < a < \\frac{2 (1 + \\beta)}{(1 - \\beta) \\lambda_{\\max}(H)}$$
+
+    The sufficient margin is the distance to these bounds of $a$, the exact one
+    $1 - \\rho$ of the joint map, from the roots of
+    $z^2 - (1 + \\beta - a (1 - \\beta) \\lambda) z + \\beta$ for each eigenvalue.
+
+    **Arguments:**
+
+    - `hessian`: $H$, symmetric and positive definite.
+    - `step_size`: $a$.
+    - `decay`: $\\beta$ in [0, 1).
+    """
+    return _momentum(hessian, step_size * (1 - decay), decay, step_size, 1 - decay)
+
+
+def heavy_ball_margin(
+    hessian: Float[Array, "n n"],
+    step_size: float | Float[Array, ""],
+    decay: float | Float[Array, ""],
+) -> Margin:
+    """For heavy ball, $m' = \\beta m + g$, $\\phi' = \\phi - a m'$.
+
+    Stable, jointly in $(\\phi, m)$, if and only if
+    $0 < a < 2 (1 + \\beta) / \\lambda_{\\max}(H)$. Margins and arguments as for
+    [`equistar.analysis.momentum_margin`][].
+    """
+    return _momentum(hessian, step_size, decay, step_size, 1.0)
+
+
+def _momentum(
+    hessian: Float[Array, "n n"],
+    effective: float | Float[Array, ""],
+    decay: float | Float[Array, ""],
+    step_size: float | Float[Array, ""],
+    share: float | Float[Array, ""],
+) -> Margin:
+    values = jnp.linalg.eigvalsh(hessian)
+    limit = 2 * (1 + decay) / (share * values[-1])
+    sufficient = jnp.minimum(step_size, limit - step_size)
+    trace = jnp.abs(1 + decay - effective * values)
+    discriminant = trace**2 - 4 * decay
+    real = (trace + jnp.sqrt(jnp.maximum(discriminant, 0))) / 2
+    radius = jnp.where(discriminant < 0, jnp.sqrt(decay), real)
+    return Margin(sufficient, 1 - jnp.max(radius))
+
+
+def check_symmetric(matrix: Float[Array, "n n"]) -> None:
+    """Raises a `ValueError` for a matrix that is seen not to be symmetric."""
+    asymmetry = jnp.max(jnp.abs(matrix - matrix.T), initial=0)
+    try:
+        symmetric = bool(asymmetry <= 1e-5 * jnp.max(jnp.abs(matrix), initial=0))
+    except jax.errors.TracerBoolConversionError:
+        return
+    if not symmetric:
+        raise ValueError(
+            "The bound holds for symmetric matrices only (a disturbance must commute with "
+            "its matrix): pass (P + P.T) / 2, or measure rho of the transition itself."
+        )
+
+
+def _extremes(matrix: Float[Array, "n n"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    values = jnp.linalg.eigvalsh(matrix)
+    return values[0], values[-1]
+
+
+def _shifted(
+    alpha: float | Float[Array, ""], matrix: Float[Array, "n n"]
+) -> Float[Array, "n n"]:
+    return alpha * jnp.eye(len(matrix), dtype=matrix.dtype) + matrix
+
+
+def _power(matrix: Float[Array, "n n"], exponent: float) -> Float[Array, "n n"]:
+    values, vectors = jnp.linalg.eigh(matrix)
+    return (vectors * values[None] ** exponent) @ vectors.T
+
+
+# A is similar to I - M with this symmetric M, whose eigenvalues must lie in [0, 2].
+def _exact(similar: Float[Array, "n n"]) -> Float[Array, ""]:
+    return 1 - jnp.max(jnp.abs(1 - jnp.linalg.eigvalsh(similar)))

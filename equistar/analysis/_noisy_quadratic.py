@@ -1,0 +1,195 @@
+"""The noisy quadratic model under a linear optimizer: everything in closed form."""
+
+import equinox as eqx
+import jax
+import jax.lax as lax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from .._unroll import AbstractUnroll
+
+
+class LinearOptimizer(eqx.Module):
+    """$\\phi' = \\phi - (\\alpha I + P) \\nabla l$: a nominal step and a learned matrix.
+
+    **Attributes:**
+
+    - `alpha`: $\\alpha$, the nominal term's step size; an array is differentiated, a number
+        is not.
+    - `matrix`: $P$.
+    """
+
+    alpha: float | Float[Array, ""]
+    matrix: Float[Array, "n n"]
+
+    def preconditioner(self) -> Float[Array, "n n"]:
+        """$\\alpha I + P$."""
+        eye = jnp.eye(len(self.matrix), dtype=self.matrix.dtype)
+        return self.alpha * eye + self.matrix
+
+
+class NoisyQuadratic(AbstractUnroll):
+    """The noisy quadratic model, as an unroll and in closed form.
+
+    $$l(\\phi) = \\tfrac12 (\\phi - \\xi)^\\top H (\\phi - \\xi), \\qquad
+    \\xi \\sim N(0, S) \\text{ at each step}$$
+
+    under a [`equistar.analysis.LinearOptimizer`][]:
+
+    $$\\phi' = A \\phi + (I - A) \\xi, \\qquad A = I - (\\alpha I + P) H$$
+
+    Episodes start at $\\phi_0 \\sim N(\\mu, s^2 I)$. The paper's equation 8 drops the
+    factor 1/2 of its equation 4; it is kept here.
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{harrison2022closer,
+            title={A Closer Look at Learned Optimization: Stability, Robustness, and
+                   Inductive Biases},
+            author={Harrison, James and Metz, Luke and Sohl-Dickstein, Jascha},
+            booktitle={Advances in Neural Information Processing Systems},
+            year={2022},
+            eprint={2209.11208},
+        }
+        ```
+    """
+
+    hessian: Float[Array, "n n"]
+    noise: Float[Array, "n n"]
+    start: Float[Array, " n"]
+    start_scale: float
+    noise_root: Float[Array, "n n"]
+
+    def __init__(
+        self,
+        hessian: Float[Array, "n n"],
+        noise: Float[Array, "n n"],
+        start: Float[Array, " n"] | None = None,
+        start_scale: float = 0.0,
+    ):
+        """**Arguments:**
+
+        - `hessian`: $H$, symmetric and positive definite.
+        - `noise`: $S$, the covariance of the optimum; zero for none.
+        - `start`: $\\mu$; by default zero.
+        - `start_scale`: $s$.
+        """
+        self.hessian = hessian
+        self.noise = noise
+        self.start = jnp.zeros(len(hessian), hessian.dtype) if start is None else start
+        self.start_scale = start_scale
+        values, vectors = jnp.linalg.eigh(noise)
+        self.noise_root = vectors * jnp.sqrt(jnp.maximum(values, 0))[None]
+
+    def init(self, theta: LinearOptimizer, *, key: PRNGKeyArray) -> Float[Array, " n"]:
+        draw = jr.normal(key, self.start.shape, self.start.dtype)
+        return self.start + self.start_scale * draw
+
+    def step(
+        self, theta: LinearOptimizer, carry: Float[Array, " n"], *, key: PRNGKeyArray
+    ) -> tuple[Float[Array, " n"], Float[Array, ""]]:
+        distance = carry - self.noise_root @ jr.normal(key, carry.shape, carry.dtype)
+        gradient = self.hessian @ distance
+        loss = 0.5 * distance @ gradient
+        return carry - theta.preconditioner() @ gradient, loss
+
+    def transition(self, theta: LinearOptimizer) -> Float[Array, "n n"]:
+        """$A$, by which the mean of $\\phi$ moves."""
+        eye = jnp.eye(len(self.start), dtype=self.start.dtype)
+        return eye - theta.preconditioner() @ self.hessian
+
+    def mean(self, theta: LinearOptimizer, t: int | Int[Array, ""]) -> Float[Array, " n"]:
+        """$E \\phi_t = A^t \\mu$."""
+        return self._moments(theta, t)[0] @ self.start
+
+    def covariance(
+        self, theta: LinearOptimizer, t: int | Int[Array, ""]
+    ) -> Float[Array, "n n"]:
+        """$\\operatorname{Cov} \\phi_t$, that of the start included.
+
+        $$s^2 A^t (A^t)^\\top + \\sum_{k < t} A^k (I - A) S (I - A)^\\top (A^k)^\\top$$
+        """
+        power, covariance = self._moments(theta, t)
+        return self.start_scale**2 * power @ power.T + covariance
+
+    def expected_loss(
+        self, theta: LinearOptimizer, t: int | Int[Array, ""]
+    ) -> Float[Array, ""]:
+        """$E l_t = \\frac12 \\left( E\\phi_t^\\top H E\\phi_t +
+        \\operatorname{tr} H (\\operatorname{Cov} \\phi_t + S) \\right)$.
+        """
+        mean, covariance = self.mean(theta, t), self.covariance(theta, t)
+        spread = jnp.sum(self.hessian * (covariance + self.noise))
+        return 0.5 * (mean @ self.hessian @ mean + spread)
+
+    def mean_loss(self, theta: LinearOptimizer, steps: int) -> Float[Array, ""]:
+        """$\\frac1T \\sum_{t < T} E l_t$, the meta-loss of an episode of T = `steps`.
+
+        Its gradient with respect to `theta` is the exact meta-gradient.
+        """
+        transition, shock = self.transition(theta), self._shock(theta)
+        eye = jnp.eye(len(self.start), dtype=self.start.dtype)
+
+        def body(
+            moments: tuple[Array, Array], _: None
+        ) -> tuple[tuple[Array, Array], Array]:
+            mean, covariance = moments
+            spread = jnp.sum(self.hessian * (covariance + self.noise))
+            loss = 0.5 * (mean @ self.hessian @ mean + spread)
+            after = transition @ covariance @ transition.T + shock
+            return (transition @ mean, after), loss
+
+        start = self.start, self.start_scale**2 * eye
+        return jnp.mean(lax.scan(body, start, length=steps)[1])
+
+    def stationary_covariance(self, theta: LinearOptimizer) -> Float[Array, "n n"]:
+        """The solution of $C = A C A^\\top + (I - A) S (I - A)^\\top$ (Lyapunov).
+
+        By doubling, which lowers on every backend; NaN where $\\rho(A) \\ge 1$, so that
+        there is none.
+        """
+
+        def body(_: Array, c: tuple[Array, Array]) -> tuple[Array, Array]:
+            power, covariance = c
+            return power @ power, covariance + power @ covariance @ power.T
+
+        # 2^60 terms: the powers have vanished, unless they do not vanish at all.
+        start = self.transition(theta), self._shock(theta)
+        power, covariance = lax.fori_loop(0, 60, body, start)
+        vanished = jnp.all(jnp.abs(power) < 0.5)
+        return jnp.where(vanished, covariance, jnp.nan)
+
+    def _shock(self, theta: LinearOptimizer) -> Float[Array, "n n"]:
+        root = theta.preconditioner() @ self.hessian @ self.noise_root
+        return root @ root.T
+
+    # By the bits of t from the highest on: double, and add one where the bit is set.
+    def _moments(
+        self, theta: LinearOptimizer, t: int | Int[Array, ""]
+    ) -> tuple[Float[Array, "n n"], Float[Array, "n n"]]:
+        transition, shock = self.transition(theta), self._shock(theta)
+        bits = (jnp.asarray(t, jnp.int32) >> jnp.arange(30, -1, -1, jnp.int32)) & 1
+
+        def body(
+            c: tuple[Array, Array], bit: Int[Array, ""]
+        ) -> tuple[tuple[Array, Array], None]:
+            power, covariance = c
+            power, covariance = power @ power, covariance + power @ covariance @ power.T
+            more = transition @ power, transition @ covariance @ transition.T + shock
+            return jax.tree_util.tree_map(
+                lambda a, b: jnp.where(bit == 1, a, b), more, (power, covariance)
+            ), None
+
+        eye = jnp.eye(len(self.start), dtype=self.start.dtype)
+        return lax.scan(body, (eye, jnp.zeros_like(eye)), bits)[0]
+
+
+def star_quadratic() -> NoisyQuadratic:
+    """The STAR paper's instance: $\\phi_0 \\sim N(0, 10 I)$, $S = I$.
+
+    The Hessian's eigenvalues are .12527 and 1.47073.
+    """
+    hessian = jnp.array([[1.11, 0.596], [0.596, 0.486]])
+    return NoisyQuadratic(hessian, jnp.eye(2), start_scale=10**0.5)
