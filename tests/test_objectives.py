@@ -105,7 +105,7 @@ def test_windowed_estimators_agree_on_each_objective_that_is_a_sum(name, method)
     blocks = np.asarray(out.gradient)[20:].reshape(30, -1).mean(1)
     error = blocks.std(ddof=1) / np.sqrt(30)
     assert abs(blocks.mean() - expected) < 4 * error
-    assert error < 0.03 * max(1, abs(expected))
+    assert error < 0.06 * max(1, abs(expected))
 
 
 def test_truncated_backprop_through_whole_episodes_has_the_final_losss_derivative():

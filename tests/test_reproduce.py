@@ -9,6 +9,10 @@ from equistar._cli import main
 from equistar._reproduce import EXPERIMENTS
 from equistar._reproduce._pes_influence_balancing import Influence, InfluenceBalancing
 from equistar._reproduce._pes_regression import LearningRateSchedule
+from equistar._reproduce._star_cancellation import Cancellation
+from equistar._reproduce._star_fig1 import EigenvaluesAfterInterventions
+from equistar._reproduce._star_fig2a import MetaGradientVariance
+from equistar._reproduce._star_fig2bc import MetaTrainingBesideNominal
 
 
 def test_truncation_goes_the_wrong_way_and_pes_does_not():
@@ -34,6 +38,31 @@ def test_the_steady_state_of_influence_balancing_is_its_closed_form():
 def test_short_horizons_learn_timid_schedules():
     reproduction = LearningRateSchedule(steps=1500, grid=21).run(lambda line: None)
     assert [c.statement for c in reproduction.claims if not c.holds] == []
+
+
+SMALL = {
+    "star-fig1": EigenvaluesAfterInterventions(seeds=5),
+    "star-fig2a": MetaGradientVariance(alphas=9, seeds=50, horizons=(1, 10, 1000)),
+    "star-cancellation": Cancellation(draws=20, points=11),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_the_star_paper_says_of_its_quadratic_is_found(name):
+    assert type(SMALL[name]) is type(EXPERIMENTS[name])
+    reproduction = SMALL[name].run(lambda line: None)
+    assert len(reproduction.claims) >= 3
+    assert [c.statement for c in reproduction.claims if not c.holds] == []
+
+
+def test_a_good_nominal_step_makes_meta_training_short():
+    small = MetaTrainingBesideNominal(shares=(0.0, 0.3), steps=400, seeds=2)
+    reproduction = small.run(lambda line: None)
+    # 400 steps show that the good one is done, and that the bad one is not.
+    assert [claim.holds for claim in reproduction.claims] == [True, True]
+    losses, optimum = reproduction.data["meta_loss"], reproduction.data["optimum"]
+    assert np.all(losses > optimum * (1 - 1e-6))
+    assert np.median(losses[0, :, -1]) > 1.2 * optimum
 
 
 def _run(monkeypatch, *arguments):

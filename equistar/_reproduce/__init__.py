@@ -7,9 +7,17 @@ from ._base import (
 )
 from ._pes_influence_balancing import InfluenceBalancing
 from ._pes_regression import LearningRateSchedule
+from ._star_cancellation import Cancellation
+from ._star_fig1 import EigenvaluesAfterInterventions
+from ._star_fig2a import MetaGradientVariance
+from ._star_fig2bc import MetaTrainingBesideNominal
 
 
 EXPERIMENTS: dict[str, AbstractExperiment] = {
     "pes-influence-balancing": InfluenceBalancing(),
     "pes-regression": LearningRateSchedule(),
+    "star-fig1": EigenvaluesAfterInterventions(),
+    "star-fig2a": MetaGradientVariance(),
+    "star-fig2bc": MetaTrainingBesideNominal(),
+    "star-cancellation": Cancellation(),
 }

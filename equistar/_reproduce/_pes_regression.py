@@ -1,5 +1,6 @@
 """A learning-rate schedule on a rugged two-dimensional loss."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -82,7 +83,7 @@ class LearningRateSchedule(AbstractExperiment):
     seed: int = 0
 
     def full(self) -> "LearningRateSchedule":
-        return eqx.tree_at(lambda e: (e.steps, e.grid), self, (5000, 121))
+        return dataclasses.replace(self, steps=5000, grid=121)
 
     def estimators(self) -> dict[str, AbstractEstimator]:
         """The estimators, as many particles each."""
