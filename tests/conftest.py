@@ -1,4 +1,8 @@
+import gc
+
 import jax
+import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 
@@ -9,3 +13,16 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 # Every shape and dtype annotation of the package is checked while the tests run.
 install_import_hook("equistar", "beartype.beartype")
+
+# The same examples at every run: a failure is one that can be had again.
+settings.register_profile("derandomised", derandomize=True, deadline=None)
+settings.load_profile("derandomised")
+
+
+# Each compiled program holds memory mappings, of which the kernel grants a process some
+# 65,000: without this XLA crashes in the middle of a long session.
+@pytest.fixture(scope="module", autouse=True)
+def _programs_of_one_module():
+    yield
+    jax.clear_caches()
+    gc.collect()

@@ -61,6 +61,17 @@ def test_info_says_what_a_file_holds(trained, monkeypatch, capsys):
     assert "HyperparamController" in out and "192" in out and "meta_steps" in out
 
 
+def test_stability_prints_spectra_and_invariances(trained, tmp_path, monkeypatch, capsys):
+    sizes = ("--steps", 0, 5, "--number", 2, "--batches", 1, "--output", tmp_path / "out")
+    assert _run(monkeypatch, "stability", trained / "weights.npz", *sizes) == 0
+    out = capsys.readouterr().out
+    assert "rho" in out and "Adam" in out and "loss scale" in out
+    with np.load(tmp_path / "out" / "spectrum.npz") as data:
+        assert data["weights.npz rho"].shape == (2,)
+        assert np.all(data["weights.npz rho"] > 0.9)
+    assert (tmp_path / "out" / "spectrum.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
     before = (trained / "weights.npz").read_bytes()
     assert _run(monkeypatch, "meta-train", "--output", trained) == 2
@@ -81,6 +92,11 @@ def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
         (("info", "nothing.npz"), 1, "is not there"),
         (("train", "nothing.npz", "--seeds", 0), 2, "at least 1"),
         (("meta-train", "--optimizer", "adam"), 2, "star"),
+        (("stability", "nothing.npz"), 1, "is not there"),
+        (("stability", "nothing.npz", "--steps", 5, 1), 2, "increasing"),
+        (("stability", "nothing.npz", "--number", 0), 2, "at least 1"),
+        (("meta-train", "--estimator", "magic"), 2, "pes"),
+        (("meta-train", "--save-every", 0), 2, "--save-every"),
         (("nonsense",), 2, "quickstart"),
         ((), 2, "quickstart"),
     ],
@@ -97,7 +113,9 @@ def test_wrong_arguments_get_one_sentence_and_an_exit_code(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["quickstart", "meta-train", "train", "info"])
+@pytest.mark.parametrize(
+    "command", ["quickstart", "meta-train", "train", "info", "stability", "reproduce"]
+)
 def test_help_teaches(monkeypatch, capsys, command):
     assert _run(monkeypatch, command, "--help") == 0
     out = capsys.readouterr().out

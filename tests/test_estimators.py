@@ -67,7 +67,8 @@ def test_windowed_es_is_unbiased_on_the_linear_walk(method, window, length, star
         # Windows are correlated within an episode: blocks of whole common periods are not.
         blocks = np.asarray(gradient)[length:].reshape(59, length, -1).mean(1)
         mean, error = _mean_and_standard_error(blocks)
-        assert np.all(np.abs(mean - (length - 1) / 2) < 4 * error)
+        # The control variate of PESAnalytic may leave no error but rounding.
+        assert np.all(np.abs(mean - (length - 1) / 2) < 4 * error + 1e-9)
         assert np.all(error < 0.12 * length)
 
 

@@ -56,7 +56,7 @@ _margins = {
 }
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seeds, st.sampled_from(SIZES), st.floats(0, 1), st.floats(0.5, 2))
 def test_inside_the_bound_of_theorem_1_the_optimizer_is_stable(seed, n, share, reach):
     rng = np.random.default_rng(seed)
@@ -74,7 +74,7 @@ def test_inside_the_bound_of_theorem_1_the_optimizer_is_stable(seed, n, share, r
         assert np.all(margin.sufficient > -1e-7 * limit)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seeds, st.sampled_from(SIZES), st.floats(0, 1), st.floats(0.5, 2))
 def test_inside_the_bound_of_lemma_2_the_preconditioned_optimizer_is_stable(
     seed, n, share, reach
@@ -91,7 +91,7 @@ def test_inside_the_bound_of_lemma_2_the_preconditioned_optimizer_is_stable(
     np.testing.assert_allclose(margin.exact, 1 - radius, atol=1e-6 * (1 + radius.max()))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seeds, st.sampled_from((2, 4, 6)), st.floats(0.01, 0.99), st.floats(0.5, 2))
 def test_inside_the_bound_of_lemma_3_every_disturbance_is_survived(seed, n, share, reach):
     rng = np.random.default_rng(seed)
@@ -117,7 +117,7 @@ def test_inside_the_bound_of_lemma_3_every_disturbance_is_survived(seed, n, shar
     np.testing.assert_allclose(margin.exact, 1 - radius, atol=1e-6 * (1 + radius.max()))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seeds, st.floats(0, 0.999), st.floats(-0.2, 2.5))
 @pytest.mark.parametrize("average", [True, False], ids=["average", "heavy ball"])
 def test_the_bound_of_momentum_is_where_the_companion_matrix_turns_unstable(
@@ -189,7 +189,7 @@ _moments = eqx.filter_jit(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seeds, st.integers(0, 300), st.floats(0.1, 1.1))
 def test_the_closed_form_is_the_recursion(seed, t, rho):
     model, theta = _model(seed, rho=rho)
@@ -234,7 +234,7 @@ def test_the_closed_form_is_monte_carlo_within_its_error():
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seeds, st.floats(0.05, 0.9999))
 def test_the_stationary_covariance_solves_lyapunovs_equation(seed, rho):
     model, theta = _model(seed, rho=rho)
@@ -253,7 +253,7 @@ def test_an_unstable_optimizer_has_no_stationary_covariance():
     assert np.all(np.isnan(model.stationary_covariance(theta)))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seeds, st.integers(0, 200), st.floats(0.05, 1.2))
 def test_noise_only_adds_loss_lemma_4(seed, t, rho):
     model, theta = _model(seed, rho=rho)
@@ -264,7 +264,7 @@ def test_noise_only_adds_loss_lemma_4(seed, t, rho):
     assert _moments(silent, theta, jnp.asarray(t))[2] <= noisy * (1 + 1e-9)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seeds, st.floats(0.05, 0.999))
 def test_below_a_radius_of_one_the_loss_is_bounded_for_all_times_lemma_5(seed, rho):
     model, theta = _model(seed, rho=rho)

@@ -1,4 +1,4 @@
-"""The command line: `equistar quickstart | meta-train | train | info | reproduce`."""
+"""The command line `equistar`: one module for each of its commands."""
 
 import sys
 from typing import Annotated
@@ -11,6 +11,7 @@ from ._meta_train import MetaTrain
 from ._output import CommandError
 from ._quickstart import Quickstart
 from ._reproduce import Reproduce
+from ._stability import Stability
 from ._train import Train
 
 
@@ -24,6 +25,7 @@ _Command = (
     | Annotated[MetaTrain, tyro.conf.subcommand("meta-train")]
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Info, tyro.conf.subcommand("info")]
+    | Annotated[Stability, tyro.conf.subcommand("stability")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
 )
 

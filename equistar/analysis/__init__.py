@@ -13,6 +13,10 @@ from ._health import (
     meta_gradient_health as meta_gradient_health,
     MetaGradientHealth as MetaGradientHealth,
 )
+from ._invariances import (
+    Invariances as Invariances,
+    invariances as invariances,
+)
 from ._margins import (
     disturbed_margin as disturbed_margin,
     heavy_ball_margin as heavy_ball_margin,
@@ -25,4 +29,9 @@ from ._noisy_quadratic import (
     LinearOptimizer as LinearOptimizer,
     NoisyQuadratic as NoisyQuadratic,
     star_quadratic as star_quadratic,
+)
+from ._spectrum import (
+    joint_spectrum as joint_spectrum,
+    JointSpectrum as JointSpectrum,
+    spectrum_along_training as spectrum_along_training,
 )

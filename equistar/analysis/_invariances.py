@@ -1,0 +1,192 @@
+"""What an optimizer's update does not depend on, measured."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+from jaxtyping import Array, PRNGKeyArray, PyTree
+from rich.console import Console
+from rich.table import Table
+
+from .._optimizers import AbstractOptimizer
+
+
+class Invariances(eqx.Module):
+    """What [`equistar.analysis.invariances`][] returns; `print` shows a table.
+
+    All but the last are sizes of what breaks the property, relative to the update: 0 is
+    exact, rounding is about 1e-6 in float32, and 1 is as large as the update itself.
+
+    **Attributes:**
+
+    - `fixed_point`: the update of a fresh state at a zero gradient.
+    - `element_permutation`: elements of each tensor permuted.
+    - `row_permutation`: rows and columns of each tensor permuted.
+    - `leaf_order`: the tree's leaves in another order.
+    - `translation`: parameters moved by a constant.
+    - `loss_scale`: all gradients multiplied by 100.
+    - `coordinate_scale`: each coordinate measured in its own unit.
+    - `descent_rate`: share of steps on which the update points downhill,
+        $\\langle u, g \\rangle < 0$.
+    """
+
+    fixed_point: float
+    element_permutation: float
+    row_permutation: float
+    leaf_order: float
+    translation: float
+    loss_scale: float
+    coordinate_scale: float
+    descent_rate: float
+
+    def table(self) -> Table:
+        """As a table for a `rich.console.Console`."""
+        table = Table(title="What an update does not depend on")
+        for heading in ("property", "holds", "broken by"):
+            table.add_column(heading)
+        for name in vars(self):
+            value = getattr(self, name)
+            text = name.replace("_", " ")
+            if name == "descent_rate":
+                table.add_row(text, f"{value:.0%} of steps", "")
+            else:
+                table.add_row(text, "yes" if value < 1e-3 else "no", f"{value:.2g}")
+        return table
+
+    def __str__(self) -> str:
+        console = Console(width=80)
+        with console.capture() as capture:
+            console.print(self.table())
+        return capture.get()
+
+
+def invariances(
+    optimizer: AbstractOptimizer,
+    *,
+    steps: int = 20,
+    trials: int = 200,
+    scale: float = 1e-2,
+    key: PRNGKeyArray,
+) -> Invariances:
+    """Measures one-step properties of any optimizer.
+
+    A small tree (a matrix and two vectors) sees random gradients for `steps` steps; the
+    last update is compared with that of the transformed problem: parameters and all
+    gradients transformed alike.
+
+    **Arguments:**
+
+    - `optimizer`: learned, or an [`equistar.OptaxOptimizer`][].
+    - `steps`: gradients that fill the state, the last one included.
+    - `trials`: random problems over which the descent rate is taken.
+    - `scale`: of the gradients.
+    - `key`: a PRNG key.
+
+    **Returns:**
+
+    An [`equistar.analysis.Invariances`][].
+
+    **Raises:**
+
+    `ValueError` if `steps` or `trials` is below 1.
+    """
+    if steps < 1 or trials < 1:
+        raise ValueError(
+            f"`steps` and `trials` must be at least 1; got {steps} and {trials}."
+        )
+    params_key, grads_key, trial_key, move_key = jr.split(key, 4)
+    shapes = {"a": (6, 4), "b": (4,), "c": (5,)}
+    zeros = {name: jnp.zeros(shape) for name, shape in shapes.items()}
+    params = _normal(zeros, params_key)
+    grads = jax.vmap(lambda k: _normal(zeros, k))(jr.split(grads_key, steps))
+    grads = jtu.tree_map(lambda g: scale * g, grads)
+    update = _last_update(optimizer, params, grads)
+    size = _norm(update)
+
+    def broken(on_params: Callable, on_grads: Callable, on_update: Callable) -> float:
+        stacked = jax.vmap(on_grads)(grads)
+        moved = _last_update(optimizer, on_params(params), stacked)
+        difference = jtu.tree_map(jnp.subtract, moved, on_update(update))
+        return float(_norm(difference) / size)
+
+    same: Callable[[PyTree], PyTree] = lambda tree: tree
+    moves = {name: jr.fold_in(move_key, i) for i, name in enumerate(shapes)}
+    elements = lambda tree: {
+        n: jr.permutation(moves[n], x.reshape(-1)).reshape(x.shape) for n, x in tree.items()
+    }
+
+    def rows(tree: dict[str, Array]) -> dict[str, Array]:
+        def one(name: str, x: Array) -> Array:
+            for axis in range(x.ndim):
+                x = jr.permutation(jr.fold_in(moves[name], axis), x, axis=axis)
+            return x
+
+        return {name: one(name, x) for name, x in tree.items()}
+
+    names = dict(zip("abc", "zyx", strict=True))
+    renamed = lambda tree: {names[n]: x for n, x in tree.items()}
+    units = {n: jnp.exp(jr.normal(moves[n], s)) for n, s in shapes.items()}
+    times = lambda tree: {n: x * units[n] for n, x in tree.items()}
+    over = lambda tree: {n: x / units[n] for n, x in tree.items()}
+    still = _last_update(optimizer, params, jtu.tree_map(lambda g: 0 * g[:1], grads))
+    return Invariances(
+        fixed_point=float(_norm(still) / size),
+        element_permutation=broken(elements, elements, elements),
+        row_permutation=broken(rows, rows, rows),
+        leaf_order=broken(renamed, renamed, renamed),
+        translation=broken(lambda t: jtu.tree_map(lambda x: x + 3, t), same, same),
+        loss_scale=broken(same, lambda t: jtu.tree_map(lambda g: 100 * g, t), same),
+        coordinate_scale=broken(times, over, times),
+        descent_rate=float(_descent(optimizer, zeros, scale, steps, trials, trial_key)),
+    )
+
+
+def _normal(tree: PyTree[Array], key: PRNGKeyArray) -> PyTree[Array]:
+    leaves, structure = jtu.tree_flatten(tree)
+    keys = jr.split(key, len(leaves))
+    drawn = [jr.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
+    return structure.unflatten(drawn)
+
+
+def _norm(tree: PyTree[Array]) -> Any:
+    return jnp.sqrt(sum(jnp.sum(x * x) for x in jtu.tree_leaves(tree)))
+
+
+@eqx.filter_jit
+def _last_update(
+    optimizer: AbstractOptimizer, params: PyTree[Array], grads: PyTree[Array]
+) -> PyTree[Array]:
+    """The update at the last of a sequence of gradients, parameters held where they are."""
+
+    def body(state: PyTree, g: PyTree[Array]) -> tuple[PyTree, PyTree[Array]]:
+        updates, state = optimizer.update(g, state, params)
+        return state, updates
+
+    state = optimizer.init(params)
+    _, updates = jax.lax.scan(body, state, grads)
+    return jtu.tree_map(lambda u: u[-1], updates)
+
+
+@eqx.filter_jit
+def _descent(
+    optimizer: AbstractOptimizer,
+    zeros: PyTree[Array],
+    scale: float,
+    steps: int,
+    trials: int,
+    key: PRNGKeyArray,
+) -> Array:
+    def trial(key: PRNGKeyArray) -> Array:
+        params_key, grads_key = jr.split(key)
+        params = _normal(zeros, params_key)
+        grads = jax.vmap(lambda k: _normal(zeros, k))(jr.split(grads_key, steps))
+        grads = jtu.tree_map(lambda g: scale * g, grads)
+        update = _last_update(optimizer, params, grads)
+        products = jtu.tree_map(lambda u, g: jnp.sum(u * g[-1]), update, grads)
+        return jnp.sum(jnp.stack(jtu.tree_leaves(products))) < 0
+
+    return jnp.mean(jax.vmap(trial)(jr.split(key, trials)).astype(zeros["a"].dtype))

@@ -1,0 +1,295 @@
+"""The joint spectrum of parameters and optimizer state, on any task."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from .._inner_training import train_init, train_step, TrainState
+from .._optimizers import AbstractOptimizer
+from ..tasks import AbstractTask
+
+
+# Problems up to this size are solved densely: that is exact, and as fast.
+_DENSE = 100
+
+
+class JointSpectrum(eqx.Module):
+    """What [`equistar.analysis.joint_spectrum`][] returns.
+
+    **Attributes:**
+
+    - `eigenvalues`: the leading ones, by falling magnitude.
+    - `params_share`: for each, the share of its direction's squared norm that lies in the
+        parameters; the rest lies in the optimizer's state. It depends on the units that
+        the two are held in.
+    - `residuals`: $|J v - \\lambda v|$ for each, with $|v| = 1$.
+    - `products`: Jacobian-vector products that were computed.
+    - `cost`: their time, in steps of training.
+    - `converged`: whether the iteration found as many eigenvalues as were asked for.
+    """
+
+    eigenvalues: np.ndarray
+    params_share: np.ndarray
+    residuals: np.ndarray
+    products: int
+    cost: float
+    converged: bool
+
+    @property
+    def radius(self) -> float:
+        """$\\rho$, the magnitude of the leading eigenvalue."""
+        return float(np.abs(self.eigenvalues).max(initial=0))
+
+    @property
+    def unstable(self) -> int:
+        """How many of the leading eigenvalues are outside the unit circle."""
+        return int(np.sum(np.abs(self.eigenvalues) > 1))
+
+
+def joint_spectrum(
+    task: AbstractTask,
+    optimizer: AbstractOptimizer,
+    state: TrainState,
+    *,
+    number: int = 6,
+    batches: int = 1,
+    tolerance: float = 1e-4,
+    key: PRNGKeyArray,
+) -> JointSpectrum:
+    """Leading eigenvalues of a training step, linearised jointly in params and state.
+
+    The Jacobian $J$ of $(\\phi, s) \\mapsto (\\phi', s')$, parameters and the
+    floating-point part of the optimizer's state, is never formed: its products with
+    vectors come from forward mode, and the eigenvalues from ARPACK's implicitly restarted
+    Arnoldi iteration. Step counters and whatever else is an integer are frozen at
+    their values, and so are time inputs: the map is that of one step repeated. A radius
+    above 1 says that small disturbances grow where training stands, on this minibatch;
+    it does not say that training diverges. Where an update has no derivative, as Adam's
+    at a second moment of exactly zero, it counts as constant.
+
+    **Arguments:**
+
+    - `task`: what is trained.
+    - `optimizer`: learned, or an [`equistar.OptaxOptimizer`][].
+    - `state`: where training stands, from `train_init` and `train_step`.
+    - `number`: how many eigenvalues.
+    - `batches`: minibatches whose mean loss is taken; more say more of the expected loss.
+    - `tolerance`: relative, of the iteration.
+    - `key`: the minibatches are drawn with it.
+
+    **Returns:**
+
+    A [`equistar.analysis.JointSpectrum`][].
+
+    **Raises:**
+
+    `ValueError` if `number` or `batches` is below 1, or if the state is not finite.
+    """
+    if number < 1 or batches < 1:
+        raise ValueError(
+            f"`number` and `batches` must be at least 1; got {number} and {batches}."
+        )
+    arrays, rest = eqx.partition(state, eqx.is_inexact_array)
+    flat, unravel = ravel_pytree(arrays)
+    if not bool(jnp.all(jnp.isfinite(flat))):
+        raise ValueError(
+            "The parameters or the optimizer's state are not finite: training has "
+            "diverged before this point, so there is no spectrum to compute."
+        )
+    split = ravel_pytree(arrays.params)[0].size
+    setting = task, optimizer, rest, jr.split(key, batches)
+    product = lambda v: np.asarray(
+        _product(*setting, flat, jnp.asarray(v, flat.dtype), unravel), np.float64
+    )
+    if flat.size <= max(_DENSE, number + 2):
+        identity = jnp.eye(flat.size, dtype=flat.dtype)
+        columns = _products(*setting, flat, identity, unravel)
+        values, vectors = np.linalg.eig(np.asarray(columns, np.float64).T)
+        products, converged = flat.size, True
+    else:
+        values, vectors, products, converged = _arnoldi(
+            product, flat.size, number, tolerance, key
+        )
+    order = np.argsort(-np.abs(values), kind="stable")[:number]
+    values, vectors = values[order], vectors[:, order]
+    images = [product(v.real) + 1j * product(v.imag) for v in vectors.T]
+    residuals = [
+        float(np.linalg.norm(image - value * v))
+        for image, value, v in zip(images, values, vectors.T, strict=True)
+    ]
+    share = (np.abs(vectors[:split]) ** 2).sum(0) / (np.abs(vectors) ** 2).sum(0)
+    cost = products * _relative_cost(task, optimizer, state, flat, product, key)
+    return JointSpectrum(values, share, np.array(residuals), products, cost, converged)
+
+
+def _arnoldi(
+    product: Callable[[np.ndarray], np.ndarray],
+    size: int,
+    number: int,
+    tolerance: float,
+    key: PRNGKeyArray,
+) -> tuple[np.ndarray, np.ndarray, int, bool]:
+    # Imported late: it is slow, and only this function needs it.
+    from scipy.sparse.linalg import ArpackNoConvergence, eigs, LinearOperator
+
+    count = [0]
+
+    def counted(v: np.ndarray) -> np.ndarray:
+        count[0] += 1
+        return product(v.ravel())
+
+    operator: Any = LinearOperator((size, size), matvec=counted, dtype=np.float64)  # pyright: ignore
+    start = np.asarray(jr.normal(key, (size,)), np.float64)
+    settings = {"which": "LM", "v0": start, "tol": tolerance, "maxiter": 30}
+    krylov = min(size, max(4 * number, 24))
+    try:
+        found: Any = eigs(operator, k=number, ncv=krylov, **settings)
+    except ArpackNoConvergence as e:
+        return e.eigenvalues, e.eigenvectors, count[0], False
+    return found[0], found[1], count[0], True
+
+
+def _relative_cost(
+    task: AbstractTask,
+    optimizer: AbstractOptimizer,
+    state: TrainState,
+    flat: Float[Array, " n"],
+    product: Callable[[np.ndarray], np.ndarray],
+    key: PRNGKeyArray,
+) -> float:
+    """The time of a product in steps of training, medians of three."""
+    step = lambda: jax.block_until_ready(_steps(task, optimizer, state, 0, 1, key))
+    direction = np.ones(flat.size)
+    step()
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(3):
+        for run, taken in zip((step, lambda: product(direction)), seconds, strict=True):
+            started = time.perf_counter()
+            run()
+            taken.append(time.perf_counter() - started)
+    return float(np.median(seconds[1]) / np.median(seconds[0]))
+
+
+def _jvp(
+    task: AbstractTask,
+    optimizer: AbstractOptimizer,
+    rest: PyTree,
+    keys: Array,
+    flat: Float[Array, " n"],
+    direction: Float[Array, " n"],
+    unravel: Callable[[Array], PyTree],
+) -> Float[Array, " n"]:
+    def step(flat: Float[Array, " n"]) -> tuple[Array, Array]:
+        state = eqx.combine(unravel(flat), rest)
+        losses = lambda p: jax.vmap(lambda k: task.loss(p, key=k))(keys)
+        loss, grads = jax.value_and_grad(lambda p: jnp.mean(losses(p)))(state.params)
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, value=loss
+        )
+        floats = eqx.filter(opt_state, eqx.is_inexact_array)
+        return ravel_pytree(updates)[0], ravel_pytree(floats)[0].astype(flat.dtype)
+
+    update, opt_state = jax.jvp(step, (flat,), (direction,))[1]
+    # Adam's update has no derivative where a second moment is exactly zero, as it stays
+    # for the weights of an input that is always zero: it is constant there.
+    still = lambda x: jnp.where(jnp.isfinite(x), x, 0).astype(flat.dtype)
+    moved = direction[: update.size] + still(update)
+    return jnp.concatenate([moved, still(opt_state)])
+
+
+_product = eqx.filter_jit(_jvp)
+
+
+@eqx.filter_jit
+def _products(
+    task: AbstractTask,
+    optimizer: AbstractOptimizer,
+    rest: PyTree,
+    keys: Array,
+    flat: Float[Array, " n"],
+    directions: Float[Array, "m n"],
+    unravel: Callable[[Array], PyTree],
+) -> Float[Array, "m n"]:
+    one = lambda v: _jvp(task, optimizer, rest, keys, flat, v, unravel)
+    return jax.vmap(one)(directions)
+
+
+def spectrum_along_training(
+    task: AbstractTask,
+    optimizer: AbstractOptimizer,
+    steps: Sequence[int],
+    *,
+    number: int = 6,
+    batches: int = 1,
+    tolerance: float = 1e-4,
+    key: PRNGKeyArray,
+) -> list[JointSpectrum]:
+    """The joint spectrum at chosen steps of one training run.
+
+    **Arguments:**
+
+    - `steps`: increasing numbers of updates, say 0, 10, 100, 1000.
+    - the others as for [`equistar.analysis.joint_spectrum`][].
+
+    **Returns:**
+
+    One [`equistar.analysis.JointSpectrum`][] for each, fewer if training diverges.
+
+    **Raises:**
+
+    `ValueError` if the steps do not increase, or as `joint_spectrum`.
+    """
+    at = np.asarray(steps)
+    if at.size == 0 or at[0] < 0 or np.any(np.diff(at) <= 0):
+        raise ValueError(f"`steps` must be increasing, from 0 up; got {list(steps)}.")
+    init_key, data_key, batch_key = jr.split(key, 3)
+    state = eqx.filter_jit(train_init)(task, optimizer, key=init_key)
+    done, spectra = 0, []
+    for step in at:
+        state = _steps(task, optimizer, state, done, int(step) - done, data_key)
+        done = int(step)
+        finite = jnp.isfinite(ravel_pytree(eqx.filter(state, eqx.is_inexact_array))[0])
+        if not bool(jnp.all(finite)):
+            break
+        settings = {"number": number, "batches": batches, "tolerance": tolerance}
+        spectra.append(joint_spectrum(task, optimizer, state, key=batch_key, **settings))
+    return spectra
+
+
+def _steps(
+    task: AbstractTask,
+    optimizer: AbstractOptimizer,
+    state: TrainState,
+    done: int,
+    count: int,
+    key: PRNGKeyArray,
+) -> TrainState:
+    # As arrays, so that one program serves all numbers of steps.
+    return _advance(task, optimizer, state, jnp.asarray(done), jnp.asarray(count), key)
+
+
+@eqx.filter_jit
+def _advance(
+    task: AbstractTask,
+    optimizer: AbstractOptimizer,
+    state: TrainState,
+    done: Int[Array, ""],
+    count: Int[Array, ""],
+    key: PRNGKeyArray,
+) -> TrainState:
+    arrays, rest = eqx.partition(state, eqx.is_array)
+
+    def body(n: Int[Array, ""], arrays: PyTree[Array]) -> PyTree[Array]:
+        state = eqx.combine(arrays, rest)
+        after, _ = train_step(task, optimizer, state, key=jr.fold_in(key, done + n))
+        return eqx.filter(after, eqx.is_array)
+
+    return eqx.combine(jax.lax.fori_loop(0, count, body, arrays), rest)
