@@ -128,22 +128,28 @@ from ._objectives import (
     MinimumLoss as MinimumLoss,
 )
 from ._optimizers import (
+    AbstractCriterion as AbstractCriterion,
     AbstractHyperparameter as AbstractHyperparameter,
     AbstractLearnedOptimizer as AbstractLearnedOptimizer,
     AbstractOptimizer as AbstractOptimizer,
     as_optax as as_optax,
     Blackbox as Blackbox,
     Decay as Decay,
+    EnergyDecrease as EnergyDecrease,
     Fixed as Fixed,
     HyperparamController as HyperparamController,
     LearnedOptimizer as LearnedOptimizer,
     LearnedOptimizerState as LearnedOptimizerState,
     OptaxOptimizer as OptaxOptimizer,
+    PassedEnergyDecrease as PassedEnergyDecrease,
     Positive as Positive,
+    Safeguarded as Safeguarded,
+    SafeguardedState as SafeguardedState,
     Scaled as Scaled,
     ScaledState as ScaledState,
     Stacked as Stacked,
     STAR as STAR,
+    StepBound as StepBound,
 )
 from ._outer import blackbox_mask as blackbox_mask, default_outer as default_outer
 from ._results import RESULTS as RESULTS

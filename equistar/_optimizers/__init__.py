@@ -12,6 +12,14 @@ from ._optax import (
     OptaxOptimizer as OptaxOptimizer,
     Positive as Positive,
 )
+from ._safeguarded import (
+    AbstractCriterion as AbstractCriterion,
+    EnergyDecrease as EnergyDecrease,
+    PassedEnergyDecrease as PassedEnergyDecrease,
+    Safeguarded as Safeguarded,
+    SafeguardedState as SafeguardedState,
+    StepBound as StepBound,
+)
 from ._scaled import Scaled as Scaled, ScaledState as ScaledState
 from ._stacked import Stacked as Stacked
 from ._variants import (

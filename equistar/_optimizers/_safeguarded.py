@@ -1,0 +1,206 @@
+"""A learned step that is taken only while a criterion holds."""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from .._numerics import accumulator_dtype, all_finite
+from ._base import AbstractOptimizer
+
+
+class AbstractCriterion(eqx.Module):
+    """Whether a learned step may be taken. Each states what it can promise, no more."""
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        learned: PyTree[Array],
+        fallback: PyTree[Array],
+        params: PyTree[Array],
+        **extra: Any,
+    ) -> Bool[Array, ""]:
+        """Whether the learned updates may be taken.
+
+        **Arguments:**
+
+        - `learned`, `fallback`: updates, to be added to the parameters.
+        - `params`: the parameters before the step.
+        - `extra`: what `update` was given besides.
+        """
+
+
+class EnergyDecrease(AbstractCriterion):
+    """The energy falls at least as it would by the fallback, up to a factor.
+
+    $$E(\\phi + u) \\le E(\\phi) - c \\, (E(\\phi) - E(\\phi + u_f))$$
+
+    *Promise:* wherever the fallback's step lowers the energy, so does every step that is
+    taken. On a quadratic, with its own loss as energy and gradient descent inside
+    its stable range as fallback, no learned optimizer whatever makes the loss rise. An
+    energy that is NaN counts as no decrease. Costs three evaluations of the energy.
+    """
+
+    function: Callable[[PyTree[Array]], Float[Array, ""]]
+    factor: float = eqx.field(static=True)
+
+    def __init__(
+        self, function: Callable[[PyTree[Array]], Float[Array, ""]], factor: float = 0.5
+    ):
+        """**Arguments:**
+
+        - `function`: $E$, of the parameters: say the loss on a fixed batch. Data that it
+            closes over is not meta-learned; arrays of an `eqx.Module` would be.
+        - `factor`: $c$ in (0, 1]; 1 asks for as much as the fallback gives.
+        """
+        _check_factor(factor)
+        self.function = function
+        self.factor = float(factor)
+
+    def __call__(
+        self,
+        learned: PyTree[Array],
+        fallback: PyTree[Array],
+        params: PyTree[Array],
+        **extra: Any,
+    ) -> Bool[Array, ""]:
+        return _falls(self.function, self.factor, learned, fallback, params)
+
+
+class PassedEnergyDecrease(AbstractCriterion):
+    """As [`equistar.EnergyDecrease`][], of a function that is passed at each update.
+
+    `update(..., value_fn=function)`, optax's convention for line searches: say the loss on
+    the present minibatch. *Promise:* as there, for each step's own function; on changing
+    minibatches the loss on others may rise.
+    """
+
+    factor: float = eqx.field(static=True)
+
+    def __init__(self, factor: float = 0.5):
+        """**Arguments:**
+
+        - `factor`: as for [`equistar.EnergyDecrease`][].
+        """
+        _check_factor(factor)
+        self.factor = float(factor)
+
+    def __call__(
+        self,
+        learned: PyTree[Array],
+        fallback: PyTree[Array],
+        params: PyTree[Array],
+        **extra: Any,
+    ) -> Bool[Array, ""]:
+        if not callable(extra.get("value_fn")):
+            raise ValueError(
+                "PassedEnergyDecrease needs the loss as a function of the parameters: "
+                "call `update(grads, state, params, value_fn=loss)`."
+            )
+        return _falls(extra["value_fn"], self.factor, learned, fallback, params)
+
+
+class StepBound(AbstractCriterion):
+    """The step's norm is at most a multiple of the fallback's.
+
+    $$|u| \\le k |u_f|$$
+
+    *Promise:* the bound on the step, and nothing more: the fallback's step with its sign
+    changed passes, and diverges.
+    """
+
+    multiple: float = eqx.field(default=10.0, static=True)
+
+    def __check_init__(self):
+        if not 0 < self.multiple < float("inf"):
+            raise ValueError(f"`multiple` must be positive; got {self.multiple}.")
+
+    def __call__(
+        self,
+        learned: PyTree[Array],
+        fallback: PyTree[Array],
+        params: PyTree[Array],
+        **extra: Any,
+    ) -> Bool[Array, ""]:
+        return _norm(learned) <= self.multiple * _norm(fallback)
+
+
+class SafeguardedState(eqx.Module):
+    """State of [`equistar.Safeguarded`][].
+
+    **Attributes:**
+
+    - `learned`, `fallback`: the two optimizers' states; both advance at every step.
+    - `fell_back`: whether the last step was the fallback's.
+    - `fallbacks`: how many steps were.
+    """
+
+    learned: PyTree
+    fallback: PyTree
+    fell_back: Bool[Array, ""]
+    fallbacks: Int[Array, ""]
+
+
+class Safeguarded(AbstractOptimizer):
+    """Takes the learned optimizer's step while a criterion holds, else the fallback's.
+
+    A learned step that is not finite is never taken.
+
+    !!! Example
+
+        ```python
+        fallback = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+        safe = eqs.Safeguarded(star, fallback, eqs.EnergyDecrease(loss_on_a_fixed_batch))
+        ```
+    """
+
+    learned: AbstractOptimizer
+    fallback: AbstractOptimizer
+    criterion: AbstractCriterion
+
+    def init(self, params: PyTree) -> SafeguardedState:
+        return SafeguardedState(
+            self.learned.init(params),
+            self.fallback.init(params),
+            jnp.zeros((), bool),
+            jnp.zeros((), jnp.int32),
+        )
+
+    def update(
+        self, grads: PyTree, state: SafeguardedState, params: PyTree, **extra: Any
+    ) -> tuple[PyTree, SafeguardedState]:
+        ours, learned = self.learned.update(grads, state.learned, params, **extra)
+        theirs, fallback = self.fallback.update(grads, state.fallback, params, **extra)
+        allowed = self.criterion(ours, theirs, params, **extra) & all_finite(ours)
+        updates = jtu.tree_map(lambda u, f: jnp.where(allowed, u, f), ours, theirs)
+        count = state.fallbacks + jnp.where(allowed, 0, 1).astype(jnp.int32)
+        return updates, SafeguardedState(learned, fallback, ~allowed, count)
+
+
+def _check_factor(factor: float) -> None:
+    if not 0 < factor <= 1:
+        raise ValueError(f"`factor` must be in (0, 1]; got {factor}.")
+
+
+def _falls(
+    function: Callable[[PyTree[Array]], Float[Array, ""]],
+    factor: float,
+    learned: PyTree[Array],
+    fallback: PyTree[Array],
+    params: PyTree[Array],
+) -> Bool[Array, ""]:
+    after = lambda updates: function(jtu.tree_map(jnp.add, params, updates))
+    now = function(params)
+    # A comparison with NaN is false.
+    return after(learned) <= now - factor * (now - after(fallback))
+
+
+def _norm(tree: PyTree[Array]) -> Float[Array, ""]:
+    squares = [
+        jnp.sum(x.astype(accumulator_dtype(x.dtype)) ** 2) for x in jtu.tree_leaves(tree)
+    ]
+    return jnp.sqrt(jnp.sum(jnp.stack(squares)))
