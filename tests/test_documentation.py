@@ -8,6 +8,7 @@ import pytest
 
 import equistar as eqs
 import equistar.plot
+import equistar.testing
 
 
 PAGES = sorted((pathlib.Path(__file__).parents[1] / "docs" / "api").glob("*.md"))
@@ -15,7 +16,7 @@ DOCUMENTED = re.findall(
     r"^::: equistar\.(\S+)", "\n".join(p.read_text() for p in PAGES), re.M
 )
 
-MODULES = ("analysis",)
+MODULES = ("analysis", "testing")
 
 
 def _public():

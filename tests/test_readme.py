@@ -24,6 +24,7 @@ PAGES = {
         "assert scores['PES'] < 4.5 and scores['NRES'] < 4.5, scores\n"
         "assert len(result.history.meta_loss) == 5",
     ),
+    "docs/testing.md": (3, "equistar.testing.check(mine)"),
     "docs/stability.md": (1, "assert abs(spectrum.radius - 1.4) < 1e-5"),
 }
 

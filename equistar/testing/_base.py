@@ -1,0 +1,111 @@
+"""What a property is, and what properties are tried on."""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+import optax
+from hypothesis import given, settings
+from jaxtyping import Array, PyTree
+
+from .._optimizers import AbstractOptimizer
+from ._strategies import gradient_sequences, Gradients
+
+
+Optimizer = AbstractOptimizer | optax.GradientTransformation
+
+STEPS = 4
+# One tree for most properties: a scalar, a matrix, a vector, an empty array and a None.
+SHAPES = {"w": (3, 2), "b": (2,), "s": (), "empty": (0,)}
+
+
+class _Transformation(AbstractOptimizer):
+    """An optax transformation as an optimizer."""
+
+    transformation: optax.GradientTransformation
+
+    def init(self, params: PyTree) -> PyTree:
+        with jax.numpy_dtype_promotion("standard"):
+            return self.transformation.init(params)
+
+    def update(
+        self, grads: PyTree, state: PyTree, params: PyTree, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        with jax.numpy_dtype_promotion("standard"):
+            return self.transformation.update(grads, state, params)
+
+
+def as_optimizer(optimizer: Optimizer) -> AbstractOptimizer:
+    """An optimizer of this library, or an optax transformation, as the former."""
+    if isinstance(optimizer, AbstractOptimizer):
+        return optimizer
+    return _Transformation(optimizer)
+
+
+def tree(dtype: str = "float32", seed: int = 1) -> dict[str, Array | None]:
+    """The parameters that properties are tried on."""
+    keys = jr.split(jr.key(seed), len(SHAPES))
+    drawn = {
+        name: jr.normal(k, shape, jnp.float32).astype(dtype)
+        for k, (name, shape) in zip(keys, SHAPES.items(), strict=True)
+    }
+    return drawn | {"none": None}
+
+
+@eqx.filter_jit
+def run(
+    optimizer: AbstractOptimizer, params: PyTree[Array], grads: PyTree[Array]
+) -> tuple[PyTree[Array], PyTree]:
+    """The updates at each of a sequence of gradients, and the last state."""
+
+    def body(state: PyTree, g: PyTree[Array]) -> tuple[PyTree, PyTree[Array]]:
+        updates, state = optimizer.update(g, state, params)
+        return state, updates
+
+    state = optimizer.init(params)
+    arrays, rest = eqx.partition(state, eqx.is_array)
+    step = lambda a, g: _arrays_first(body(eqx.combine(a, rest), g))
+    state, updates = jax.lax.scan(step, arrays, grads)
+    return updates, eqx.combine(state, rest)
+
+
+def _arrays_first(result: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
+    return eqx.filter(result[0], eqx.is_array), result[1]
+
+
+class AbstractProperty(eqx.Module):
+    """Something that holds for an optimizer, else an `AssertionError` says what broke."""
+
+    @abc.abstractmethod
+    def __call__(self, optimizer: AbstractOptimizer) -> None:
+        """Tries it on drawn gradients."""
+
+
+def for_gradients(
+    check: Callable[[Gradients], None], low: int = -20, high: int = 15
+) -> None:
+    @settings(max_examples=25, deadline=None)
+    @given(gradient_sequences(low, high))
+    def test(gradients: Gradients) -> None:
+        check(gradients)
+
+    test()
+
+
+def close(name: str, ours: PyTree, theirs: PyTree, tolerance: float = 1e-4) -> None:
+    """Equal to rounding, relative to the largest number of each leaf."""
+    pairs = zip(jtu.tree_leaves_with_path(ours), jtu.tree_leaves(theirs), strict=True)
+    for (path, a), b in pairs:
+        if not eqx.is_array(a):
+            continue
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        size = np.abs(b[np.isfinite(b)]).max(initial=0)
+        same = np.isclose(a, b, rtol=tolerance, atol=tolerance * size, equal_nan=True)
+        where = jtu.keystr(path)
+        assert np.all(same), f"{name}: {where} is {a[~same][0]} and not {b[~same][0]}"

@@ -1,0 +1,89 @@
+"""Properties tried on an optimizer, in one line."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from ._base import AbstractProperty, as_optimizer, Optimizer
+from ._properties import (
+    IgnoresLeafOrder,
+    JitEqualsEager,
+    KeepsStructure,
+    NaNStaysInItsLeaf,
+    RestsAtZeroGradient,
+    ShardedEqualsUnsharded,
+    StaysFinite,
+    VmapEqualsLoop,
+    WideAccumulators,
+)
+
+
+EXPECTED: tuple[AbstractProperty, ...] = (
+    KeepsStructure(),
+    StaysFinite(),
+    WideAccumulators(),
+    RestsAtZeroGradient(),
+    IgnoresLeafOrder(),
+    JitEqualsEager(),
+    VmapEqualsLoop(),
+    ShardedEqualsUnsharded(),
+    NaNStaysInItsLeaf(),
+)
+"""What may be expected of every optimizer; the others are promises of some."""
+
+
+def check(optimizer: Optimizer, properties: Sequence[AbstractProperty] = EXPECTED) -> None:
+    """Tries properties on an optimizer, one after the other.
+
+    **Arguments:**
+
+    - `optimizer`: of this library, or an optax `GradientTransformation`.
+    - `properties`: by default `EXPECTED`.
+
+    **Raises:**
+
+    `AssertionError` that names the property and what broke it.
+    """
+    for prop in properties:
+        prop(as_optimizer(optimizer))
+
+
+def optimizer_tests(
+    optimizer: Optimizer,
+    *more: AbstractProperty,
+    skip: Sequence[type[AbstractProperty]] = (),
+) -> Callable[..., None]:
+    """Tests of an optimizer, for a pytest file, in one line.
+
+    !!! Example
+
+        ```python
+        import equistar.testing
+
+        test_mine = equistar.testing.optimizer_tests(mine)
+        ```
+
+    gives `test_mine[keeps_structure]`, `test_mine[stays_finite]`, ...
+
+    **Arguments:**
+
+    - `optimizer`: of this library, or an optax `GradientTransformation`.
+    - `more`: properties that it promises besides `EXPECTED`, say `BoundedUpdate(0.1)`. One
+        of a kind that is in `EXPECTED` takes its place, say `RestsAtZeroGradient(1e-8)`.
+    - `skip`: kinds of properties that it does not have.
+
+    **Returns:**
+
+    A test function with a parameter for each property.
+    """
+    import pytest
+
+    without = (*skip, *(type(prop) for prop in more))
+    expected = [prop for prop in EXPECTED if not isinstance(prop, without)]
+    properties = [*expected, *more]
+    name = lambda prop: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(prop).__name__).lower()
+
+    @pytest.mark.parametrize("prop", properties, ids=[name(p) for p in properties])
+    def test(prop: AbstractProperty) -> None:
+        prop(as_optimizer(optimizer))
+
+    return test

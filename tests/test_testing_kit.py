@@ -1,0 +1,227 @@
+"""Good optimizers pass the kit, and one broken on purpose fails each property."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+
+import equistar as eqs
+import equistar.testing as kit
+
+from .helpers import randomised
+
+
+# Once trained, STAR moves at a zero gradient: its network has biases, and without
+# gradients its preconditioner is at its largest, 1,000 times the step's scale of 1e-3.
+test_star = kit.optimizer_tests(
+    randomised(eqs.STAR(key=jr.key(0)), jr.key(1), 0.1), kit.RestsAtZeroGradient(0.2)
+)
+test_hyperparam = kit.optimizer_tests(eqs.HyperparamController(key=jr.key(0)))
+# Optax keeps Adam's moments in the parameters' dtype. Its step is at most the learning
+# rate times (1 - b1) / sqrt(1 - b2), whatever the gradients, and at most 1 at first.
+test_adam = kit.optimizer_tests(
+    optax.adam(0.1), kit.BoundedUpdate(0.1 * 3.17), skip=(kit.WideAccumulators,)
+)
+# Stable up to 2 (1 + momentum) / learning rate = 38.
+test_sgd = kit.optimizer_tests(
+    optax.sgd(0.1, momentum=0.9),
+    kit.StableOnQuadratics(37.0, steps=1000),
+    skip=(kit.WideAccumulators,),
+)
+
+
+@pytest.mark.slow
+def test_blackbox():
+    blackbox = randomised(eqs.Blackbox(key=jr.key(0)), jr.key(1), 0.1)
+    rest = kit.RestsAtZeroGradient(2e-4)
+    kit.check(blackbox, [p for p in kit.EXPECTED if type(p) is not type(rest)] + [rest])
+
+
+def test_an_untrained_star_rests_at_a_zero_gradient():
+    kit.check(eqs.STAR(key=jr.key(0)), [kit.RestsAtZeroGradient()])
+
+
+class _Descent(eqs.AbstractOptimizer):
+    """Gradient descent, to be broken by the classes below."""
+
+    def init(self, params):
+        return {"count": jnp.zeros((), jnp.int32)}
+
+    def update(self, grads, state, params, **extra):
+        return jtu.tree_map(lambda g: -0.1 * g, grads), state
+
+
+def _broken(init=None, update=None):
+    good = _Descent()
+
+    class Broken(eqs.AbstractOptimizer):
+        def init(self, params):
+            return good.init(params) if init is None else init(params)
+
+        def update(self, grads, state, params, **extra):
+            if update is None:
+                return good.update(grads, state, params)[0], state
+            return update(grads, state, params)
+
+    return Broken()
+
+
+def _traced(tree):
+    tracer = jax.core.Tracer  # pyright: ignore
+    return any(isinstance(x, tracer) for x in jtu.tree_leaves(tree))
+
+
+def _map(function):
+    return lambda g, s, p: (jtu.tree_map(function, g), s)
+
+
+def _by_name(g, s, p):
+    first = next(x for x in jtu.tree_leaves(g))
+    return jtu.tree_map(lambda x: -0.1 * x - 0.01 * jnp.sum(first), g), s
+
+
+def _eager_only(g, s, p):
+    factor = 0.1 if _traced(g) else 0.2
+    return jtu.tree_map(lambda x: -factor * x, g), s
+
+
+def _leaks_nan(g, s, p):
+    total = sum(jnp.sum(x) for x in jtu.tree_leaves(g))
+    return jtu.tree_map(lambda x: -0.1 * x + 0 * total, g), s
+
+
+BROKEN = {
+    "KeepsStructure": (
+        kit.KeepsStructure(),
+        _broken(update=_map(lambda g: (-0.1 * g).astype(jnp.float32))),
+    ),
+    "StaysFinite": (kit.StaysFinite(), _broken(update=_map(lambda g: g / (g * g)))),
+    "WideAccumulators": (
+        kit.WideAccumulators(),
+        _broken(init=lambda p: jtu.tree_map(jnp.zeros_like, p)),
+    ),
+    "RestsAtZeroGradient": (
+        kit.RestsAtZeroGradient(1e-3),
+        _broken(update=_map(lambda g: 0.01 - 0.1 * g)),
+    ),
+    "BoundedUpdate": (kit.BoundedUpdate(1.0), _Descent()),
+    "IgnoresLeafOrder": (kit.IgnoresLeafOrder(), _broken(update=_by_name)),
+    "JitEqualsEager": (kit.JitEqualsEager(), _broken(update=_eager_only)),
+    "NaNStaysInItsLeaf": (kit.NaNStaysInItsLeaf(), _broken(update=_leaks_nan)),
+    "StableOnQuadratics": (kit.StableOnQuadratics(25.0), _Descent()),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_an_optimizer_broken_on_purpose_fails_its_property(name):
+    prop, optimizer = BROKEN[name]
+    with pytest.raises(AssertionError, match=name):
+        prop(optimizer)
+
+
+def test_an_unbroken_optimizer_passes_them_all():
+    promises = kit.BoundedUpdate(1e20), kit.StableOnQuadratics(19.9)
+    kit.check(_Descent(), (*kit.EXPECTED, *promises))
+
+
+def test_an_optimizer_that_mixes_batches_fails_under_vmap():
+    # Its mean under vmap is one over the whole batch.
+    class Summing(eqs.AbstractOptimizer):
+        def init(self, params):
+            return jnp.zeros(())
+
+        def update(self, grads, state, params, **extra):
+            whole = jax.custom_batching.custom_vmap(lambda x: jnp.mean(x))
+
+            @whole.def_vmap
+            def _(axis_size, in_batched, x):
+                return jnp.broadcast_to(jnp.mean(x), (axis_size,)), True
+
+            return {
+                n: None if g is None else -g * (1 + whole(grads["w"]))
+                for n, g in grads.items()
+            }, state
+
+    with pytest.raises(AssertionError, match="VmapEqualsLoop"):
+        kit.VmapEqualsLoop()(Summing())
+
+
+def test_a_failure_is_shrunk_to_a_readable_example():
+    with pytest.raises(AssertionError) as caught:
+        kit.BoundedUpdate(1.0)(_Descent())
+    notes = "\n".join(getattr(caught.value, "__notes__", []))
+    # A spike at the first step of plain gradients is all that it takes.
+    assert re.search(r"Gradients\(\s+0,.*\s+0,.*\s+0,", notes)
+
+
+def test_sharded_equals_unsharded_on_four_devices():
+    code = (
+        "import optax, jax, equistar as eqs, equistar.testing as kit\n"
+        "assert len(jax.devices()) == 4\n"
+        "prop = kit.ShardedEqualsUnsharded()\n"
+        "kit.check(optax.adam(0.1), [prop])\n"
+        "kit.check(eqs.HyperparamController(key=jax.random.key(0)), [prop])\n"
+        "print('done')\n"
+    )
+    flags = "--xla_force_host_platform_device_count=4"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=pathlib.Path(__file__).parents[1],
+    )
+    assert done.returncode == 0, done.stderr
+    assert "done" in done.stdout
+
+
+@settings(max_examples=50)
+@given(kit.spectra(4), kit.spd_matrices(3), kit.symmetric_matrices(3, low=-2.0, high=0.5))
+def test_drawn_matrices_are_what_they_are_called(spectrum, spd, symmetric):
+    assert np.all(np.diff(spectrum) >= 0) and 1e-3 <= spectrum[0] <= spectrum[-1] <= 1001
+    assert np.linalg.eigvalsh(spd)[0] > 0
+    np.testing.assert_allclose(spd, spd.T, atol=1e-9)
+    values = np.linalg.eigvalsh(symmetric)
+    assert -2 - 1e-9 <= values[0] and values[-1] <= 0.5 + 1e-9
+
+
+@settings(max_examples=50)
+@given(kit.disturbed_matrices(4, bound=3.0))
+def test_drawn_disturbances_commute_with_their_matrices(drawn):
+    d, p = drawn
+    assert np.all(0 < d) and np.all(d <= 3)
+    np.testing.assert_allclose(d[:, None] * p, p * d[None], atol=1e-12)
+
+
+@settings(max_examples=50)
+@given(kit.parameter_trees(), kit.gradient_sequences())
+def test_drawn_trees_and_gradients_fit_each_other(params, gradients):
+    grads = gradients.build(params, 5)
+    assert jtu.tree_structure(grads) == jtu.tree_structure(params)
+    for g, p in zip(jtu.tree_leaves(grads), jtu.tree_leaves(params), strict=True):
+        assert g.shape == (5, *p.shape) and g.dtype == p.dtype
+        if gradients.zeros:
+            assert not np.any(np.asarray(g[1::2], np.float32))
+
+
+def test_the_kit_is_not_imported_with_the_library():
+    code = "import equistar, sys; assert 'hypothesis' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_missing_hypothesis_is_said():
+    code = "import sys; sys.modules['hypothesis'] = None; import equistar.testing"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "pip install 'equistar[tests]'" in done.stderr
