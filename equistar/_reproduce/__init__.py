@@ -7,6 +7,7 @@ from ._base import (
 )
 from ._pes_influence_balancing import InfluenceBalancing
 from ._pes_regression import LearningRateSchedule
+from ._spectrum_digits import SpectrumOnDigits
 from ._star_cancellation import Cancellation
 from ._star_fig1 import EigenvaluesAfterInterventions
 from ._star_fig2a import MetaGradientVariance
@@ -20,4 +21,5 @@ EXPERIMENTS: dict[str, AbstractExperiment] = {
     "star-fig2a": MetaGradientVariance(),
     "star-fig2bc": MetaTrainingBesideNominal(),
     "star-cancellation": Cancellation(),
+    "spectrum-digits": SpectrumOnDigits(),
 }

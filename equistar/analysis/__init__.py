@@ -30,8 +30,16 @@ from ._noisy_quadratic import (
     NoisyQuadratic as NoisyQuadratic,
     star_quadratic as star_quadratic,
 )
+from ._renormalised import (
+    RenormalisedState as RenormalisedState,
+    RenormalisedUnroll as RenormalisedUnroll,
+)
 from ._spectrum import (
     joint_spectrum as joint_spectrum,
     JointSpectrum as JointSpectrum,
     spectrum_along_training as spectrum_along_training,
+)
+from ._step_size import (
+    SignedLog as SignedLog,
+    StepSizeProblem as StepSizeProblem,
 )

@@ -1,0 +1,168 @@
+"""Learning the step size of gradient descent on a quadratic, in closed form."""
+
+import equinox as eqx
+import jax
+import jax.lax as lax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+class SignedLog(eqx.Module):
+    """A number as its sign and the logarithm of its magnitude, which cannot overflow."""
+
+    sign: Float[Array, ""]
+    log: Float[Array, ""]
+
+    def value(self) -> Float[Array, ""]:
+        """The number itself; infinite or zero where the dtype cannot hold it."""
+        return self.sign * jnp.exp(self.log)
+
+
+Horizon = int | Int[Array, ""]
+
+
+class StepSizeProblem(eqx.Module):
+    """Gradient descent on $f(w) = \\frac12 w^\\top H w$ as a function of its step size.
+
+    With eigenpairs $(\\lambda_i, u_i)$ of $H$, $c_i = \\langle w_0, u_i \\rangle$ and
+    $|w_0| = 1$, after $t$ steps of size $\\eta$:
+
+    $$F(\\eta) = \\tfrac12 \\sum_i c_i^2 \\lambda_i (1 - \\eta \\lambda_i)^{2t}, \\qquad
+    G(\\eta) = \\tfrac1t \\log F(\\eta)$$
+
+    Everything is worked out in the log domain: relative errors stay near rounding where
+    $F$ itself overflows or underflows.
+
+    **Attributes:**
+
+    - `eigenvalues`: $\\lambda_i > 0$.
+    - `coefficients`: $c_i$, not all zero; they are scaled to a norm of 1.
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{wang2021guarantees,
+            title={Guarantees for Tuning the Step Size using a Learning-to-Learn Approach},
+            author={Wang, Xiang and Yuan, Shuai and Wu, Chenwei and Ge, Rong},
+            booktitle={International Conference on Machine Learning},
+            year={2021},
+            eprint={2006.16495},
+        }
+        ```
+    """
+
+    eigenvalues: Float[Array, " n"]
+    coefficients: Float[Array, " n"]
+
+    def __init__(self, eigenvalues: Float[Array, " n"], coefficients: Float[Array, " n"]):
+        self.eigenvalues = eigenvalues
+        self.coefficients = coefficients / jnp.linalg.norm(coefficients)
+
+    def loss(self, step_size: Float[Array, ""], steps: Horizon) -> SignedLog:
+        """$F(\\eta)$, the loss after `steps` steps."""
+        return _signed_sum(*self._terms(step_size, steps, 0))
+
+    def loss_slope(self, step_size: Float[Array, ""], steps: Horizon) -> SignedLog:
+        """$F'(\\eta) = -t \\sum_i c_i^2 \\lambda_i^2 (1 - \\eta \\lambda_i)^{2t - 1}$."""
+        out = _signed_sum(*self._terms(step_size, steps, 1))
+        return SignedLog(-out.sign, out.log + jnp.log(_float(steps, out.log)))
+
+    def log_objective(
+        self, step_size: Float[Array, ""], steps: Horizon
+    ) -> Float[Array, ""]:
+        """$G(\\eta)$, whose gradient neither explodes nor vanishes."""
+        log = self.loss(step_size, steps).log
+        return log / _float(steps, log)
+
+    def log_objective_slope(
+        self, step_size: Float[Array, ""], steps: Horizon
+    ) -> Float[Array, ""]:
+        """$G'(\\eta) = F'(\\eta) / (t F(\\eta))$."""
+        slope, loss = self.loss_slope(step_size, steps), self.loss(step_size, steps)
+        return slope.sign * jnp.exp(slope.log - loss.log) / _float(steps, loss.log)
+
+    def best_step_size(self, steps: Horizon) -> Float[Array, ""]:
+        """$\\eta^*$, the one minimiser of $F$ and $G$: where their slope changes sign.
+
+        It depends on the horizon, and not always monotonically; for a few steps it can
+        lie beyond $2 / \\lambda_{\\max}$. By bisection of $[0, 1 / \\lambda_{\\min}]$, at
+        whose end every term of $F'$ is positive, to rounding.
+        """
+        top = 1 / jnp.min(self.eigenvalues)
+
+        def body(_: Array, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+            low, high = bracket
+            middle = (low + high) / 2
+            falling = self.loss_slope(middle, steps).sign < 0
+            return jnp.where(falling, middle, low), jnp.where(falling, high, middle)
+
+        low, high = lax.fori_loop(0, 90, body, (jnp.zeros_like(top), top))
+        return (low + high) / 2
+
+    def vanishing_bound(self, step_size: Float[Array, ""], steps: Horizon) -> SignedLog:
+        """What $|F'|$ is below for every $\\eta$ (Theorem 3).
+
+        $$t \\sum_i c_i^2 \\lambda_i^2 |1 - \\eta \\lambda_i|^{2t - 1}$$
+
+        For $\\eta < 2 / \\lambda_{\\max}$ it falls exponentially with $t$.
+        """
+        logs, signs = self._terms(step_size, steps, 1)
+        out = _signed_sum(logs, jnp.abs(signs))
+        return SignedLog(out.sign, out.log + jnp.log(_float(steps, out.log)))
+
+    def exploding_bound(self, step_size: Float[Array, ""], steps: Horizon) -> SignedLog:
+        """What $|F'|$ is above for $\\eta > 2 / \\lambda_{\\max}$ (Theorem 3).
+
+        $$c_1^2 L^2 t (\\eta L - 1)^{2t - 1} - L^2 t, \\qquad L = \\lambda_{\\max}$$
+
+        It grows exponentially with $t$; where it is negative it says nothing.
+        """
+        largest = jnp.argmax(self.eigenvalues)
+        top, c = self.eigenvalues[largest], self.coefficients[largest]
+        power = 2 * _float(steps, top) - 1
+        scale = 2 * jnp.log(top) + jnp.log(_float(steps, top))
+        log = 2 * jnp.log(jnp.abs(c)) + power * jnp.log(jnp.abs(step_size * top - 1))
+        signs = jnp.stack([jnp.ones_like(log), -jnp.ones_like(log)])
+        out = _signed_sum(jnp.stack([log, jnp.zeros_like(log)]), signs)
+        return SignedLog(out.sign, out.log + scale)
+
+    def log_objective_bound(self) -> Float[Array, ""]:
+        """What $|G'|$ is below for every $\\eta \\ge 0$ and every $t$ (Theorem 4).
+
+        $$\\frac{4 L^3}{c_{\\min}^2 \\alpha (L - \\alpha)}$$
+
+        with $L$ and $\\alpha$ the largest and smallest eigenvalue, and $c_{\\min}$ the
+        smaller of their coefficients. The paper gives the order; the constant follows from
+        $|1 - \\eta \\lambda_i| \\le m = \\max(|1 - \\eta L|, |1 - \\eta \\alpha|)$ and
+        $m \\ge (L - \\alpha) / (L + \\alpha)$.
+        """
+        low, high = jnp.argmin(self.eigenvalues), jnp.argmax(self.eigenvalues)
+        bottom, top = self.eigenvalues[low], self.eigenvalues[high]
+        c = jnp.minimum(jnp.abs(self.coefficients[low]), jnp.abs(self.coefficients[high]))
+        return 4 * top**3 / (c**2 * bottom * (top - bottom))
+
+    # log and sign of c^2 lam (1 - eta lam)^(2t) / 2, or of its derivative's terms.
+    def _terms(
+        self, step_size: Float[Array, ""], steps: Horizon, order: int
+    ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        lam, c = self.eigenvalues, self.coefficients
+        product = step_size * lam
+        # Near 1 the logarithm would lose the small product, and log1p keeps it; at a
+        # factor of exactly zero, where the logarithm has no derivative, terms are zero.
+        small = product < 0.5
+        factor = jnp.where(small, 0.5, jnp.abs(1 - product))
+        log = jnp.where(small, jnp.log1p(-jnp.where(small, product, 0)), jnp.log(factor))
+        power = 2 * _float(steps, log) - order
+        weight = 2 * jnp.log(jnp.abs(c)) + (1 + order) * jnp.log(lam)
+        half = 0.0 if order else -jnp.log(2.0)
+        sign = jnp.sign(1 - product) if order else jnp.ones_like(lam)
+        return weight + half + power * log, sign
+
+
+def _float(steps: Horizon, like: Array) -> Float[Array, ""]:
+    return jnp.asarray(steps, like.dtype)
+
+
+def _signed_sum(logs: Float[Array, " n"], signs: Float[Array, " n"]) -> SignedLog:
+    log, sign = jax.scipy.special.logsumexp(logs, b=signs, return_sign=True)
+    return SignedLog(sign, log)
