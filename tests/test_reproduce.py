@@ -9,6 +9,7 @@ from equistar._cli import main
 from equistar._reproduce import EXPERIMENTS
 from equistar._reproduce._pes_influence_balancing import Influence, InfluenceBalancing
 from equistar._reproduce._pes_regression import LearningRateSchedule
+from equistar._reproduce._spectrum_digits import SpectrumOnDigits
 from equistar._reproduce._star_cancellation import Cancellation
 from equistar._reproduce._star_fig1 import EigenvaluesAfterInterventions
 from equistar._reproduce._star_fig2a import MetaGradientVariance
@@ -53,6 +54,14 @@ def test_what_the_star_paper_says_of_its_quadratic_is_found(name):
     reproduction = SMALL[name].run(lambda line: None)
     assert len(reproduction.claims) >= 3
     assert [c.statement for c in reproduction.claims if not c.holds] == []
+
+
+@pytest.mark.slow
+def test_spectra_along_training_of_digits_are_found():
+    small = SpectrumOnDigits(steps=(0, 10), number=1, batches=1)
+    reproduction = small.run(lambda line: None)
+    assert [c.statement for c in reproduction.claims if not c.holds] == []
+    assert reproduction.data["STAR rho"].shape == (2,)
 
 
 def test_a_good_nominal_step_makes_meta_training_short():
