@@ -14,6 +14,7 @@ from equistar._reproduce._star_cancellation import Cancellation
 from equistar._reproduce._star_fig1 import EigenvaluesAfterInterventions
 from equistar._reproduce._star_fig2a import MetaGradientVariance
 from equistar._reproduce._star_fig2bc import MetaTrainingBesideNominal
+from equistar._reproduce._stepsize_validation import TrainByValidation
 
 
 def test_truncation_goes_the_wrong_way_and_pes_does_not():
@@ -62,6 +63,13 @@ def test_spectra_along_training_of_digits_are_found():
     reproduction = small.run(lambda line: None)
     assert [c.statement for c in reproduction.claims if not c.holds] == []
     assert reproduction.data["STAR rho"].shape == (2,)
+
+
+def test_train_by_train_overfits_and_train_by_validation_does_not():
+    small = TrainByValidation(size=40, tasks=12, test_tasks=8, noises=(1.0, 3.0))
+    reproduction = small.run(lambda line: None)
+    # Statements 1 to 3; the fourth needs larger problems.
+    assert [c.holds for c in reproduction.claims[:3]] == [True] * 3
 
 
 def test_a_good_nominal_step_makes_meta_training_short():

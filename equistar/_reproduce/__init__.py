@@ -12,6 +12,7 @@ from ._star_cancellation import Cancellation
 from ._star_fig1 import EigenvaluesAfterInterventions
 from ._star_fig2a import MetaGradientVariance
 from ._star_fig2bc import MetaTrainingBesideNominal
+from ._stepsize_validation import TrainByValidation
 
 
 EXPERIMENTS: dict[str, AbstractExperiment] = {
@@ -21,5 +22,6 @@ EXPERIMENTS: dict[str, AbstractExperiment] = {
     "star-fig2a": MetaGradientVariance(),
     "star-fig2bc": MetaTrainingBesideNominal(),
     "star-cancellation": Cancellation(),
+    "stepsize-validation": TrainByValidation(),
     "spectrum-digits": SpectrumOnDigits(),
 }

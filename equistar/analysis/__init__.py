@@ -17,6 +17,11 @@ from ._invariances import (
     Invariances as Invariances,
     invariances as invariances,
 )
+from ._least_squares import (
+    descent_iterates as descent_iterates,
+    draw_least_squares as draw_least_squares,
+    LeastSquares as LeastSquares,
+)
 from ._margins import (
     disturbed_margin as disturbed_margin,
     heavy_ball_margin as heavy_ball_margin,

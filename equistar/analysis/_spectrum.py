@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from .._inner_training import train_init, train_step, TrainState
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
+from ._joint_map import product as joint_product, products as joint_products
 
 
 # Problems up to this size are solved densely: that is exact, and as fast.
@@ -115,12 +116,12 @@ def joint_spectrum(
 
     # In these units J is similar to itself, and far less ill-conditioned in float32.
     def product(v: np.ndarray) -> np.ndarray:
-        image = _product(*setting, flat, jnp.asarray(v * units, flat.dtype), unravel)
+        image = joint_product(*setting, flat, jnp.asarray(v * units, flat.dtype), unravel)
         return np.asarray(image, np.float64) / units
 
     if flat.size <= max(_DENSE, number + 2):
         identity = jnp.eye(flat.size, dtype=flat.dtype)
-        columns = _products(*setting, flat, identity, unravel)
+        columns = joint_products(*setting, flat, identity, unravel)
         dense = np.asarray(columns, np.float64).T * units[None] / units[:, None]
         values, vectors = np.linalg.eig(dense)
         products, converged = flat.size, True
@@ -198,50 +199,6 @@ def _relative_cost(
             run()
             taken.append(time.perf_counter() - started)
     return float(np.median(seconds[1]) / np.median(seconds[0]))
-
-
-def _jvp(
-    task: AbstractTask,
-    optimizer: AbstractOptimizer,
-    rest: PyTree,
-    keys: Array,
-    flat: Float[Array, " n"],
-    direction: Float[Array, " n"],
-    unravel: Callable[[Array], PyTree],
-) -> Float[Array, " n"]:
-    def step(flat: Float[Array, " n"]) -> tuple[Array, Array]:
-        state = eqx.combine(unravel(flat), rest)
-        losses = lambda p: jax.vmap(lambda k: task.loss(p, key=k))(keys)
-        loss, grads = jax.value_and_grad(lambda p: jnp.mean(losses(p)))(state.params)
-        updates, opt_state = optimizer.update(
-            grads, state.opt_state, state.params, value=loss
-        )
-        floats = eqx.filter(opt_state, eqx.is_inexact_array)
-        return ravel_pytree(updates)[0], ravel_pytree(floats)[0].astype(flat.dtype)
-
-    update, opt_state = jax.jvp(step, (flat,), (direction,))[1]
-    # Adam's update has no derivative where a second moment is exactly zero, as it stays
-    # for the weights of an input that is always zero: it is constant there.
-    still = lambda x: jnp.where(jnp.isfinite(x), x, 0).astype(flat.dtype)
-    moved = direction[: update.size] + still(update)
-    return jnp.concatenate([moved, still(opt_state)])
-
-
-_product = eqx.filter_jit(_jvp)
-
-
-@eqx.filter_jit
-def _products(
-    task: AbstractTask,
-    optimizer: AbstractOptimizer,
-    rest: PyTree,
-    keys: Array,
-    flat: Float[Array, " n"],
-    directions: Float[Array, "m n"],
-    unravel: Callable[[Array], PyTree],
-) -> Float[Array, "m n"]:
-    one = lambda v: _jvp(task, optimizer, rest, keys, flat, v, unravel)
-    return jax.vmap(one)(directions)
 
 
 def spectrum_along_training(

@@ -1,0 +1,149 @@
+"""Train-by-train against train-by-validation on least squares."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..analysis import descent_iterates, draw_least_squares
+from ._base import AbstractExperiment, Claim, Reproduction
+
+
+class TrainByValidation(AbstractExperiment):
+    """Step sizes tuned on training loss overfit, on validation loss they do not.
+
+    Wang et al. 2020, section 3: a step size is chosen on many least-squares problems, by
+    its mean training loss on n samples or its mean loss on n / 2 others after training on
+    n / 2; its error is |w_t - w*|^2 on further problems, where zero has an error of 1.
+    """
+
+    size: int = 200
+    steps: int = 40
+    tasks: int = 40
+    test_tasks: int = 20
+    noises: tuple[float, ...] = (0.5, 1.0, 2.0, 3.0, 5.0)
+    samples: tuple[float, ...] = (0.5, 1.0, 2.0, 5.0, 10.0)
+    seed: int = 0
+
+    def full(self) -> "TrainByValidation":
+        return dataclasses.replace(self, size=1000, tasks=300, test_tasks=10)
+
+    def run(self, say: Callable[[str], None]) -> Reproduction:
+        half = self.size // 2
+        rates = jnp.logspace(-6.0, 0.0, 25)
+        settings = rates, self.steps, self.tasks, self.test_tasks
+        by_noise, by_samples, chosen = [], [], []
+        for noise in self.noises:
+            say(f"noise {noise:g}: {self.tasks} problems of {half} samples ...")
+            errors, rate = _tune(half, self.size, noise, *settings, self.seed)
+            by_noise.append(errors)
+            chosen.append(rate)
+        for share in self.samples:
+            n = int(share * self.size)
+            # Fewer problems where each is large.
+            fewer = max(4, int(self.tasks / max(1.0, 2 * share)))
+            say(f"noise 1: {fewer} problems of {n} samples ...")
+            sizes = rates, self.steps, fewer, min(self.test_tasks, fewer)
+            by_samples.append(_tune(n, self.size, 1.0, *sizes, self.seed)[0])
+        noise_errors, sample_errors = np.array(by_noise), np.array(by_samples)
+        noises, samples = np.array(self.noises), np.array(self.samples)
+        data = {
+            "noises": noises,
+            "errors_by_noise": noise_errors,
+            "step_sizes_by_noise": np.array(chosen),
+            "samples_over_size": samples,
+            "errors_by_samples": sample_errors,
+        }
+        return Reproduction(data, _draw(data), _claims(data))
+
+
+def _tune(
+    samples: int,
+    size: int,
+    noise: float,
+    rates: Float[Array, " m"],
+    steps: int,
+    tasks: int,
+    test_tasks: int,
+    seed: int,
+) -> tuple[list[float], list[float]]:
+    """Errors and step sizes of train-by-train and of train-by-validation."""
+    meta, test = jr.split(jr.key(seed))
+    shape = samples, size, noise, rates, steps
+    losses = [_one(*shape, jr.fold_in(meta, i)) for i in range(tasks)]
+    best = [int(jnp.argmin(sum(x[i] for x in losses))) for i in (0, 1)]
+    held = [_one(*shape, jr.fold_in(test, i)) for i in range(test_tasks)]
+    errors = [float(np.mean([x[2 + i][b] for x in held])) for i, b in enumerate(best)]
+    return errors, [float(rates[b]) for b in best]
+
+
+@eqx.filter_jit
+def _one(
+    samples: int,
+    size: int,
+    noise: float,
+    rates: Float[Array, " m"],
+    steps: int,
+    key: jax.Array,
+) -> tuple[Array, Array, Array, Array]:
+    """Meta-losses on training and on validation data, and the errors of both, by rate."""
+    problem = draw_least_squares(samples, size, noise, key=key)
+    first, second = problem.split(samples // 2)
+    whole = descent_iterates(problem, rates, steps, 40 * noise)
+    part = descent_iterates(first, rates, steps, 40 * noise)
+    error = lambda w: jnp.sum((w - problem.truth[None]) ** 2, axis=1)
+    return problem.loss(whole), second.loss(part), error(whole), error(part)
+
+
+def _claims(data: dict[str, np.ndarray]) -> list[Claim]:
+    train, valid = data["errors_by_noise"].T
+    loud = data["noises"] >= 1
+    gap = np.ptp(data["errors_by_samples"], axis=1)
+    text = lambda x: ", ".join(f"{v:.3g}" for v in x)
+    return [
+        Claim(
+            "train-by-train overfits: for large noise it is worse than predicting zero",
+            f"errors {text(train)} at noise {text(data['noises'])}",
+            bool(np.all(train[data["noises"] >= 2] > 1)),
+        ),
+        Claim(
+            "train-by-validation beats the zero predictor",
+            f"errors {text(valid)}",
+            bool(np.all(valid < 1 + 1e-3) and np.all(valid[loud] < train[loud])),
+        ),
+        Claim(
+            "the gap grows with the noise",
+            f"gaps {text(train - valid)}",
+            bool(np.all(np.diff(train - valid) > 0)),
+        ),
+        Claim(
+            "with more samples the gap closes",
+            f"gaps {text(gap)} at n / d of {text(data['samples_over_size'])}",
+            bool(gap[-1] < 0.1 * gap.max() and np.all(np.diff(gap[1:]) < 0)),
+        ),
+    ]
+
+
+def _draw(data: dict[str, np.ndarray]) -> Callable[[Any], None]:
+    def draw(figure: Any) -> None:
+        left, right = figure.subplots(1, 2)
+        for i, name in enumerate(("train-by-train", "train-by-validation")):
+            left.plot(data["noises"], data["errors_by_noise"][:, i], marker="o", label=name)
+            right.plot(
+                data["samples_over_size"], data["errors_by_samples"][:, i], marker="o"
+            )
+        for axes in (left, right):
+            axes.axhline(1, color="grey", linestyle=":", label="predicting zero")
+            axes.set(yscale="log")
+        left.set(xlabel="noise", title="error, n = d / 2")
+        right.set(xlabel="n / d", xscale="log", title="error, noise 1")
+        handles, labels = left.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+
+    return draw
