@@ -93,12 +93,10 @@ class PES(AbstractEstimator):
         return self.length.maximum
 
     def init(self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) -> PESState:
-        zeros = lambda p: jnp.zeros((self.pairs, *p.shape), p.dtype)
-        accumulated = jtu.tree_map(zeros, learned(theta))
         members = same_members(theta, self.pairs, 2)
         keys = particle_keys(key, self.pairs)
         particles = start(unroll, members, self.length, self.starts, keys)
-        return PESState(particles, accumulated)
+        return PESState(particles, no_noise(theta, self.pairs))
 
     def estimate(
         self,
@@ -124,6 +122,11 @@ class PES(AbstractEstimator):
         contributions = self._pairs.gradients(theta, (old, seen), (new, noise))
         meta_gradient = summarise(contributions, values, particles.carry)
         return meta_gradient, PESState(particles, carry_on(seen, noise, window, particles))
+
+
+def no_noise(theta: PyTree, pairs: int) -> PyTree[Array]:
+    """What particles have seen before their first window."""
+    return jtu.tree_map(lambda p: jnp.zeros((pairs, *p.shape), p.dtype), learned(theta))
 
 
 def carry_on(

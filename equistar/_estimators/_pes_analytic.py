@@ -16,8 +16,8 @@ from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import Pairs
-from ._particles import learned, same_members, summarise
-from ._pes import carry_on, PESState
+from ._particles import same_members, summarise
+from ._pes import carry_on, no_noise, PESState
 from ._remat import AbstractRematerialisation, Segments
 from ._rollout import advance, check_window, particle_keys, Particles, start
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
@@ -92,12 +92,10 @@ class PESAnalytic(AbstractEstimator):
         return self.length.maximum
 
     def init(self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) -> PESState:
-        zeros = lambda p: jnp.zeros((self.pairs, *p.shape), p.dtype)
-        accumulated = jtu.tree_map(zeros, learned(theta))
         members = same_members(theta, self.pairs, 2)
         keys = particle_keys(key, self.pairs)
         particles = start(unroll, members, self.length, self.starts, keys)
-        return PESState(particles, accumulated)
+        return PESState(particles, no_noise(theta, self.pairs))
 
     def estimate(
         self,
