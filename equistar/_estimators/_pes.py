@@ -93,10 +93,11 @@ class PES(AbstractEstimator):
         return self.length.maximum
 
     def init(self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) -> PESState:
+        seen = no_noise(theta, self.pairs)
         members = same_members(theta, self.pairs, 2)
         keys = particle_keys(key, self.pairs)
         particles = start(unroll, members, self.length, self.starts, keys)
-        return PESState(particles, no_noise(theta, self.pairs))
+        return PESState(particles, seen)
 
     def estimate(
         self,
