@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._estimators import FullES
 from .._unroll import AbstractUnroll
@@ -23,9 +23,10 @@ class MetaTrainingBesideNominal(AbstractExperiment):
 
     P is meta-trained by ES on the paper's two-dimensional quadratic, T = 50, beside
     nominal steps of several shares of the stable limit 2 / lmax. The figure's caption
-    writes 2 alpha / lmax, 1.85 times less: `caption` reads it so. The outer optimizer is
-    Adam, which the paper does not name; how many times longer a bad alpha takes depends on
-    its learning rate, from 40 times at 1e-2 to 80 at 1e-3 and 120 at 3e-3.
+    writes 2 alpha / lmax, with which the shares are of lmax / 2, 1.85 times less: `caption`
+    reads it so. Near-optimal is within 10 % of the least expected meta-loss, and is looked
+    for at every meta-step. The outer optimizer is Adam, which the paper does not name: how
+    many times longer a bad alpha takes depends on its learning rate.
     """
 
     shares: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4)
@@ -43,23 +44,28 @@ class MetaTrainingBesideNominal(AbstractExperiment):
     def run(self, say: Callable[[str], None]) -> Reproduction:
         model = star_quadratic()
         largest = float(jnp.linalg.eigvalsh(model.hessian)[-1])
-        limit = 2 / largest / (1.85 if self.caption else 1.0)
+        limit = largest / 2 if self.caption else 2 / largest
         say(f"{len(self.shares)} step sizes, {self.seeds} seeds, {self.steps} steps ...")
         alphas = jnp.asarray(self.shares) * limit
         keys = jr.split(jr.key(0), self.seeds)
         every = max(1, self.steps // 400)
         settings = self.length, self.pairs, self.sigma, self.learning_rate
-        losses, radii = _meta_train(model, alphas, keys, self.steps, every, *settings)
-        losses, radii = np.asarray(losses, np.float64), np.asarray(radii, np.float64)
-        optimum = float(_optimum(model, self.length))
+        optimum = _optimum(model, self.length)
+        out = _meta_train(model, alphas, keys, 1.1 * optimum, self.steps, every, *settings)
+        losses, radii, needed = (np.asarray(x, np.float64) for x in out)
+        optimum = float(optimum)
         at = np.arange(losses.shape[-1]) * every
-        near = losses < 1.1 * optimum
-        needed = np.where(near.any(-1), at[np.argmax(near, -1)], np.inf)
+        needed[needed < 0] = np.inf
         median = np.median(needed, axis=1)
+        done = len(at) * every
+        text = lambda n: f"{n:.0f}" if np.isfinite(n) else f"not in {done}"
         rows = ", ".join(
-            f"{share:g}: {n:.0f}" for share, n in zip(self.shares, median, strict=True)
+            f"{share:g}: {text(n)}" for share, n in zip(self.shares, median, strict=True)
         )
         best, worst = median.min(), median[0]
+        # Not to have arrived when the run ends shows no more than this ratio.
+        ratio = min(worst, done) / max(best, 1)
+        bound = "" if np.isfinite(worst) else "at least "
         claims = [
             Claim(
                 "with a good alpha meta-training is near-optimal in under 1,000 steps",
@@ -69,8 +75,9 @@ class MetaTrainingBesideNominal(AbstractExperiment):
             ),
             Claim(
                 "with a bad one it takes 100 times as many, or fails",
-                f"{worst:.0f} without a nominal term, {best:.0f} at the best",
-                worst >= 100 * max(best, 1),
+                f"{text(worst)} without a nominal term, {text(best)} at the best: "
+                f"{bound}{ratio:.0f} times, at a learning rate of {self.learning_rate:g}",
+                ratio >= 100,
             ),
         ]
         data = {
@@ -78,6 +85,7 @@ class MetaTrainingBesideNominal(AbstractExperiment):
             "meta_step": at,
             "meta_loss": losses,
             "eigenvalues": radii,
+            "steps_needed": needed,
             "optimum": np.array(optimum),
         }
 
@@ -91,8 +99,11 @@ class MetaTrainingBesideNominal(AbstractExperiment):
                 right.plot(at, np.median(losses[i], axis=0), color=f"C{i}", label=label)
             right.axhline(optimum, color="grey", linestyle=":", label="optimum")
             left.axhline(1, color="grey", linewidth=0.8)
-            left.set(xlabel="meta-step", title="|eigenvalues| of the transition")
-            right.set(xlabel="meta-step", title="expected meta-loss", yscale="log")
+            left.set(title="|eigenvalues| of the transition")
+            right.set(title="expected meta-loss", yscale="log")
+            for axes in (left, right):
+                axes.set_xscale("symlog", linthresh=every)
+                axes.set_xlabel("meta-step")
             figure.legend(loc="outside right center", frameon=False, fontsize=8)
 
         return Reproduction(data, draw, claims)
@@ -103,27 +114,35 @@ def _meta_train(
     model: NoisyQuadratic,
     alphas: Float[Array, " a"],
     keys: Array,
+    near: Float[Array, ""],
     steps: int,
     every: int,
     length: int,
     pairs: int,
     sigma: float,
     learning_rate: float,
-) -> tuple[Float[Array, "a seeds points"], Float[Array, "a seeds points n"]]:
-    """Exact meta-losses and eigenvalue magnitudes along meta-training by ES."""
+) -> tuple[
+    Float[Array, "a seeds points"], Float[Array, "a seeds points n"], Int[Array, "a seeds"]
+]:
+    """Exact meta-losses and eigenvalue magnitudes along meta-training by ES.
+
+    Last the first step at which the meta-loss is below `near`, or -1.
+    """
     estimator, outer = FullES(length, pairs, sigma), optax.adam(learning_rate)
     matrix = jnp.zeros_like(model.hessian)
 
     def run(alpha: Float[Array, ""], key: Array):
         def body(state: Any, n: Array) -> tuple[Any, None]:
-            theta, outer_state, es_state = state
+            theta, outer_state, es_state, needed = state
+            loss = model.mean_loss(LinearOptimizer(alpha, theta), length)
+            needed = jnp.where((loss < near) & (needed < 0), n, needed)
             unroll = _Fixed(model, alpha)
             estimate, es_state = estimator.estimate(
                 unroll, theta, es_state, key=jr.fold_in(key, n)
             )
             with jax.numpy_dtype_promotion("standard"):
                 updates, outer_state = outer.update(estimate.gradient, outer_state)
-            return (theta + updates, outer_state, es_state), None
+            return (theta + updates, outer_state, es_state, needed), None
 
         def point(state: Any, n: Array):
             theta = LinearOptimizer(alpha, state[0])
@@ -132,8 +151,10 @@ def _meta_train(
             return state, seen
 
         es_state = estimator.init(_Fixed(model, alpha), matrix, key=key)
-        state = matrix, outer.init(matrix), es_state
-        return jax.lax.scan(point, state, jnp.arange(steps // every))[1]
+        steps_done = jnp.arange(steps // every)
+        state = matrix, outer.init(matrix), es_state, jnp.full_like(steps_done[0], -1)
+        state, (losses, magnitudes) = jax.lax.scan(point, state, steps_done)
+        return losses, magnitudes, state[-1]
 
     seeds = jax.vmap(run, in_axes=(None, 0))
     return jax.vmap(seeds, in_axes=(0, None))(alphas, keys)

@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 class Margin(eqx.Module):
@@ -84,7 +84,8 @@ def disturbed_margin(
     (2 / \\lambda_{\\max}(H) - \\alpha) / \\max \\bar d$$
 
     with $0 < d_i \\le \\bar d_i$, $D \\tilde P = \\tilde P D$ and
-    $0 < \\alpha < 2 / \\lambda_{\\max}(H)$.
+    $0 < \\alpha < 2 / \\lambda_{\\max}(H)$; the distance of $\\alpha$ to its own bounds
+    counts among the others, since beyond them the lemma promises nothing.
 
     **Arguments:**
 
@@ -95,15 +96,20 @@ def disturbed_margin(
 
     **Raises:**
 
-    `ValueError` if `matrix` is not symmetric, or does not commute with the disturbance
-    (outside of jit, where it can be seen).
+    `ValueError` if `matrix` is not symmetric, or does not commute with the disturbance, or
+    the disturbance is not in $(0, \\bar d]$ (outside of jit, where it can be seen; inside,
+    the sufficient margin of such a disturbance is NaN).
     """
+    bounded = jnp.all((disturbance > 0) & (disturbance <= bound))
+    _check(bounded, "A disturbance must be positive, and nowhere above its `bound`.")
     disturbed = disturbance[:, None] * matrix
     check_symmetric(matrix)
     check_symmetric(disturbed)
     low, high = _extremes(matrix)
     worst, limit = jnp.max(bound), 2 / _extremes(hessian)[1]
     sufficient = jnp.minimum(alpha / worst + low, (limit - alpha) / worst - high)
+    sufficient = jnp.minimum(sufficient, jnp.minimum(alpha, limit - alpha))
+    sufficient = jnp.where(bounded, sufficient, jnp.nan)
     root = _power(hessian, 0.5)
     return Margin(sufficient, _exact(root @ _shifted(alpha, disturbed) @ root))
 
@@ -128,6 +134,11 @@ def momentum_margin(
     - `hessian`: $H$, symmetric and positive definite.
     - `step_size`: $a$.
     - `decay`: $\\beta$ in [0, 1).
+
+    **Raises:**
+
+    `ValueError` if `decay` is not in [0, 1) (outside of jit, where it can be seen; inside,
+    the sufficient margin is NaN).
     """
     return _momentum(hessian, step_size * (1 - decay), decay, step_size, 1 - decay)
 
@@ -140,7 +151,7 @@ def heavy_ball_margin(
     """For heavy ball, $m' = \\beta m + g$, $\\phi' = \\phi - a m'$.
 
     Stable, jointly in $(\\phi, m)$, if and only if
-    $0 < a < 2 (1 + \\beta) / \\lambda_{\\max}(H)$. Margins and arguments as for
+    $0 < a < 2 (1 + \\beta) / \\lambda_{\\max}(H)$. Margins, arguments and errors as for
     [`equistar.analysis.momentum_margin`][].
     """
     return _momentum(hessian, step_size, decay, step_size, 1.0)
@@ -155,7 +166,9 @@ def _momentum(
 ) -> Margin:
     values = jnp.linalg.eigvalsh(hessian)
     limit = 2 * (1 + decay) / (share * values[-1])
-    sufficient = jnp.minimum(step_size, limit - step_size)
+    sound = jnp.asarray((decay >= 0) & (decay < 1))
+    _check(sound, "The decay of a momentum must be in [0, 1).")
+    sufficient = jnp.where(sound, jnp.minimum(step_size, limit - step_size), jnp.nan)
     trace = jnp.abs(1 + decay - effective * values)
     discriminant = trace**2 - 4 * decay
     real = (trace + jnp.sqrt(jnp.maximum(discriminant, 0))) / 2
@@ -166,15 +179,21 @@ def _momentum(
 def check_symmetric(matrix: Float[Array, "n n"]) -> None:
     """Raises a `ValueError` for a matrix that is seen not to be symmetric."""
     asymmetry = jnp.max(jnp.abs(matrix - matrix.T), initial=0)
+    _check(
+        asymmetry <= 1e-5 * jnp.max(jnp.abs(matrix), initial=0),
+        "The bound holds for symmetric matrices only (a disturbance must commute with "
+        "its matrix): pass (P + P.T) / 2, or measure rho of the transition itself.",
+    )
+
+
+# What is traced cannot be seen, and passes.
+def _check(holds: Bool[Array, ""], sentence: str) -> None:
     try:
-        symmetric = bool(asymmetry <= 1e-5 * jnp.max(jnp.abs(matrix), initial=0))
+        seen = bool(holds)
     except jax.errors.TracerBoolConversionError:
         return
-    if not symmetric:
-        raise ValueError(
-            "The bound holds for symmetric matrices only (a disturbance must commute with "
-            "its matrix): pass (P + P.T) / 2, or measure rho of the transition itself."
-        )
+    if not seen:
+        raise ValueError(sentence)
 
 
 def _extremes(matrix: Float[Array, "n n"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
