@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import jax.tree_util as jtu
 import numpy as np
 import optax
 import pytest
@@ -130,6 +131,73 @@ def test_a_fixed_energy_works_in_optax_under_vmap_and_in_meta_training():
         key=jr.key(0),
     )
     assert np.isfinite(result.history.meta_loss).all()
+
+
+@pytest.mark.parametrize(
+    "learned, fallback, allowed",
+    [
+        # Squares of these overflow float32, or vanish in it.
+        (1e38, 1e20, False),
+        (1e38, 0.51e38, True),
+        (3.4e38, 1.6e38, False),
+        (3.4e38, 1.8e38, True),
+        (3e-38, 1.3e-38, False),
+        (3e-38, 1.6e-38, True),
+        (1e-23, 1e-30, False),
+        (1e-30, 1e-30, True),
+        (0.0, 0.0, True),
+        (1.0, 0.0, False),
+        (1.0, np.nan, False),
+        (1.0, np.inf, False),
+    ],
+)
+def test_a_step_bound_holds_at_every_scale(learned, fallback, allowed):
+    one = lambda x: {
+        "a": jnp.full(2, x, jnp.float32),
+        "empty": jnp.zeros((0,), jnp.float32),
+    }
+    bound = eqs.StepBound(2.0)
+    assert bool(bound(one(learned), one(fallback), one(0.0))) == allowed
+
+
+def test_a_step_bound_takes_trees_of_several_dtypes_and_of_nothing():
+    dtypes = (jnp.bfloat16, jnp.float32, jnp.zeros(()).dtype)
+    steps = [jnp.ones(3, dtype) for dtype in dtypes]
+    double = [2 * s for s in steps]
+    assert eqs.StepBound(2.0)(double, steps, steps)
+    assert not eqs.StepBound(1.9)(double, steps, steps)
+    assert eqs.StepBound(1.0)({}, {}, {})
+
+
+def test_training_passes_the_loss_on_each_minibatch_to_the_criterion():
+    task = eqs.tasks.Quadratic(jnp.array([1.0, 0.5]))
+    fallback = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.5)
+    safe = eqs.Safeguarded(_negated(0.5), fallback, eqs.PassedEnergyDecrease())
+    result = eqs.train(task, safe, steps=20, key=jr.key(0))
+    # Uphill at every step, so the fallback's is taken, whose losses fall.
+    assert int(result.opt_state.fallbacks) == 20
+    assert np.all(np.diff(result.losses) < 0)
+
+
+def test_back_propagation_reaches_the_optimizer_whose_step_was_taken():
+    task = eqs.tasks.Quadratic(jnp.ones(2))
+    sgd = lambda rate: eqs.OptaxOptimizer(optax.sgd, learning_rate=rate)
+    estimator = eqs.FullBackprop(length=eqs.ConstantLength(5))
+
+    # Of steps of 0.5 and 0.1 on a curvature of 1, the longer gives more and is taken.
+    def slopes(learned, fallback):
+        safe = eqs.Safeguarded(sgd(learned), sgd(fallback), eqs.PassedEnergyDecrease(1.0))
+        unroll = eqs.InnerTraining(task)
+        gradient = eqs.meta_gradient(unroll, estimator, safe, key=jr.key(0)).gradient
+        return [
+            float(jtu.tree_leaves(part)[0])
+            for part in (gradient.learned, gradient.fallback)
+        ]
+
+    learned, fallback = slopes(0.5, 0.1)
+    assert learned < 0 and fallback == 0
+    learned, fallback = slopes(0.1, 0.5)
+    assert learned == 0 and fallback < 0
 
 
 def test_what_is_missing_or_makes_no_sense_is_said():

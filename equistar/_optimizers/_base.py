@@ -39,7 +39,7 @@ class AbstractOptimizer(eqx.Module):
         - `grads`: gradients, a pytree of the structure of `params`.
         - `state`: from `init` or the last `update`.
         - `params`: the parameters before the step.
-        - `extra`: accepted for optax's sake (`value=` and others).
+        - `extra`: accepted for optax's sake (`value=`, `value_fn=` and others).
 
         **Returns:**
 

@@ -1,6 +1,7 @@
 """A learned step that is taken only while a criterion holds."""
 
 import abc
+import functools as ft
 from collections.abc import Callable
 from typing import Any
 
@@ -75,8 +76,9 @@ class PassedEnergyDecrease(AbstractCriterion):
     """As [`equistar.EnergyDecrease`][], of a function that is passed at each update.
 
     `update(..., value_fn=function)`, optax's convention for line searches: say the loss on
-    the present minibatch. *Promise:* as there, for each step's own function; on changing
-    minibatches the loss on others may rise.
+    the present minibatch, which [`equistar.train`][] and meta-training pass. *Promise:* as
+    there, for each step's own function; on changing minibatches the loss on others may
+    rise.
     """
 
     factor: float = eqx.field(static=True)
@@ -110,7 +112,9 @@ class StepBound(AbstractCriterion):
     $$|u| \\le k |u_f|$$
 
     *Promise:* the bound on the step, and nothing more: the fallback's step with its sign
-    changed passes, and diverges.
+    changed passes, and diverges. It holds at every scale, short of subnormal numbers; a
+    fallback's step that is not finite bounds nothing, and the learned one is then not
+    taken.
     """
 
     multiple: float = eqx.field(default=10.0, static=True)
@@ -126,7 +130,7 @@ class StepBound(AbstractCriterion):
         params: PyTree[Array],
         **extra: Any,
     ) -> Bool[Array, ""]:
-        return _norm(learned) <= self.multiple * _norm(fallback)
+        return _bounded(learned, fallback, self.multiple)
 
 
 class SafeguardedState(eqx.Module):
@@ -148,7 +152,8 @@ class SafeguardedState(eqx.Module):
 class Safeguarded(AbstractOptimizer):
     """Takes the learned optimizer's step while a criterion holds, else the fallback's.
 
-    A learned step that is not finite is never taken.
+    A learned step that is not finite is never taken. Both states advance at every step, so
+    a NaN that stays in the learned optimizer's state leaves the fallback in charge.
 
     !!! Example
 
@@ -199,8 +204,18 @@ def _falls(
     return after(learned) <= now - factor * (now - after(fallback))
 
 
-def _norm(tree: PyTree[Array]) -> Float[Array, ""]:
-    squares = [
-        jnp.sum(x.astype(accumulator_dtype(x.dtype)) ** 2) for x in jtu.tree_leaves(tree)
-    ]
-    return jnp.sqrt(jnp.sum(jnp.stack(squares)))
+def _bounded(learned: PyTree[Array], fallback: PyTree[Array], multiple: float) -> Array:
+    leaves = [jtu.tree_leaves(tree) for tree in (learned, fallback)]
+    dtypes = [accumulator_dtype(x.dtype) for x in (*leaves[0], *leaves[1])]
+    dtype = max(dtypes, key=lambda d: d.itemsize, default=jnp.dtype(jnp.float32))
+    ours, theirs = ([x.astype(dtype) for x in tree] for tree in leaves)
+    # Squares of plain numbers overflow or vanish on both sides, and then compare as equal.
+    sizes = [jnp.max(jnp.abs(x), initial=0) for x in (*ours, *theirs)]
+    largest = ft.reduce(jnp.maximum, sizes, jnp.zeros((), dtype))
+    # XLA divides by way of the reciprocal, which vanishes for the very largest numbers.
+    shrink = jnp.where(largest > 1, 1 / 16, 1).astype(dtype)
+    scale = jnp.where(largest == 0, jnp.ones((), dtype), largest * shrink)
+    square = lambda xs: sum(
+        (jnp.sum((x * shrink / scale) ** 2) for x in xs), jnp.zeros((), dtype)
+    )
+    return jnp.sqrt(square(ours)) <= multiple * jnp.sqrt(square(theirs))
