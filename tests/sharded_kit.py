@@ -1,7 +1,9 @@
-"""The kit's sharding property on four devices: who passes it, and who does not."""
+"""Run by test_testing_kit.py in a process with four devices; prints what it found."""
 
 import jax
 import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
 import optax
 from jax.experimental.custom_partitioning import custom_partitioning
 
@@ -9,43 +11,38 @@ import equistar as eqs
 import equistar.testing as kit
 
 
+# What is a mean over the whole array on one device is one over each shard on several.
 @custom_partitioning
-def _local(x):
-    return x * jnp.sum(x)
+def less_its_mean(x):
+    return x - jnp.mean(x)
 
 
-def _partition(mesh, arguments, result):
-    # Wrong on purpose: each device sums its own part, and they never meet.
-    sharding = arguments[0].sharding
-    return mesh, lambda x: x * jnp.sum(x), sharding, (sharding,)
-
-
-_local.def_partition(
-    _partition,
+less_its_mean.def_partition(
+    partition=lambda mesh, arguments, result: (
+        mesh,
+        lambda x: x - jnp.mean(x),
+        arguments[0].sharding,
+        (arguments[0].sharding,),
+    ),
     infer_sharding_from_operands=lambda mesh, arguments, result: arguments[0].sharding,
     sharding_rule="i j -> i j",
 )
 
 
-class SumsLocally(eqs.AbstractOptimizer):
-    """Multiplies the gradient by its sum over one device."""
-
+class Broken(eqs.AbstractOptimizer):
     def init(self, params):
-        return jnp.zeros(())
+        return None
 
     def update(self, grads, state, params, **extra):
-        return {"w": -_local(grads["w"])}, state
+        return jtu.tree_map(lambda g: -0.1 * less_its_mean(g), grads), state
 
 
-def main():
-    assert len(jax.devices()) == 4
-    sharded = [kit.ShardedEqualsUnsharded()]
-    kit.check(optax.adam(0.1), sharded)
-    kit.check(eqs.HyperparamController(key=jax.random.key(0)), sharded)
-    try:
-        kit.check(SumsLocally(), sharded)
-    except AssertionError as e:
-        print(e)
-
-
-main()
+assert len(jax.devices()) == 4
+prop = kit.ShardedEqualsUnsharded()
+for optimizer in (optax.adam(0.1), eqs.HyperparamController(key=jr.key(0))):
+    kit.check(optimizer, [prop])
+try:
+    prop(Broken())
+except AssertionError as e:
+    assert str(e).startswith("ShardedEqualsUnsharded"), e
+    print("equal to unsharded; the broken one fails")

@@ -21,16 +21,17 @@ from ._properties import (
     NaNStaysInItsLeaf as NaNStaysInItsLeaf,
     RestsAtZeroGradient as RestsAtZeroGradient,
     ShardedEqualsUnsharded as ShardedEqualsUnsharded,
-    StableOnQuadratics as StableOnQuadratics,
     StaysFinite as StaysFinite,
     VmapEqualsLoop as VmapEqualsLoop,
     WideAccumulators as WideAccumulators,
 )
+from ._quadratics import StableOnQuadratics as StableOnQuadratics
 from ._strategies import (
     disturbed_matrices as disturbed_matrices,
     gradient_sequences as gradient_sequences,
     Gradients as Gradients,
     parameter_trees as parameter_trees,
+    Parameters as Parameters,
     spd_matrices as spd_matrices,
     spectra as spectra,
     symmetric_matrices as symmetric_matrices,

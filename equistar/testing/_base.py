@@ -11,11 +11,18 @@ import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
 import optax
-from hypothesis import given, settings
+from hypothesis import given, Phase, settings
 from jaxtyping import Array, PyTree
 
 from .._optimizers import AbstractOptimizer
-from ._strategies import gradient_sequences, Gradients
+from ._strategies import (
+    DTYPES,
+    gradient_sequences,
+    Gradients,
+    parameter_recipes,
+    Parameters,
+    STRUCTURES,
+)
 
 
 Optimizer = AbstractOptimizer | optax.GradientTransformation
@@ -87,15 +94,42 @@ class AbstractProperty(eqx.Module):
         """Tries it on drawn gradients."""
 
 
+# To explain a failure takes longer than to find it, and its message says as much.
+PHASES = tuple(phase for phase in Phase if phase is not Phase.explain)
+
+
 def for_gradients(
     check: Callable[[Gradients], None], low: int = -20, high: int = 15
 ) -> None:
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25, deadline=None, phases=PHASES)
     @given(gradient_sequences(low, high))
     def test(gradients: Gradients) -> None:
         check(gradients)
 
     test()
+
+
+# What is only traced is cheap, and tried on everything; each of the others compiles.
+TRACED = [(structure, dtype) for structure in STRUCTURES for dtype in DTYPES]
+_COMPILED = [*((structure, "float32") for structure in STRUCTURES), ("layer", "bfloat16")]
+
+
+def for_trees(
+    check: Callable[[Parameters, Gradients], None], low: int = -20, high: int = 15
+) -> None:
+    """As `for_gradients`, on each of a few structures and dtypes.
+
+    One after the other: a few examples drawn from all of them would leave some out.
+    """
+    for structure, dtype in _COMPILED:
+        recipes = parameter_recipes((structure,), (dtype,))
+
+        @settings(max_examples=10, deadline=None, phases=PHASES)
+        @given(recipes, gradient_sequences(low, high))
+        def test(parameters: Parameters, gradients: Gradients) -> None:
+            check(parameters, gradients)
+
+        test()
 
 
 def close(name: str, ours: PyTree, theirs: PyTree, tolerance: float = 1e-4) -> None:
@@ -108,4 +142,6 @@ def close(name: str, ours: PyTree, theirs: PyTree, tolerance: float = 1e-4) -> N
         size = np.abs(b[np.isfinite(b)]).max(initial=0)
         same = np.isclose(a, b, rtol=tolerance, atol=tolerance * size, equal_nan=True)
         where = jtu.keystr(path)
-        assert np.all(same), f"{name}: {where} is {a[~same][0]} and not {b[~same][0]}"
+        assert np.all(same), (
+            f"{name}: {where} is {a[~same][0]:.6g} and not {b[~same][0]:.6g}"
+        )

@@ -14,12 +14,14 @@ from jaxtyping import Array, Float, PyTree
 _SEEDS = st.integers(0, 2**31 - 1)
 
 # Few and fixed, so that examples share compiled programs: a scalar, a matrix and a vector
-# beside an empty array and a `None`, many axes, and arrays all of whose entries tie.
+# beside an empty array and a `None`, many axes, and leaves of one shape whose axes and
+# entries tie.
+DTYPES = ("float32", "bfloat16")
 STRUCTURES: dict[str, PyTree] = {
     "scalar": {"s": ()},
     "layer": {"w": (3, 2), "b": (2,), "empty": (0, 3), "none": None},
     "many axes": [(2, 1, 3, 2)],
-    "ties": ((4,), (4,)),
+    "ties": ((4, 4), (4, 4)),
 }
 
 
@@ -37,6 +39,9 @@ def spectra(
 
 
 def _rotation(seed: int, size: int) -> np.ndarray:
+    # Examples shrink to diagonal matrices.
+    if seed == 0:
+        return np.eye(size)
     rng = np.random.default_rng(seed)
     return np.linalg.qr(rng.standard_normal((size, size)))[0]
 
@@ -92,32 +97,58 @@ def _is_shape(x: object) -> bool:
     return isinstance(x, tuple) and all(isinstance(n, int) for n in x)
 
 
+@dataclass(frozen=True)
+class Parameters:
+    """A recipe for a tree of parameters, that prints and shrinks well.
+
+    **Attributes:**
+
+    - `structure`: "scalar", "layer" (with an empty array and a `None`), "many axes" or
+        "ties" (two square matrices all of whose numbers are equal).
+    - `dtype`: of every array.
+    - `seed`: of the values, which are normal but for ties.
+    - `exponent`: values are multiplied by 10 to this power.
+    """
+
+    structure: str = "layer"
+    dtype: str = "float32"
+    seed: int = 0
+    exponent: int = 0
+
+    def build(self) -> PyTree[Array]:
+        """The tree."""
+        rng = np.random.default_rng(self.seed)
+        tied = self.structure == "ties"
+
+        def leaf(shape: tuple[int, ...]) -> Array:
+            values = np.ones(shape) if tied else rng.standard_normal(shape)
+            return jnp.asarray(10.0**self.exponent * values, self.dtype)
+
+        return jtu.tree_map(leaf, STRUCTURES[self.structure], is_leaf=_is_shape)
+
+
+def parameter_recipes(
+    structures: tuple[str, ...] = tuple(STRUCTURES), dtypes: tuple[str, ...] = DTYPES
+) -> SearchStrategy[Parameters]:
+    """Recipes for parameter trees, of values of scales from 1e-3 to 1e3."""
+    return st.builds(
+        Parameters,
+        structure=st.sampled_from(structures),
+        dtype=st.sampled_from(dtypes),
+        seed=_SEEDS,
+        exponent=st.integers(-3, 3),
+    )
+
+
 def parameter_trees(
-    structures: tuple[str, ...] = tuple(STRUCTURES),
-    dtypes: tuple[str, ...] = ("float32", "bfloat16"),
+    structures: tuple[str, ...] = tuple(STRUCTURES), dtypes: tuple[str, ...] = DTYPES
 ) -> SearchStrategy[PyTree[Array]]:
     """Parameter trees: a scalar, a layer with an empty array and a `None`, many axes, ties.
 
     Their structures and shapes are a handful of fixed ones, so that examples share
     compiled programs; values and dtypes are drawn.
     """
-
-    def draw(structure: str, dtype: str, seed: int, scale: int) -> PyTree[Array]:
-        rng = np.random.default_rng(seed)
-
-        def leaf(shape: tuple[int, ...]) -> Array:
-            values = np.ones(shape) if structure == "ties" else rng.standard_normal(shape)
-            return jnp.asarray(10.0**scale * values, dtype)
-
-        return jtu.tree_map(leaf, STRUCTURES[structure], is_leaf=_is_shape)
-
-    return st.builds(
-        draw,
-        st.sampled_from(structures),
-        st.sampled_from(dtypes),
-        _SEEDS,
-        st.integers(-3, 3),
-    )
+    return parameter_recipes(structures, dtypes).map(Parameters.build)
 
 
 @dataclass(frozen=True)
@@ -130,12 +161,15 @@ class Gradients:
     - `exponent`: gradients are multiplied by 10 to this power.
     - `spike`: the step at which they are a thousand times larger, or -1.
     - `zeros`: whether every second step has a zero gradient.
+    - `nan`: the leaf, among those that are not empty, whose gradient has a NaN at the first
+        step, or -1.
     """
 
     seed: int = 0
     exponent: int = 0
     spike: int = -1
     zeros: bool = False
+    nan: int = -1
 
     def build(self, params: PyTree[Array], steps: int) -> PyTree[Float[Array, "steps ..."]]:
         """The gradients for `params`, on a leading axis."""
@@ -150,18 +184,28 @@ class Gradients:
             return jnp.asarray(scale.reshape(-1, *[1] * p.ndim) * values, p.dtype)
 
         leaves, structure = jax.tree.flatten(params)
-        return structure.unflatten([leaf(p) for p in leaves])
+        grads = [leaf(p) for p in leaves]
+        filled = [i for i, p in enumerate(leaves) if p.size > 0]
+        if 0 <= self.nan < len(filled):
+            broken = filled[self.nan]
+            first = (0,) * grads[broken].ndim
+            grads[broken] = grads[broken].at[first].set(jnp.nan)
+        return structure.unflatten(grads)
 
 
-def gradient_sequences(low: int = -20, high: int = 15) -> SearchStrategy[Gradients]:
+def gradient_sequences(
+    low: int = -20, high: int = 15, *, nan_leaves: int = 0
+) -> SearchStrategy[Gradients]:
     """Recipes for gradients: zeros, spikes, and scales from 10^`low` to 10^`high`.
 
-    Examples shrink towards plain normal gradients of scale 1.
+    Examples shrink towards plain normal gradients of scale 1. With `nan_leaves` some of
+    them have a NaN in one of the first so many leaves that are not empty.
     """
     return st.builds(
         Gradients,
-        _SEEDS,
-        st.integers(low, high),
-        st.sampled_from((-1, 0, 2)),
-        st.booleans(),
+        seed=_SEEDS,
+        exponent=st.integers(low, high),
+        spike=st.sampled_from((-1, 0, 2)),
+        zeros=st.booleans(),
+        nan=st.sampled_from((-1, *range(nan_leaves))),
     )
