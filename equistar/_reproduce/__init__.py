@@ -13,6 +13,7 @@ from ._star_fig1 import EigenvaluesAfterInterventions
 from ._star_fig2a import MetaGradientVariance
 from ._star_fig2bc import MetaTrainingBesideNominal
 from ._stepsize_validation import TrainByValidation
+from ._stepsize_objectives import StepSizeObjectives
 
 
 EXPERIMENTS: dict[str, AbstractExperiment] = {
@@ -24,4 +25,5 @@ EXPERIMENTS: dict[str, AbstractExperiment] = {
     "star-cancellation": Cancellation(),
     "stepsize-validation": TrainByValidation(),
     "spectrum-digits": SpectrumOnDigits(),
+    "stepsize-objectives": StepSizeObjectives(),
 }
