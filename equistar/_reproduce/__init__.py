@@ -12,8 +12,8 @@ from ._star_cancellation import Cancellation
 from ._star_fig1 import EigenvaluesAfterInterventions
 from ._star_fig2a import MetaGradientVariance
 from ._star_fig2bc import MetaTrainingBesideNominal
-from ._stepsize_validation import TrainByValidation
 from ._stepsize_objectives import StepSizeObjectives
+from ._stepsize_validation import TrainByValidation
 
 
 EXPERIMENTS: dict[str, AbstractExperiment] = {
