@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from .._eigh import eigh
 from ..analysis import disturbed_margin, star_quadratic
 from ._base import AbstractExperiment, Claim, Reproduction
 
@@ -33,7 +34,7 @@ class Cancellation(AbstractExperiment):
     def run(self, say: Callable[[str], None]) -> Reproduction:
         hessian = star_quadratic().hessian
         n = len(hessian)
-        alpha = self.share * 2 / jnp.linalg.eigvalsh(hessian)[-1]
+        alpha = self.share * 2 / eigh(hessian)[0][-1]
         say(f"{self.draws} disturbances of each of {self.points} sizes ...")
         dmax = jnp.linspace(1.0, self.worst, self.points)
         eye, zero = jnp.eye(n), jnp.zeros((n, n))

@@ -11,6 +11,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._eigh import eigh
 from ..analysis import LinearOptimizer, NoisyQuadratic, star_quadratic
 from ._base import AbstractExperiment, Claim, Reproduction
 
@@ -34,7 +35,7 @@ class MetaGradientVariance(AbstractExperiment):
 
     def run(self, say: Callable[[str], None]) -> Reproduction:
         model = star_quadratic()
-        limit = 2 / float(jnp.linalg.eigvalsh(model.hessian)[-1])
+        limit = 2 / float(eigh(model.hessian)[0][-1])
         alphas = np.linspace(0, limit, self.alphas)
         keys = jr.split(jr.key(self.seed), self.seeds)
         steps = max(self.horizons)

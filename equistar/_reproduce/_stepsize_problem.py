@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .._eigh import eigh
 from .._unroll import AbstractUnroll
 from ..analysis import RenormalisedUnroll, StepSizeProblem
 
@@ -18,7 +19,7 @@ def draw_problem(
     """
     matrix_key, start_key = jr.split(key)
     x = jr.normal(matrix_key, (size, columns), jnp.float32)
-    eigenvalues, vectors = jnp.linalg.eigh(x @ x.T / jnp.float32(divisor))
+    eigenvalues, vectors = eigh(x @ x.T / jnp.float32(divisor))
     return StepSizeProblem(
         eigenvalues, vectors.T @ jr.normal(start_key, (size,), jnp.float32)
     )

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..analysis import descent_iterates, draw_least_squares
 from ._base import AbstractExperiment, Claim, Reproduction
@@ -38,27 +38,23 @@ class TrainByValidation(AbstractExperiment):
         half = self.size // 2
         rates = jnp.logspace(-6.0, 0.0, 25)
         settings = rates, self.steps, self.tasks, self.test_tasks
-        by_noise, by_samples, chosen = [], [], []
-        for noise in self.noises:
-            say(f"noise {noise:g}: {self.tasks} problems of {half} samples ...")
-            errors, rate = _tune(half, self.size, noise, *settings, self.seed)
-            by_noise.append(errors)
-            chosen.append(rate)
+        noises, by_samples = jnp.array(self.noises), []
+        say(f"{self.tasks} problems of {half} samples, each with every noise ...")
+        noise_errors, chosen = _tune(half, self.size, noises, *settings, self.seed)
         for share in self.samples:
             n = int(share * self.size)
             # Fewer problems where each is large.
             fewer = max(4, int(self.tasks / max(1.0, 2 * share)))
             say(f"noise 1: {fewer} problems of {n} samples ...")
             sizes = rates, self.steps, fewer, min(self.test_tasks, fewer)
-            by_samples.append(_tune(n, self.size, 1.0, *sizes, self.seed)[0])
-        noise_errors, sample_errors = np.array(by_noise), np.array(by_samples)
-        noises, samples = np.array(self.noises), np.array(self.samples)
+            errors, _ = _tune(n, self.size, jnp.ones(1), *sizes, self.seed)
+            by_samples.append(errors[0])
         data = {
-            "noises": noises,
+            "noises": np.array(self.noises),
             "errors_by_noise": noise_errors,
-            "step_sizes_by_noise": np.array(chosen),
-            "samples_over_size": samples,
-            "errors_by_samples": sample_errors,
+            "step_sizes_by_noise": chosen,
+            "samples_over_size": np.array(self.samples),
+            "errors_by_samples": np.array(by_samples),
         }
         return Reproduction(data, _draw(data), _claims(data))
 
@@ -66,39 +62,46 @@ class TrainByValidation(AbstractExperiment):
 def _tune(
     samples: int,
     size: int,
-    noise: float,
+    noises: Float[Array, " k"],
     rates: Float[Array, " m"],
     steps: int,
     tasks: int,
     test_tasks: int,
     seed: int,
-) -> tuple[list[float], list[float]]:
-    """Errors and step sizes of train-by-train and of train-by-validation."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Errors and step sizes, by noise, of train-by-train and of train-by-validation."""
     meta, test = jr.split(jr.key(seed))
-    shape = samples, size, noise, rates, steps
-    losses = [_one(*shape, jr.fold_in(meta, i)) for i in range(tasks)]
-    best = [int(jnp.argmin(sum(x[i] for x in losses))) for i in (0, 1)]
-    held = [_one(*shape, jr.fold_in(test, i)) for i in range(test_tasks)]
-    errors = [float(np.mean([x[2 + i][b] for x in held])) for i, b in enumerate(best)]
-    return errors, [float(rates[b]) for b in best]
+    one = lambda key, i: _one(samples, size, noises, rates, steps, jr.fold_in(key, i))
+    losses = sum(np.asarray(one(meta, i)[0], np.float64) for i in range(tasks))
+    errors = sum(np.asarray(one(test, i)[1], np.float64) for i in range(test_tasks))
+    # A step size whose loss overflows is none.
+    best = np.argmin(np.nan_to_num(losses, nan=np.inf), axis=-1)[..., None]
+    chosen = np.take_along_axis(errors / test_tasks, best, axis=-1)[..., 0]
+    return chosen, np.asarray(rates, np.float64)[best[..., 0]]
 
 
 @eqx.filter_jit
 def _one(
     samples: int,
     size: int,
-    noise: float,
+    noises: Float[Array, " k"],
     rates: Float[Array, " m"],
     steps: int,
-    key: jax.Array,
-) -> tuple[Array, Array, Array, Array]:
-    """Meta-losses on training and on validation data, and the errors of both, by rate."""
-    problem = draw_least_squares(samples, size, noise, key=key)
-    first, second = problem.split(samples // 2)
-    whole = descent_iterates(problem, rates, steps, 40 * noise)
-    part = descent_iterates(first, rates, steps, 40 * noise)
-    error = lambda w: jnp.sum((w - problem.truth[None]) ** 2, axis=1)
-    return problem.loss(whole), second.loss(part), error(whole), error(part)
+    key: PRNGKeyArray,
+) -> tuple[Float[Array, "k 2 m"], Float[Array, "k 2 m"]]:
+    """Meta-losses on training and on validation data, and the errors of both."""
+
+    def at(noise: Float[Array, ""]) -> tuple[Float[Array, "2 m"], Float[Array, "2 m"]]:
+        problem = draw_least_squares(samples, size, noise, key=key)
+        first, second = problem.split(samples // 2)
+        whole = descent_iterates(problem, rates, steps, 40 * noise)
+        part = descent_iterates(first, rates, steps, 40 * noise)
+        error = lambda w: jnp.sum((w - problem.truth[None]) ** 2, axis=1)
+        losses = jnp.stack([problem.loss(whole), second.loss(part)])
+        return losses, jnp.stack([error(whole), error(part)])
+
+    # The inputs are the same at every noise, so they are decomposed once.
+    return jax.vmap(at)(noises)
 
 
 def _claims(data: dict[str, np.ndarray]) -> list[Claim]:

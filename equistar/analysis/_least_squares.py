@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._eigh import eigh
+
 
 class LeastSquares(eqx.Module):
     """Samples of $y = \\langle w^*, x \\rangle + s \\epsilon$.
@@ -38,7 +40,7 @@ class LeastSquares(eqx.Module):
 
 
 def draw_least_squares(
-    samples: int, size: int, noise: float, *, key: PRNGKeyArray
+    samples: int, size: int, noise: float | Float[Array, ""], *, key: PRNGKeyArray
 ) -> LeastSquares:
     """A problem of `samples` samples in `size` dimensions; `noise` is a deviation."""
     truth_key, input_key, noise_key = jr.split(key, 3)
@@ -54,14 +56,14 @@ def descent_iterates(
     problem: LeastSquares,
     step_sizes: Float[Array, " m"],
     steps: int,
-    freeze: float = float("inf"),
+    freeze: float | Float[Array, ""] = float("inf"),
 ) -> Float[Array, "m d"]:
     """Where gradient descent from zero is after `steps` steps, for many step sizes at once.
 
-    With $X / \\sqrt n = U S V^\\top$ and $b = U^\\top y / \\sqrt n$:
+    With $X / \\sqrt n = U S V^\\top$ and $c = S U^\\top y / \\sqrt n$:
 
     $$w_t = V \\operatorname{diag}\\left(
-    \\frac{1 - (1 - \\eta s_i^2)^t}{s_i} \\right) b$$
+    \\frac{1 - (1 - \\eta s_i^2)^t}{s_i^2} \\right) c$$
 
     **Arguments:**
 
@@ -83,23 +85,43 @@ def descent_iterates(
         }
         ```
     """
-    n = jnp.sqrt(jnp.asarray(len(problem.targets), problem.targets.dtype))
-    u, s, vt = jnp.linalg.svd(problem.inputs / n, full_matrices=False)
-    b = u.T @ problem.targets / n
-    factor = 1 - step_sizes[:, None] * s[None] ** 2
-    # A singular value of zero is never moved along.
-    safe = jnp.where(s > 0, s, 1)
-    scale = jnp.where(s > 0, b / safe, 0)
+    modes = _modes(problem)
+    factor = 1 - step_sizes[:, None] * modes.curvatures[None]
 
+    # The sum of a geometric series: nothing is divided by a curvature near zero.
     def body(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
-        power, frozen = carry
-        power = power * factor
-        norm = jnp.linalg.norm((1 - power) * scale[None], axis=1)
+        filtered, frozen = carry
+        filtered = filtered * factor + step_sizes[:, None]
+        norm = jnp.linalg.norm(filtered * modes.slopes[None], axis=1)
         # A comparison with NaN is false: what has overflowed has gone beyond.
-        return (power, frozen | ~(norm < freeze)), None
+        return (filtered, frozen | ~(norm < freeze)), None
 
-    start = jnp.ones_like(factor), jnp.zeros(len(step_sizes), bool)
-    (power, frozen), _ = jax.lax.scan(body, start, length=steps)
-    free = jnp.where(frozen[:, None], 0, (1 - power) * scale[None]) @ vt
+    start = jnp.zeros_like(factor), jnp.zeros(len(step_sizes), bool)
+    (filtered, frozen), _ = jax.lax.scan(body, start, length=steps)
+    free = jnp.where(frozen[:, None], 0, filtered) @ modes.directions.T
     axis = jnp.zeros_like(problem.truth).at[0].set(freeze)
     return jnp.where(frozen[:, None], axis[None], free)
+
+
+class _Modes(eqx.Module):
+    """In direction $v_i$ the loss has curvature $s_i^2$ and, at zero, slope $-c_i$.
+
+    The columns of `directions` are $c_i v_i$.
+    """
+
+    curvatures: Float[Array, " k"]
+    slopes: Float[Array, " k"]
+    directions: Float[Array, "d k"]
+
+
+# From the smaller of the two Gram matrices, whose eigenvalues are squared singular values.
+def _modes(problem: LeastSquares) -> _Modes:
+    n = len(problem.targets)
+    x, y = problem.inputs / n**0.5, problem.targets / n**0.5
+    if n < len(problem.truth):
+        curvatures, u = eigh(x @ x.T)
+        curvatures, b = jnp.maximum(curvatures, 0), u.T @ y
+        return _Modes(curvatures, jnp.sqrt(curvatures) * b, x.T @ (u * b[None]))
+    curvatures, v = eigh(x.T @ x)
+    slopes = v.T @ (x.T @ y)
+    return _Modes(jnp.maximum(curvatures, 0), slopes, v * slopes[None])

@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .._eigh import eigh
+
 
 class Margin(eqx.Module):
     """How far inside (positive) or outside (negative) of stability a case lies.
@@ -12,8 +14,11 @@ class Margin(eqx.Module):
     **Attributes:**
 
     - `sufficient`: the distance to the nearest of a theorem's bounds. Where it is not
-        negative, so is `exact`.
+        negative, neither is `exact`.
     - `exact`: $1 - \\rho(A)$.
+
+    Both are differentiable in every argument but the Hessian, in which `exact` is where
+    the eigenvalues are distinct.
     """
 
     sufficient: Float[Array, ""]
@@ -41,9 +46,10 @@ def linear_margin(
 
     **Raises:**
 
-    `ValueError` if `matrix` is not symmetric (outside of jit, where it can be seen).
+    `ValueError` if `matrix` is not symmetric, or `hessian` not positive definite. Inside of
+    jit, where values cannot be seen, both margins are NaN instead.
     """
-    check_symmetric(matrix)
+    hessian, matrix = _positive(hessian), _symmetric(matrix)
     low, high = _extremes(matrix)
     sufficient = jnp.minimum(alpha + low, 2 / _extremes(hessian)[1] - alpha - high)
     root = _power(hessian, 0.5)
@@ -62,7 +68,7 @@ def preconditioned_margin(
 
     Arguments and errors as for [`equistar.analysis.linear_margin`][].
     """
-    check_symmetric(matrix)
+    hessian, matrix = _positive(hessian), _symmetric(matrix)
     low, high = _extremes(matrix)
     limit = 2 / jnp.sqrt(_extremes(hessian)[1])
     sufficient = jnp.minimum(alpha + low, limit - alpha - high)
@@ -84,8 +90,8 @@ def disturbed_margin(
     (2 / \\lambda_{\\max}(H) - \\alpha) / \\max \\bar d$$
 
     with $0 < d_i \\le \\bar d_i$, $D \\tilde P = \\tilde P D$ and
-    $0 < \\alpha < 2 / \\lambda_{\\max}(H)$; the distance of $\\alpha$ to its own bounds
-    counts among the others, since beyond them the lemma promises nothing.
+    $0 < \\alpha < 2 / \\lambda_{\\max}(H)$. The last is a bound too, and the sufficient
+    margin heeds it: outside of it a small disturbance leaves an unstable nominal term.
 
     **Arguments:**
 
@@ -96,20 +102,19 @@ def disturbed_margin(
 
     **Raises:**
 
-    `ValueError` if `matrix` is not symmetric, or does not commute with the disturbance, or
-    the disturbance is not in $(0, \\bar d]$ (outside of jit, where it can be seen; inside,
-    the sufficient margin of such a disturbance is NaN).
+    As [`equistar.analysis.linear_margin`][], and if `disturbance` is not in (0, `bound`]
+    or does not commute with `matrix`.
     """
+    hessian, matrix = _positive(hessian), _symmetric(matrix)
     bounded = jnp.all((disturbance > 0) & (disturbance <= bound))
-    _check(bounded, "A disturbance must be positive, and nowhere above its `bound`.")
+    matrix = _require(bounded, matrix, "`disturbance` must be in (0, `bound`].")
+    commutes = _is_symmetric(disturbance[:, None] * matrix)
+    matrix = _require(commutes, matrix, "`disturbance` must commute with `matrix`.")
     disturbed = disturbance[:, None] * matrix
-    check_symmetric(matrix)
-    check_symmetric(disturbed)
     low, high = _extremes(matrix)
     worst, limit = jnp.max(bound), 2 / _extremes(hessian)[1]
-    sufficient = jnp.minimum(alpha / worst + low, (limit - alpha) / worst - high)
-    sufficient = jnp.minimum(sufficient, jnp.minimum(alpha, limit - alpha))
-    sufficient = jnp.where(bounded, sufficient, jnp.nan)
+    learned = jnp.minimum(alpha / worst + low, (limit - alpha) / worst - high)
+    sufficient = jnp.minimum(learned, jnp.minimum(alpha, limit - alpha))
     root = _power(hessian, 0.5)
     return Margin(sufficient, _exact(root @ _shifted(alpha, disturbed) @ root))
 
@@ -137,8 +142,8 @@ def momentum_margin(
 
     **Raises:**
 
-    `ValueError` if `decay` is not in [0, 1) (outside of jit, where it can be seen; inside,
-    the sufficient margin is NaN).
+    `ValueError` if `decay` is not in [0, 1) or `hessian` not positive definite. Inside of
+    jit, where values cannot be seen, both margins are NaN instead.
     """
     return _momentum(hessian, step_size * (1 - decay), decay, step_size, 1 - decay)
 
@@ -164,41 +169,64 @@ def _momentum(
     step_size: float | Float[Array, ""],
     share: float | Float[Array, ""],
 ) -> Margin:
-    values = jnp.linalg.eigvalsh(hessian)
+    decay = jnp.asarray(decay, hessian.dtype)
+    decay = _require((decay >= 0) & (decay < 1), decay, "`decay` must be in [0, 1).")
+    values = _values(_positive(hessian))
     limit = 2 * (1 + decay) / (share * values[-1])
-    sound = jnp.asarray((decay >= 0) & (decay < 1))
-    _check(sound, "The decay of a momentum must be in [0, 1).")
-    sufficient = jnp.where(sound, jnp.minimum(step_size, limit - step_size), jnp.nan)
+    sufficient = jnp.minimum(step_size, limit - step_size)
     trace = jnp.abs(1 + decay - effective * values)
     discriminant = trace**2 - 4 * decay
-    real = (trace + jnp.sqrt(jnp.maximum(discriminant, 0))) / 2
-    radius = jnp.where(discriminant < 0, jnp.sqrt(decay), real)
+    real = (trace + _root(discriminant)) / 2
+    radius = jnp.where(discriminant < 0, _root(decay), real)
     return Margin(sufficient, 1 - jnp.max(radius))
 
 
-def check_symmetric(matrix: Float[Array, "n n"]) -> None:
-    """Raises a `ValueError` for a matrix that is seen not to be symmetric."""
+# Zero, and of zero slope, where x is not positive; NaN where it is NaN.
+def _root(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    nothing = x <= 0
+    return jnp.where(nothing, 0, jnp.sqrt(jnp.where(nothing, 1, x)))
+
+
+def _require(
+    allowed: Bool[Array, ""], x: Float[Array, "*shape"], message: str
+) -> Float[Array, "*shape"]:
+    try:
+        refused = not bool(allowed)
+    except jax.errors.TracerBoolConversionError:
+        return jnp.where(allowed, x, jnp.nan)
+    if refused:
+        raise ValueError(message)
+    return x
+
+
+# NaN passes: the margins of a matrix that has diverged are NaN.
+def _is_symmetric(matrix: Float[Array, "n n"]) -> Bool[Array, ""]:
     asymmetry = jnp.max(jnp.abs(matrix - matrix.T), initial=0)
-    _check(
-        asymmetry <= 1e-5 * jnp.max(jnp.abs(matrix), initial=0),
-        "The bound holds for symmetric matrices only (a disturbance must commute with "
-        "its matrix): pass (P + P.T) / 2, or measure rho of the transition itself.",
+    return ~(asymmetry > 1e-5 * jnp.max(jnp.abs(matrix), initial=0))
+
+
+def _symmetric(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    return _require(
+        _is_symmetric(matrix),
+        matrix,
+        "The bound holds for symmetric matrices only: pass (P + P.T) / 2, or measure rho "
+        "of the transition itself.",
     )
 
 
-# What is traced cannot be seen, and passes.
-def _check(holds: Bool[Array, ""], sentence: str) -> None:
-    try:
-        seen = bool(holds)
-    except jax.errors.TracerBoolConversionError:
-        return
-    if not seen:
-        raise ValueError(sentence)
+def _positive(hessian: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    low, high = _extremes(hessian)
+    message = "The Hessian must be positive definite: its smallest eigenvalue is not."
+    return _require(~(low < -1e-5 * jnp.abs(high)), _symmetric(hessian), message)
 
 
 def _extremes(matrix: Float[Array, "n n"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    values = jnp.linalg.eigvalsh(matrix)
+    values = _values(matrix)
     return values[0], values[-1]
+
+
+def _values(matrix: Float[Array, "n n"]) -> Float[Array, " n"]:
+    return eigh(matrix)[0]
 
 
 def _shifted(
@@ -208,10 +236,10 @@ def _shifted(
 
 
 def _power(matrix: Float[Array, "n n"], exponent: float) -> Float[Array, "n n"]:
-    values, vectors = jnp.linalg.eigh(matrix)
-    return (vectors * values[None] ** exponent) @ vectors.T
+    values, vectors = eigh(matrix)
+    return (vectors * jnp.maximum(values, 0)[None] ** exponent) @ vectors.T
 
 
 # A is similar to I - M with this symmetric M, whose eigenvalues must lie in [0, 2].
 def _exact(similar: Float[Array, "n n"]) -> Float[Array, ""]:
-    return 1 - jnp.max(jnp.abs(1 - jnp.linalg.eigvalsh(similar)))
+    return 1 - jnp.max(jnp.abs(1 - _values(similar)))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from .._eigh import eigh
 from .._unroll import AbstractUnroll
 
 
@@ -80,7 +81,7 @@ class NoisyQuadratic(AbstractUnroll):
         self.noise = noise
         self.start = jnp.zeros(len(hessian), hessian.dtype) if start is None else start
         self.start_scale = start_scale
-        values, vectors = jnp.linalg.eigh(noise)
+        values, vectors = eigh(noise)
         self.noise_root = vectors * jnp.sqrt(jnp.maximum(values, 0))[None]
 
     def init(self, theta: LinearOptimizer, *, key: PRNGKeyArray) -> Float[Array, " n"]:
@@ -125,10 +126,7 @@ class NoisyQuadratic(AbstractUnroll):
         return 0.5 * (mean @ self.hessian @ mean + spread)
 
     def mean_loss(self, theta: LinearOptimizer, steps: int) -> Float[Array, ""]:
-        """$\\frac1T \\sum_{t < T} E l_t$, the meta-loss of an episode of T = `steps`.
-
-        Its gradient with respect to `theta` is the exact meta-gradient.
-        """
+        """$\\frac1T \\sum_{t < T} E l_t$, the meta-loss of an episode of T = `steps`."""
         transition, shock = self.transition(theta), self._shock(theta)
         eye = jnp.eye(len(self.start), dtype=self.start.dtype)
 
@@ -143,6 +141,14 @@ class NoisyQuadratic(AbstractUnroll):
 
         start = self.start, self.start_scale**2 * eye
         return jnp.mean(lax.scan(body, start, length=steps)[1])
+
+    def meta_gradient(self, theta: LinearOptimizer, steps: int) -> LinearOptimizer:
+        """The exact meta-gradient: that of `mean_loss` with respect to $\\alpha$ and $P$.
+
+        Estimators' means must agree with it. As in `jax.grad`, it has the structure of
+        `theta`; a number for $\\alpha$ is not differentiated and gives `None`.
+        """
+        return eqx.filter_grad(lambda t: self.mean_loss(t, steps))(theta)
 
     def stationary_covariance(self, theta: LinearOptimizer) -> Float[Array, "n n"]:
         """The solution of $C = A C A^\\top + (I - A) S (I - A)^\\top$ (Lyapunov).
@@ -162,8 +168,9 @@ class NoisyQuadratic(AbstractUnroll):
         return jnp.where(vanished, covariance, jnp.nan)
 
     def _shock(self, theta: LinearOptimizer) -> Float[Array, "n n"]:
-        root = theta.preconditioner() @ self.hessian @ self.noise_root
-        return root @ root.T
+        # By S and not by its root, which has no derivative where eigenvalues meet.
+        gain = theta.preconditioner() @ self.hessian
+        return gain @ self.noise @ gain.T
 
     # By the bits of t from the highest on: double, and add one where the bit is set.
     def _moments(

@@ -1,0 +1,46 @@
+"""Eigenvalues and eigenvectors of symmetric matrices, one matrix at a time."""
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import sequential_vmap
+from jaxtyping import Array, Float
+
+
+@jax.custom_jvp
+def eigh(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
+    """`jnp.linalg.eigh` that may be batched on a machine of few cores.
+
+    jaxlib's batched LAPACK calls wait, on a thread of XLA's pool, for other threads of it:
+    two of them at once hang a machine of two cores for good. Under `jax.vmap` this one
+    takes the matrices in turn.
+
+    **Arguments:**
+
+    - `matrix`: symmetric.
+
+    **Returns:**
+
+    The eigenvalues, rising, and the eigenvectors as columns. Derivatives of the vectors
+    are not finite where eigenvalues coincide.
+    """
+    return _one_at_a_time(matrix)
+
+
+@sequential_vmap
+def _one_at_a_time(matrix: Float[Array, "n n"]) -> tuple[Array, Array]:
+    values, vectors = jnp.linalg.eigh(matrix)
+    return values, vectors
+
+
+# d values = diag(V' dA V), d V = V (F * V' dA V) with F_ij = 1 / (values_j - values_i).
+@eigh.defjvp
+def _eigh_jvp(
+    primals: tuple[Float[Array, "n n"]], tangents: tuple[Float[Array, "n n"]]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    (tangent,) = tangents
+    values, vectors = eigh(*primals)
+    inner = vectors.T @ (0.5 * (tangent + tangent.T)) @ vectors
+    eye = jnp.eye(len(values), dtype=values.dtype)
+    inverse_gaps = 1 / (eye + values[None, :] - values[:, None]) - eye
+    moved = jnp.diagonal(inner), vectors @ (inverse_gaps * inner)
+    return (values, vectors), moved
