@@ -86,42 +86,44 @@ def descent_iterates(
         ```
     """
     modes = _modes(problem)
+    sizes = modes.coefficients * modes.lengths
     factor = 1 - step_sizes[:, None] * modes.curvatures[None]
 
     # The sum of a geometric series: nothing is divided by a curvature near zero.
     def body(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         filtered, frozen = carry
         filtered = filtered * factor + step_sizes[:, None]
-        norm = jnp.linalg.norm(filtered * modes.slopes[None], axis=1)
+        norm = jnp.linalg.norm(filtered * sizes[None], axis=1)
         # A comparison with NaN is false: what has overflowed has gone beyond.
         return (filtered, frozen | ~(norm < freeze)), None
 
     start = jnp.zeros_like(factor), jnp.zeros(len(step_sizes), bool)
     (filtered, frozen), _ = jax.lax.scan(body, start, length=steps)
-    free = jnp.where(frozen[:, None], 0, filtered) @ modes.directions.T
+    along = jnp.where(frozen[:, None], 0, filtered) * modes.coefficients[None]
     axis = jnp.zeros_like(problem.truth).at[0].set(freeze)
-    return jnp.where(frozen[:, None], axis[None], free)
+    return jnp.where(frozen[:, None], axis[None], along @ modes.directions.T)
 
 
 class _Modes(eqx.Module):
-    """In direction $v_i$ the loss has curvature $s_i^2$ and, at zero, slope $-c_i$.
+    """Directions that descent does not mix: in $w = \\sum_i a_i c_i v_i$ each is alone.
 
-    The columns of `directions` are $c_i v_i$.
+    The loss has curvature $s_i^2$ along $v_i$; $-c_i$ is its slope at zero over $|v_i|^2$.
     """
 
     curvatures: Float[Array, " k"]
-    slopes: Float[Array, " k"]
+    coefficients: Float[Array, " k"]
     directions: Float[Array, "d k"]
+    lengths: Float[Array, " k"]
 
 
 # From the smaller of the two Gram matrices, whose eigenvalues are squared singular values.
+# The inputs stand alone in what is dear, so that under vmap many targets share it.
 def _modes(problem: LeastSquares) -> _Modes:
     n = len(problem.targets)
     x, y = problem.inputs / n**0.5, problem.targets / n**0.5
     if n < len(problem.truth):
-        curvatures, u = eigh(x @ x.T)
-        curvatures, b = jnp.maximum(curvatures, 0), u.T @ y
-        return _Modes(curvatures, jnp.sqrt(curvatures) * b, x.T @ (u * b[None]))
-    curvatures, v = eigh(x.T @ x)
-    slopes = v.T @ (x.T @ y)
-    return _Modes(jnp.maximum(curvatures, 0), slopes, v * slopes[None])
+        values, u = eigh(x @ x.T)
+        curvatures = jnp.maximum(values, 0)
+        return _Modes(curvatures, u.T @ y, x.T @ u, jnp.sqrt(curvatures))
+    values, v = eigh(x.T @ x)
+    return _Modes(jnp.maximum(values, 0), v.T @ (x.T @ y), v, jnp.ones_like(values))

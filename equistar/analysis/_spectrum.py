@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from .._inner_training import train_init, train_step, TrainState
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
+from ._balance import balance
 from ._joint_map import product as joint_product, products as joint_products
 
 
@@ -33,13 +34,12 @@ class JointSpectrum(eqx.Module):
     - `params_share`: for each, the share of its direction's squared norm that lies in the
         parameters; the rest lies in the optimizer's state. It depends on the units that
         the two are held in.
-    - `residuals`: $|J v - \\lambda v|$ for each, with $|v| = 1$ and each number of the
-        state in units of its own size.
+    - `residuals`: $|J v - \\lambda v|$ for each, with $|v| = 1$ in units in which the
+        rows of $J$ are of about equal norm.
     - `products`: Jacobian-vector products that were computed.
     - `cost`: their time, in steps of training.
     - `converged`: whether as many eigenvalues as were asked for were found, with residuals
-        below a hundredth of them. In float32 it can fail for optimizers that divide by a
-        second moment near zero: their map is ill-conditioned there.
+        below a hundredth of them.
     """
 
     eigenvalues: np.ndarray
@@ -67,7 +67,7 @@ def joint_spectrum(
     *,
     number: int = 6,
     batches: int = 1,
-    tolerance: float = 1e-4,
+    tolerance: float = 1e-6,
     key: PRNGKeyArray,
 ) -> JointSpectrum:
     """Leading eigenvalues of a training step, linearised jointly in params and state.
@@ -75,7 +75,9 @@ def joint_spectrum(
     The Jacobian $J$ of $(\\phi, s) \\mapsto (\\phi', s')$, parameters and the
     floating-point part of the optimizer's state, is never formed: its products with
     vectors come from forward mode, and the eigenvalues from ARPACK's implicitly restarted
-    Arnoldi iteration. Step counters and whatever else is an integer are frozen at
+    Arnoldi iteration, in balanced units: an update can be as sensitive to a second moment
+    of 1e-12 as it is large, and in the units of the state the iteration would then find
+    eigenvalues that are none. Step counters and whatever else is an integer are frozen at
     their values, and so are time inputs: the map is that of one step repeated. A radius
     above 1 says that small disturbances grow where training stands, on this minibatch;
     it does not say that training diverges. Where an update has no derivative, as Adam's
@@ -112,12 +114,13 @@ def joint_spectrum(
         )
     split = ravel_pytree(arrays.params)[0].size
     setting = task, optimizer, rest, jr.split(key, batches)
-    units = _units(np.asarray(flat, np.float64), split)
 
-    # In these units J is similar to itself, and far less ill-conditioned in float32.
-    def product(v: np.ndarray) -> np.ndarray:
-        image = joint_product(*setting, flat, jnp.asarray(v * units, flat.dtype), unravel)
-        return np.asarray(image, np.float64) / units
+    def raw(v: np.ndarray) -> np.ndarray:
+        image = joint_product(*setting, flat, jnp.asarray(v, flat.dtype), unravel)
+        return np.asarray(image, np.float64)
+
+    units, rounds = balance(raw, _sizes(np.asarray(flat, np.float64), split))
+    product = lambda v: raw(v * units) / units
 
     if flat.size <= max(_DENSE, number + 2):
         identity = jnp.eye(flat.size, dtype=flat.dtype)
@@ -141,13 +144,13 @@ def joint_spectrum(
     converged = converged and bool(np.all(residuals <= _TRUSTED * np.abs(values)))
     directions = np.abs(vectors * units[:, None]) ** 2
     share = directions[:split].sum(0) / directions.sum(0)
+    products += rounds
     cost = products * _relative_cost(task, optimizer, state, flat, product, key)
     return JointSpectrum(values, share, residuals, products, cost, converged)
 
 
-# The update is as sensitive to a second moment of 1e-12 as it is large: each number of the
-# state is measured in units of its own size.
-def _units(flat: np.ndarray, split: int) -> np.ndarray:
+# Each number of the state in units of its own size, to start from.
+def _sizes(flat: np.ndarray, split: int) -> np.ndarray:
     size = np.abs(flat[split:])
     floor = np.finfo(np.float32).eps ** 2
     return np.concatenate([np.ones(split), np.where(size > floor, size, 1.0)])
@@ -171,7 +174,7 @@ def _arnoldi(
 
     operator: Any = LinearOperator((size, size), matvec=counted, dtype=np.float64)  # pyright: ignore
     start = np.asarray(jr.normal(key, (size,)), np.float64)
-    settings = {"which": "LM", "v0": start, "tol": tolerance, "maxiter": 30}
+    settings = {"which": "LM", "v0": start, "tol": tolerance, "maxiter": 150}
     krylov = min(size, max(4 * number, 24))
     try:
         found: Any = eigs(operator, k=number, ncv=krylov, **settings)
@@ -208,7 +211,7 @@ def spectrum_along_training(
     *,
     number: int = 6,
     batches: int = 1,
-    tolerance: float = 1e-4,
+    tolerance: float = 1e-6,
     key: PRNGKeyArray,
 ) -> list[JointSpectrum]:
     """The joint spectrum at chosen steps of one training run.
