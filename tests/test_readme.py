@@ -26,16 +26,30 @@ PAGES = {
     ),
     "docs/testing.md": (3, "equistar.testing.check(mine)"),
     "docs/stability.md": (1, "assert abs(spectrum.radius - 1.4) < 1e-5"),
+    "docs/step_size.md": (
+        6,
+        "from equistar.analysis import Health\n"
+        "assert naive.verdict == Health.SILENTLY_ZERO and naive.turns_at == 30\n"
+        "assert healthy.verdict == Health.HEALTHY",
+    ),
 }
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_runs(page, tmp_path):
     number, checks = PAGES[page]
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    text = (ROOT / page).read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == number
     code = "\n".join([*blocks, checks])
     # In a process of its own: a page's reader has none of the tests' settings.
     run = [sys.executable, "-c", code]
     done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    # What a page quotes below a block is what the block prints.
+    for quoted in re.findall(r"```python\n[^`]*```\n\n```text\n(.*?)```", text, re.DOTALL):
+        assert _lines(quoted) in _lines(done.stdout)
+
+
+def _lines(text):
+    return "\n".join(line.strip() for line in text.strip().splitlines())
