@@ -8,7 +8,7 @@ class RESULTS(eqx.Enumeration):
 
     successful = ""
     no_meta_gradient = (
-        "Too many meta-steps in a row had a non-finite meta-gradient and were skipped. "
+        "Too many meta-steps had a non-finite meta-gradient and were skipped. "
         "Use PES instead of back-propagation, a shorter window, or a smaller sigma."
     )
     interrupted = "The run was interrupted; what it had trained so far is kept."

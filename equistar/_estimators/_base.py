@@ -19,7 +19,8 @@ class MetaGradient(eqx.Module):
     - `diverged`: members whose carry is not finite at the window's end.
     - `dead`: particles that carry no signal: their contribution is exactly zero, as when
         both members of a pair recorded the same losses.
-    - `dropped`: particles whose contribution was not finite, and counted as zero.
+    - `dropped`: particles whose contribution was not finite, and counted as zero. Where
+        all of them were, nothing is known and the gradient is NaN.
     """
 
     gradient: PyTree

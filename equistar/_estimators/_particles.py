@@ -33,6 +33,8 @@ def summarise(
 ) -> MetaGradient:
     """The mean of the particles' contributions; one that is not finite counts as zero.
 
+    It is NaN where none is finite, so that the meta-step is skipped, and counted as such.
+
     **Arguments:**
 
     - `contributions`: gradients with a leading axis of particles.
@@ -42,7 +44,8 @@ def summarise(
     finite = jax.vmap(all_finite)(contributions)
 
     def mean(x: Array) -> Array:
-        return jnp.mean(jnp.where(over(finite, x), x, 0), axis=0)
+        known = jnp.mean(jnp.where(over(finite, x), x, 0), axis=0)
+        return jnp.where(jnp.any(finite), known, jnp.nan)
 
     healthy = jax.vmap(jax.vmap(all_finite))(carry)
     meta_gradient = MetaGradient(

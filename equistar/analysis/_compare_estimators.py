@@ -13,11 +13,11 @@ import jax.random as jr
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
-from rich.console import Console
 from rich.table import Table
 
 from .._estimators import AbstractEstimator
 from .._unroll import AbstractUnroll
+from ._text import as_text
 
 
 class AbstractReference(eqx.Module):
@@ -116,10 +116,7 @@ class EstimatorComparison(eqx.Module):
         return table
 
     def __str__(self) -> str:
-        console = Console(width=110)
-        with console.capture() as capture:
-            console.print(self.table())
-        return capture.get()
+        return as_text(self.table(), width=110)
 
     def plot(self, path: str | os.PathLike) -> None:
         """Draws bias, variance and cost as a PNG file."""

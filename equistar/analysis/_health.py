@@ -12,12 +12,12 @@ import jax.random as jr
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
-from rich.console import Console
 from rich.table import Table
 
 from .._estimators import AbstractRematerialisation, Segments
 from .._objectives import AbstractObjective, MeanLoss
 from .._unroll import AbstractUnroll
+from ._text import as_text
 
 
 class Health(enum.Enum):
@@ -86,10 +86,7 @@ class MetaGradientHealth(eqx.Module):
         return table
 
     def __str__(self) -> str:
-        console = Console(width=100)
-        with console.capture() as capture:
-            console.print(self.table())
-        return capture.get()
+        return as_text(self.table(), width=100)
 
     def plot(self, path: str | os.PathLike) -> None:
         """Draws magnitude and shares against the horizon as a PNG file."""

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, PRNGKeyArray, PyTree
-from rich.console import Console
 from rich.table import Table
 
 from .._optimizers import AbstractOptimizer
+from ._text import as_text
 
 
 class Invariances(eqx.Module):
@@ -58,10 +58,7 @@ class Invariances(eqx.Module):
         return table
 
     def __str__(self) -> str:
-        console = Console(width=80)
-        with console.capture() as capture:
-            console.print(self.table())
-        return capture.get()
+        return as_text(self.table(), width=80)
 
 
 def invariances(
