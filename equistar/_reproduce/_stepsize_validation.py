@@ -72,11 +72,11 @@ def _tune(
     """Errors and step sizes, by noise, of train-by-train and of train-by-validation."""
     meta, test = jr.split(jr.key(seed))
     one = lambda key, i: _one(samples, size, noises, rates, steps, jr.fold_in(key, i))
-    losses = sum(np.asarray(one(meta, i)[0], np.float64) for i in range(tasks))
-    errors = sum(np.asarray(one(test, i)[1], np.float64) for i in range(test_tasks))
+    losses = np.mean([one(meta, i)[0] for i in range(tasks)], axis=0, dtype=np.float64)
+    errors = np.mean([one(test, i)[1] for i in range(test_tasks)], axis=0, dtype=np.float64)
     # A step size whose loss overflows is none.
     best = np.argmin(np.nan_to_num(losses, nan=np.inf), axis=-1)[..., None]
-    chosen = np.take_along_axis(errors / test_tasks, best, axis=-1)[..., 0]
+    chosen = np.take_along_axis(errors, best, axis=-1)[..., 0]
     return chosen, np.asarray(rates, np.float64)[best[..., 0]]
 
 
