@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -17,113 +17,142 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._episodes import ConstantLength
 from .._estimators import PES
 from .._inner_training import HeldOut, InnerTraining, train_init, train_step
-from .._optimizers import AbstractOptimizer, STAR
+from .._optimizers import AbstractOptimizer, HyperparamController
 from ..tasks import Dataset, digits, Examples, MLPClassification, Split
 from ._base import AbstractExperiment, Claim, Reproduction
 
 
-MODES = "train-by-train", "train-by-validation"
+class Arm(NamedTuple):
+    """What an optimizer is meta-trained on.
+
+    **Attributes:**
+
+    - `training`: samples that networks are trained on.
+    - `validation`: other samples, which the meta-loss is on; with none it is on the
+        samples of the training.
+    - `noise`: share of the labels of both that is drawn again.
+    """
+
+    training: int
+    validation: int
+    noise: float
+
+    def name(self) -> str:
+        if self.validation:
+            return f"train-by-validation, {self.training} + {self.validation}"
+        return f"train-by-train, {self.training}"
 
 
 class LabelNoise(AbstractExperiment):
     """A learned optimizer fits noisy labels, unless meta-trained on validation data.
 
-    Wang et al. 2020, section 5, with a STAR of 202 numbers on multi-layer perceptrons.
-    Of so many samples train-by-train has all for training, and its meta-loss is on
-    them too; train-by-validation trains on the first half, and its meta-loss is on the
-    second. A share of the labels of both is redrawn, the test set's never. `conditions`
-    are numbers of samples with that share; every number must divide the largest.
+    Wang et al. 2020, section 5: train-by-train with as many samples as
+    train-by-validation trains on, and with all that it has; and with all of the data and
+    clean labels. Multi-layer perceptrons are trained by a learned per-element rate on
+    Adam's and AggMo's directions, of 192 numbers, whose head starts at zero, so that all
+    start as the nominal optimizer. The test set's labels are never redrawn. Numbers of
+    samples must divide the largest. `load` gives the data, by seed: digits, or any other.
     """
 
-    conditions: tuple[tuple[int, float], ...] = ((350, 0.2), (350, 0.0), (1400, 0.0))
+    arms: tuple[Arm, ...] = (
+        Arm(140, 0, 0.2),
+        Arm(280, 0, 0.2),
+        Arm(140, 140, 0.2),
+        Arm(1400, 0, 0.0),
+        Arm(700, 700, 0.0),
+    )
     load: Callable[[int], Dataset] = eqx.field(default=digits, static=True)
-    hidden: tuple[int, ...] = (32,)
+    hidden: tuple[int, ...] = (16,)
     batch_size: int = 32
     nominal_scale: float = 1e-2
-    blackbox_scale: float = 1e-3
-    magnitude_scale: float = 0.1
-    length: int = 400
-    window: int = 20
-    pairs: int = 2
-    sigma: float = 0.03
-    learning_rate: float = 0.02
-    meta_steps: int = 200
-    test_steps: int = 1000
+    magnitude_scale: float = 2.0
+    length: int = 600
+    window: int = 40
+    pairs: int = 4
+    sigma: float = 0.1
+    learning_rate: float = 0.01
+    meta_steps: int = 400
+    test_steps: int = 800
     seeds: int = 5
 
     def full(self) -> "LabelNoise":
-        return dataclasses.replace(
-            self, hidden=(100, 20), length=1000, pairs=4, meta_steps=2000, test_steps=4000
-        )
+        clean = Arm(140, 0, 0.0), Arm(280, 0, 0.0), Arm(140, 140, 0.0)
+        size = {"hidden": (100, 20), "length": 1000, "pairs": 8, "test_steps": 4000}
+        return dataclasses.replace(self, arms=self.arms + clean, meta_steps=2000, **size)
 
     def run(self, say: Callable[[str], None]) -> Reproduction:
-        runs = [(c, mode) for c in self.conditions for mode in MODES]
-        tasks = [self._task(c, m, s) for c, m in runs for s in range(self.seeds)]
+        by_seed = [self.tasks(seed) for seed in range(self.seeds)]
+        tasks = [tasks[i] for i in range(len(self.arms)) for tasks in by_seed]
         stacked = jtu.tree_map(lambda *xs: jnp.stack(xs), *tasks)
-        # The same draws in every condition: differences are within a seed.
-        keys = jnp.tile(jr.split(jr.key(0), self.seeds), len(runs))
+        # The same draws in every arm: differences are within a seed.
+        keys = jnp.tile(jr.split(jr.key(0), self.seeds), len(self.arms))
         say(f"{len(tasks)} learned optimizers, {self.meta_steps} meta-steps each ...")
-        optimizers = self._meta_train(stacked, keys)
+        optimizers, losses = self._meta_train(stacked, keys)
         say(f"{self.test_steps} steps of training with each ...")
         at, seen = _evaluate(stacked, optimizers, self.test_steps, keys)
-        shape = len(self.conditions), len(MODES), self.seeds, 2, -1
+        shape = len(self.arms), self.seeds
         data = {
-            "samples": np.array([n for n, _ in self.conditions]),
-            "label_noise": np.array([p for _, p in self.conditions]),
+            "training": np.array([a.training for a in self.arms]),
+            "validation": np.array([a.validation for a in self.arms]),
+            "noise": np.array([a.noise for a in self.arms]),
             "step": at,
-            "accuracy": np.asarray(seen, np.float64).reshape(shape),
+            "accuracy": np.asarray(seen, np.float64).reshape(*shape, 2, -1),
+            "meta_loss": np.asarray(losses, np.float64).reshape(*shape, -1),
         }
         return Reproduction(data, _draw(data), _claims(data))
 
-    def _task(
-        self, condition: tuple[int, float], mode: str, seed: int
-    ) -> MLPClassification:
-        samples, share = condition
-        largest = max(n for n, _ in self.conditions)
+    def tasks(self, seed: int) -> list[MLPClassification]:
+        """One task for each arm, from one draw of the samples and of the noise."""
+        largest = max(a.training + a.validation for a in self.arms)
         dataset = self.load(seed)
         whole = jtu.tree_map(lambda *xs: np.concatenate(xs), *dataset.splits.values())
-        if largest % samples or samples % 2 or largest >= len(whole.labels):
+        n = len(whole.labels)
+        numbers = {m for a in self.arms for m in a[:2] if m}
+        if any(largest % m for m in numbers) or largest >= n:
             raise ValueError(
-                f"Numbers of samples must be even, divide the largest, {largest}, and "
-                f"leave some of the {len(whole.labels)} for testing; got {samples}."
+                f"Numbers of samples must divide the largest, {largest}, and leave some of "
+                f"the {n} for testing; got {sorted(numbers)}."
             )
-        noise_key, label_key = jr.split(jr.key(seed))
-        redrawn = np.asarray(jr.bernoulli(noise_key, share, (samples,)))
-        other = np.asarray(jr.randint(label_key, (samples,), 0, dataset.classes))
-        labels = np.where(redrawn, other, whole.labels[:samples])
+        order_key, noise_key, label_key = jr.split(jr.key(seed), 3)
+        order = np.asarray(jr.permutation(order_key, n))
+        whole = jtu.tree_map(lambda x: x[order], whole)
+        chance = np.asarray(jr.uniform(noise_key, (largest,)))
+        other = np.asarray(jr.randint(label_key, (largest,), 0, dataset.classes))
+        examples = lambda i, labels: Examples(jnp.asarray(whole.inputs[i]), labels)
+        test = examples(np.s_[largest:], jnp.asarray(whole.labels[largest:]))
 
-        # Repeated up to the same number, so that one program serves all conditions.
-        def part(low: int, high: int) -> Examples:
-            times = largest // (high - low)
-            inputs = np.tile(
-                whole.inputs[low:high], (times, *[1] * (whole.inputs.ndim - 1))
-            )
-            return Examples(
-                jnp.asarray(inputs), jnp.asarray(np.tile(labels[low:high], times))
-            )
+        def task(arm: Arm) -> MLPClassification:
+            noisy = np.where(chance < arm.noise, other, whole.labels[:largest])
 
-        half = samples // 2
-        split = {"train-by-train": [(0, samples)] * 2}.get(
-            mode, [(0, half), (half, samples)]
-        )
-        test = Examples(
-            jnp.asarray(whole.inputs[largest:]), jnp.asarray(whole.labels[largest:])
-        )
-        splits = {
-            Split.TRAIN.value: part(*split[0]),
-            Split.INNER_VALID.value: part(*split[1]),
-            Split.OUTER_VALID.value: test,
-            Split.TEST.value: test,
-        }
-        dataset = Dataset(splits, dataset.classes, dataset.scale)
-        return MLPClassification(dataset, self.hidden, self.batch_size)
+            # Repeated up to the same number, so that one program serves all arms.
+            def part(low: int, number: int) -> Examples:
+                index = np.tile(np.arange(low, low + number), largest // number)
+                return examples(index, jnp.asarray(noisy[index]))
 
-    def _meta_train(self, tasks: MLPClassification, keys: Array) -> AbstractOptimizer:
+            train = part(0, arm.training)
+            valid = part(arm.training, arm.validation) if arm.validation else train
+            names = [split.value for split in Split]
+            splits = dict(zip(names, (train, valid, test, test), strict=True))
+            data = Dataset(splits, dataset.classes, dataset.scale)
+            return MLPClassification(data, self.hidden, self.batch_size)
+
+        return [task(arm) for arm in self.arms]
+
+    def _meta_train(
+        self, tasks: MLPClassification, keys: Array
+    ) -> tuple[AbstractOptimizer, Float[Array, "runs steps"]]:
         pes = PES(self.window, self.pairs, self.sigma, ConstantLength(self.length))
         decay = optax.cosine_decay_schedule(self.learning_rate, self.meta_steps)
         outer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(decay))
-        scales = self.nominal_scale, self.blackbox_scale, self.magnitude_scale
+        scales = self.nominal_scale, self.magnitude_scale
         return _meta_train(tasks, pes, outer, scales, self.meta_steps, keys)
+
+
+def _fresh(scales: tuple[float, float], key: PRNGKeyArray) -> HyperparamController:
+    nominal, magnitude = scales
+    fresh = HyperparamController(key=key, nominal_scale=nominal, magnitude_scale=magnitude)
+    head = lambda o: o.nominal.magnitude.head.weight  # pyright: ignore
+    return eqx.tree_at(head, fresh, replace_fn=jnp.zeros_like)
 
 
 @eqx.filter_jit
@@ -131,25 +160,19 @@ def _meta_train(
     tasks: MLPClassification,
     estimator: PES,
     outer: optax.GradientTransformation,
-    scales: tuple[float, float, float],
+    scales: tuple[float, float],
     steps: int,
     keys: Array,
-) -> AbstractOptimizer:
-    """One learned optimizer for each task."""
+) -> tuple[AbstractOptimizer, Float[Array, "runs steps"]]:
+    """One learned optimizer for each task, and its meta-losses on the way."""
 
-    def one(task: MLPClassification, key: PRNGKeyArray) -> AbstractOptimizer:
+    def one(task: MLPClassification, key: PRNGKeyArray) -> tuple[AbstractOptimizer, Array]:
         init_key, particle_key, run_key = jr.split(key, 3)
-        nominal, blackbox, magnitude = scales
-        star = STAR(
-            key=init_key,
-            nominal_scale=nominal,
-            blackbox_scale=blackbox,
-            magnitude_scale=magnitude,
-        )
-        arrays, rest = eqx.partition(star, eqx.is_inexact_array)
+        fresh = _fresh(scales, init_key)
+        arrays, rest = eqx.partition(fresh, eqx.is_inexact_array)
         unroll = InnerTraining(task, HeldOut(Split.INNER_VALID))
 
-        def body(state: Any, n: Array) -> tuple[Any, None]:
+        def body(state: Any, n: Array) -> tuple[Any, Array]:
             arrays, outer_state, particles = state
             estimate, particles = estimator.estimate(
                 unroll, eqx.combine(arrays, rest), particles, key=jr.fold_in(run_key, n)
@@ -157,12 +180,12 @@ def _meta_train(
             with jax.numpy_dtype_promotion("standard"):
                 updates, outer_state = outer.update(estimate.gradient, outer_state)
                 arrays = optax.apply_updates(arrays, updates)
-            return (arrays, outer_state, particles), None
+            return (arrays, outer_state, particles), estimate.meta_loss
 
-        particles = estimator.init(unroll, star, key=particle_key)
+        particles = estimator.init(unroll, fresh, key=particle_key)
         state = arrays, outer.init(arrays), particles
-        (arrays, _, _), _ = jax.lax.scan(body, state, jnp.arange(steps))
-        return eqx.combine(arrays, rest)
+        (arrays, _, _), losses = jax.lax.scan(body, state, jnp.arange(steps))
+        return eqx.combine(arrays, rest), losses
 
     return eqx.filter_vmap(one)(tasks, keys)
 
@@ -211,64 +234,74 @@ def _interval(differences: np.ndarray) -> tuple[float, float, float]:
     return middle, float(middle - error), float(middle + error)
 
 
+def _arms(data: dict[str, np.ndarray]) -> list[Arm]:
+    columns = (data[k].tolist() for k in ("training", "validation", "noise"))
+    return [Arm(*row) for row in zip(*columns, strict=True)]
+
+
 def _claims(data: dict[str, np.ndarray]) -> list[Claim]:
-    last = data["accuracy"][..., -1]
-    gains = [_interval(c[1, :, 1] - c[0, :, 1]) for c in last]
-    setting = list(zip(data["samples"], data["label_noise"], strict=True))
+    arms, last = _arms(data), data["accuracy"][..., -1]
+    mean = lambda i, which: f"{arms[i].name()}: {last[i, :, which].mean():.1%}"
 
-    def text(i: int) -> str:
-        (n, share), (middle, low, high) = setting[i], gains[i]
-        train, valid = last[i, :, :, 1].mean(1)
-        return (
-            f"{n} samples, noise {share:.0%}: test accuracy {valid:.1%} against "
-            f"{train:.1%}, {middle:+.1%} [{low:+.1%}, {high:+.1%}]"
-        )
+    # Train-by-validation against every train-by-train of the same noise.
+    def gains(chosen: list[int]) -> tuple[list[tuple[float, float, float]], str]:
+        pairs = [(i, j) for i in chosen for j in chosen if arms[i][1] and not arms[j][1]]
+        found = [_interval(last[i, :, 1] - last[j, :, 1]) for i, j in pairs]
+        words = [
+            f"{m:+.1%} [{a:+.1%}, {b:+.1%}] against {arms[j].training}"
+            for (m, a, b), (_, j) in zip(found, pairs, strict=True)
+        ]
+        accuracies = ", ".join(mean(i, 1) for i in chosen)
+        return found, f"test accuracy {accuracies}; {', '.join(words)}"
 
-    noisy = [i for i, (_, share) in enumerate(setting) if share > 0]
-    most = max(n for n, _ in setting)
-    whole = [i for i, (n, share) in enumerate(setting) if share == 0 and n == most]
-    fits = [last[i, 0, :, 0].mean() for i in noisy]
-    clean = [1 - 0.9 * setting[i][1] for i in noisy]
+    largest = max(a.training + a.validation for a in arms)
+    noisy = [i for i, a in enumerate(arms) if a.noise > 0]
+    whole = [
+        i
+        for i, a in enumerate(arms)
+        if not a.noise and a.training + a.validation == largest
+    ]
+    (wins, wins_text), (same, same_text) = gains(noisy), gains(whole)
+    fitted = [i for i in noisy if not arms[i].validation]
+    true = [1 - 0.9 * arms[i].noise for i in fitted]
     return [
         Claim(
             "with label noise, meta-training on validation data wins clearly",
-            "; ".join(text(i) for i in noisy),
-            all(gains[i][1] > 0 for i in noisy),
+            wins_text,
+            all(low > 0 for _, low, _ in wins),
         ),
         Claim(
             "train-by-train fits the noisy labels",
-            "; ".join(
-                f"training accuracy {a:.1%}, where the true classes would have {b:.1%}"
-                for a, b in zip(fits, clean, strict=True)
-            ),
-            all(a > b for a, b in zip(fits, clean, strict=True)),
+            f"training accuracy {', '.join(mean(i, 0) for i in noisy)}, where the true "
+            f"classes would have {min(true, default=1):.0%}",
+            all(last[i, :, 0].mean() > t for i, t in zip(fitted, true, strict=True)),
         ),
         Claim(
-            "without noise and with all the data there is no difference",
-            "; ".join(text(i) for i in whole),
-            all(abs(gains[i][0]) < 0.01 for i in whole),
+            "without noise and with all the data there is no difference, to 1 %",
+            same_text,
+            all(abs(middle) < 0.01 for middle, _, _ in same),
         ),
     ]
 
 
 def _draw(data: dict[str, np.ndarray]) -> Callable[[Any], None]:
     def draw(figure: Any) -> None:
-        columns = figure.subplots(1, len(data["samples"]), sharey=True, squeeze=False)[0]
-        for i, axes in enumerate(columns):
-            for j, mode in enumerate(MODES):
+        arms = _arms(data)
+        noises = sorted({a.noise for a in arms}, reverse=True)
+        columns = figure.subplots(1, len(noises), sharey=True, squeeze=False)[0]
+        for axes, noise in zip(columns, noises, strict=True):
+            shown = [i for i, a in enumerate(arms) if a.noise == noise]
+            for j, i in enumerate(shown):
                 for k, style in enumerate(("--", "-")):
-                    curves = data["accuracy"][i, j, :, k]
+                    curves = data["accuracy"][i, :, k]
                     middle, spread = curves.mean(0), curves.std(0)
-                    label = f"{mode}, {('training', 'test')[k]} accuracy"
+                    label = arms[i].name() if k else None
                     axes.plot(data["step"], middle, f"C{j}{style}", label=label)
                     low, high = middle - spread, middle + spread
-                    axes.fill_between(data["step"], low, high, color=f"C{j}", alpha=0.15)
-            share = data["label_noise"][i]
-            axes.set_title(f"{data['samples'][i]} samples, {share:.0%} of labels redrawn")
-            axes.title.set_fontsize(9)
-            axes.set(xlabel="step of training")
-        columns[0].set(ylim=(0.6, 1.01), ylabel="accuracy")
-        handles, labels = columns[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+                    axes.fill_between(data["step"], low, high, color=f"C{j}", alpha=0.1)
+            axes.set_title(f"{noise:.0%} of the labels redrawn", fontsize=10)
+            axes.set(xlabel="step of training", ylim=(0.6, 1.01))
+            axes.legend(frameon=False, fontsize=8, loc="lower right")
+        columns[0].set_ylabel("accuracy: training (dashed), test")
 
     return draw
