@@ -55,28 +55,28 @@ class LabelNoise(AbstractExperiment):
     """
 
     arms: tuple[Arm, ...] = (
-        Arm(140, 0, 0.2),
-        Arm(280, 0, 0.2),
-        Arm(140, 140, 0.2),
+        Arm(350, 0, 0.2),
+        Arm(700, 0, 0.2),
+        Arm(350, 350, 0.2),
         Arm(1400, 0, 0.0),
         Arm(700, 700, 0.0),
     )
     load: Callable[[int], Dataset] = eqx.field(default=digits, static=True)
-    hidden: tuple[int, ...] = (16,)
+    hidden: tuple[int, ...] = (32,)
     batch_size: int = 32
     nominal_scale: float = 1e-2
     magnitude_scale: float = 2.0
-    length: int = 600
+    length: int = 1000
     window: int = 40
     pairs: int = 4
     sigma: float = 0.1
     learning_rate: float = 0.01
     meta_steps: int = 400
-    test_steps: int = 800
+    test_steps: int = 1600
     seeds: int = 5
 
     def full(self) -> "LabelNoise":
-        clean = Arm(140, 0, 0.0), Arm(280, 0, 0.0), Arm(140, 140, 0.0)
+        clean = Arm(350, 0, 0.0), Arm(700, 0, 0.0), Arm(350, 350, 0.0)
         size = {"hidden": (100, 20), "length": 1000, "pairs": 8, "test_steps": 4000}
         return dataclasses.replace(self, arms=self.arms + clean, meta_steps=2000, **size)
 
