@@ -66,11 +66,11 @@ class LabelNoise(AbstractExperiment):
     batch_size: int = 32
     nominal_scale: float = 1e-2
     magnitude_scale: float = 2.0
-    length: int = 1000
+    length: int = 800
     window: int = 40
-    pairs: int = 4
+    pairs: int = 6
     sigma: float = 0.1
-    learning_rate: float = 0.01
+    learning_rate: float = 0.005
     meta_steps: int = 400
     test_steps: int = 1600
     seeds: int = 5
