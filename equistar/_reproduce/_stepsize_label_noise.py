@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,29 +18,9 @@ from .._episodes import ConstantLength
 from .._estimators import PES
 from .._inner_training import HeldOut, InnerTraining, train_init, train_step
 from .._optimizers import AbstractOptimizer, HyperparamController
-from ..tasks import Dataset, digits, Examples, MLPClassification, Split
+from ..tasks import Dataset, digits, MLPClassification, Split
 from ._base import AbstractExperiment, Claim, Reproduction
-
-
-class Arm(NamedTuple):
-    """What an optimizer is meta-trained on.
-
-    **Attributes:**
-
-    - `training`: samples that networks are trained on.
-    - `validation`: other samples, which the meta-loss is on; with none it is on the
-        samples of the training.
-    - `noise`: share of the labels of both that is drawn again.
-    """
-
-    training: int
-    validation: int
-    noise: float
-
-    def name(self) -> str:
-        if self.validation:
-            return f"train-by-validation, {self.training} + {self.validation}"
-        return f"train-by-train, {self.training}"
+from ._stepsize_label_noise_tasks import Arm, draw_tasks
 
 
 class LabelNoise(AbstractExperiment):
@@ -81,7 +61,10 @@ class LabelNoise(AbstractExperiment):
         return dataclasses.replace(self, arms=self.arms + clean, meta_steps=2000, **size)
 
     def run(self, say: Callable[[str], None]) -> Reproduction:
-        by_seed = [self.tasks(seed) for seed in range(self.seeds)]
+        by_seed = [
+            draw_tasks(self.arms, self.load(seed), self.hidden, self.batch_size, seed)
+            for seed in range(self.seeds)
+        ]
         tasks = [tasks[i] for i in range(len(self.arms)) for tasks in by_seed]
         stacked = jtu.tree_map(lambda *xs: jnp.stack(xs), *tasks)
         # The same draws in every arm: differences are within a seed.
@@ -100,43 +83,6 @@ class LabelNoise(AbstractExperiment):
             "meta_loss": np.asarray(losses, np.float64).reshape(*shape, -1),
         }
         return Reproduction(data, _draw(data), _claims(data))
-
-    def tasks(self, seed: int) -> list[MLPClassification]:
-        """One task for each arm, from one draw of the samples and of the noise."""
-        largest = max(a.training + a.validation for a in self.arms)
-        dataset = self.load(seed)
-        whole = jtu.tree_map(lambda *xs: np.concatenate(xs), *dataset.splits.values())
-        n = len(whole.labels)
-        numbers = {m for a in self.arms for m in a[:2] if m}
-        if any(largest % m for m in numbers) or largest >= n:
-            raise ValueError(
-                f"Numbers of samples must divide the largest, {largest}, and leave some of "
-                f"the {n} for testing; got {sorted(numbers)}."
-            )
-        order_key, noise_key, label_key = jr.split(jr.key(seed), 3)
-        order = np.asarray(jr.permutation(order_key, n))
-        whole = jtu.tree_map(lambda x: x[order], whole)
-        chance = np.asarray(jr.uniform(noise_key, (largest,)))
-        other = np.asarray(jr.randint(label_key, (largest,), 0, dataset.classes))
-        examples = lambda i, labels: Examples(jnp.asarray(whole.inputs[i]), labels)
-        test = examples(np.s_[largest:], jnp.asarray(whole.labels[largest:]))
-
-        def task(arm: Arm) -> MLPClassification:
-            noisy = np.where(chance < arm.noise, other, whole.labels[:largest])
-
-            # Repeated up to the same number, so that one program serves all arms.
-            def part(low: int, number: int) -> Examples:
-                index = np.tile(np.arange(low, low + number), largest // number)
-                return examples(index, jnp.asarray(noisy[index]))
-
-            train = part(0, arm.training)
-            valid = part(arm.training, arm.validation) if arm.validation else train
-            names = [split.value for split in Split]
-            splits = dict(zip(names, (train, valid, test, test), strict=True))
-            data = Dataset(splits, dataset.classes, dataset.scale)
-            return MLPClassification(data, self.hidden, self.batch_size)
-
-        return [task(arm) for arm in self.arms]
 
     def _meta_train(
         self, tasks: MLPClassification, keys: Array
