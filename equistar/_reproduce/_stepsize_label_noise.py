@@ -151,7 +151,8 @@ def _curves(
 ) -> Float[Array, "runs 2 points"]:
     def accuracy(task: MLPClassification, params: PyTree[Array], split: Split) -> Array:
         examples = task.dataset[split]
-        guess = jnp.argmax(task.logits(params, examples.inputs), axis=-1)
+        logits = task.logits(params, examples.inputs)
+        guess = jnp.argmax(logits, axis=-1).astype(examples.labels.dtype)
         return jnp.mean((guess == examples.labels).astype(jnp.float32))
 
     def one(task: MLPClassification, optimizer: Any, key: PRNGKeyArray) -> Array:

@@ -58,13 +58,13 @@ def draw_tasks(
     order = np.asarray(jr.permutation(order_key, n))
     whole = jtu.tree_map(lambda x: x[order], whole)
     chance = np.asarray(jr.uniform(noise_key, (largest,)))
-    other = np.asarray(jr.randint(label_key, (largest,), 0, dataset.classes))
+    other = np.asarray(jr.randint(label_key, (largest,), 0, dataset.classes, jnp.int32))
     test = Examples(
         jnp.asarray(whole.inputs[largest:]), jnp.asarray(whole.labels[largest:])
     )
 
     def task(arm: Arm) -> MLPClassification:
-        noisy = np.where(chance < arm.noise, other, whole.labels[:largest])
+        noisy = np.where(chance < arm.noise, other, whole.labels[:largest].astype(np.int32))
 
         def part(low: int, number: int) -> Examples:
             index = np.tile(np.arange(low, low + number), largest // number)
