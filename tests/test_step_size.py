@@ -172,16 +172,12 @@ def test_theorem_4_the_log_objectives_slope_is_bounded_whatever_the_horizon(draw
     assert np.all(np.abs(slope) <= np.asarray(bound)[:, None])
 
 
-META_STEPS = (2500, 10_000)
-
-
 @eqx.filter_jit
 def _meta_descend(problems, t, share):
-    """What is left of G after meta-gradient descent with the paper's 1 / sqrt(k)."""
+    """Meta-gradient descent on G with the paper's steps of 1 / sqrt(k)."""
 
     def one(p):
         scale = 2 / jnp.max(p.eigenvalues)
-        best = p.log_objective(p.best_step_size(t), t)
 
         def body(k, eta):
             # In units of the problem's own scale; the slope is bounded, here by 10 of them.
@@ -189,11 +185,8 @@ def _meta_descend(problems, t, share):
             moved = eta - 0.05 * scale * slope / jnp.sqrt(k.astype(eta.dtype) + 1)
             return jnp.maximum(moved, 0)
 
-        gaps, eta = [], share * scale
-        for low, high in zip((0, *META_STEPS), META_STEPS, strict=False):
-            eta = jax.lax.fori_loop(low, high, body, eta)
-            gaps.append(p.log_objective(eta, t) - best)
-        return jnp.stack(gaps)
+        eta = jax.lax.fori_loop(0, 10_000, body, share * scale)
+        return p.log_objective(eta, t) - p.log_objective(p.best_step_size(t), t)
 
     return eqx.filter_vmap(one)(problems)
 
@@ -201,13 +194,9 @@ def _meta_descend(problems, t, share):
 @settings(max_examples=20)
 @given(problems, st.integers(2, 2000), st.floats(0, 3))
 def test_theorem_4_meta_gradient_descent_converges(drawn, t, share):
-    # In the objective: where that is flat, the step size itself is slow to settle. With
-    # steps of c / sqrt(k) two things remain after K of them. Right of a sharp minimum,
-    # where the slope is up to 4 scales, a jump of 4 c / sqrt(K) costs 16 c / sqrt(K). Left
-    # of it, with slope s, a share 1 - 2 c s sqrt(K) of the way is still to go and costs
-    # s (1 - 2 c s sqrt(K)), at most 1 / (8 c sqrt(K)). For c = 1 / 20 that is the larger.
-    gap = np.asarray(_meta_descend(drawn, jnp.asarray(t), jnp.asarray(share)))
-    assert np.all(gap < 2.5 / np.sqrt(META_STEPS)) and np.all(gap > -1e-9)
+    # In the objective: where that is flat, the step size itself is slow to settle.
+    gap = _meta_descend(drawn, jnp.asarray(t), jnp.asarray(share))
+    assert np.all(gap < 1e-2) and np.all(gap > -1e-9)
 
 
 def test_the_best_step_size_depends_on_the_horizon():
