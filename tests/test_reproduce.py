@@ -14,7 +14,11 @@ from equistar._reproduce._star_cancellation import Cancellation
 from equistar._reproduce._star_fig1 import EigenvaluesAfterInterventions
 from equistar._reproduce._star_fig2a import MetaGradientVariance
 from equistar._reproduce._star_fig2bc import MetaTrainingBesideNominal
+from equistar._reproduce._stepsize_horizon import StepSizeHorizon
+from equistar._reproduce._stepsize_label_noise import LabelNoise
+from equistar._reproduce._stepsize_label_noise_tasks import Arm, draw_tasks
 from equistar._reproduce._stepsize_validation import TrainByValidation
+from equistar.tasks import dataset_from_arrays, Split
 
 
 def test_truncation_goes_the_wrong_way_and_pes_does_not():
@@ -70,6 +74,61 @@ def test_train_by_train_overfits_and_train_by_validation_does_not():
     reproduction = small.run(lambda line: None)
     # Statements 1 to 3; the fourth needs larger problems.
     assert [c.holds for c in reproduction.claims[:3]] == [True] * 3
+
+
+def test_the_best_step_size_depends_on_the_horizon_and_is_learned():
+    small = StepSizeHorizon(problems=2, points=9, learned=(10,), steps=200)
+    reproduction = small.run(lambda line: None)
+    # The second statement needs more problems: on most the best step size only falls or
+    # only rises.
+    assert [reproduction.claims[i].holds for i in (0, 2, 3)] == [True] * 3
+    assert reproduction.data["learned"].shape == (1, 2)
+
+
+def _images(seed):
+    """Shaped as MNIST; the label is where the image is bright."""
+    labels = np.arange(60) % 3
+    images = np.random.default_rng(seed).integers(0, 100, (60, 28, 28, 1))
+    images[np.arange(60), 9 * labels] += 150
+    return dataset_from_arrays(images.astype(np.uint8), labels, scale=1 / 255, seed=seed)
+
+
+ARMS = Arm(20, 0, 0.5), Arm(10, 10, 0.5), Arm(40, 0, 0.0)
+
+
+def test_arms_of_the_label_noise_share_samples_and_noise_and_test_on_clean_ones():
+    whole, halves, clean = draw_tasks(ARMS, _images(0), (4,), 8, seed=0)
+    train, valid = Split.TRAIN, Split.INNER_VALID
+    # Every sample is repeated up to the largest number, 40.
+    for t in (whole, halves, clean):
+        assert t.dataset[train].inputs.shape == (40, 28, 28, 1)
+    labels = lambda t, split, n: np.asarray(t.dataset[split].labels[:n])
+    np.testing.assert_array_equal(labels(whole, train, 40), labels(whole, valid, 40))
+    np.testing.assert_array_equal(
+        labels(whole, train, 20),
+        np.concatenate([labels(halves, train, 10), labels(halves, valid, 10)]),
+    )
+    # Half are redrawn from 3 classes, so that a third of those stay: 1 in 3 is wrong.
+    wrong = labels(whole, train, 20) != labels(clean, train, 20)
+    assert 2 <= wrong.sum() <= 12
+    bright = lambda x: np.argmax(np.asarray(x)[:, 0:27:9, :, 0].mean(2), axis=1)
+    for t in (whole, halves, clean):
+        test = t.dataset[Split.TEST]
+        assert len(test.labels) == 20
+        np.testing.assert_array_equal(bright(test.inputs), test.labels)
+    with pytest.raises(ValueError, match="must divide the largest"):
+        draw_tasks((Arm(30, 0, 0.0), Arm(40, 0, 0.0)), _images(0), (4,), 8, seed=0)
+
+
+def test_label_noise_runs_on_images_and_says_what_it_found():
+    tiny = {"length": 4, "window": 2, "pairs": 1, "meta_steps": 2, "test_steps": 4}
+    small = LabelNoise(arms=ARMS, load=_images, hidden=(4,), seeds=2, **tiny)
+    reproduction = small.run(lambda line: None)
+    assert reproduction.data["accuracy"].shape == (3, 2, 2, 5)
+    assert np.all(np.isfinite(reproduction.data["meta_loss"]))
+    # After four steps nothing is fitted, and it says so.
+    assert [claim.holds for claim in reproduction.claims[:2]] == [False, False]
+    assert "train-by-validation, 10 + 10" in reproduction.claims[0].measured
 
 
 def test_a_good_nominal_step_makes_meta_training_short():

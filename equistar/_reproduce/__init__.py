@@ -12,6 +12,8 @@ from ._star_cancellation import Cancellation
 from ._star_fig1 import EigenvaluesAfterInterventions
 from ._star_fig2a import MetaGradientVariance
 from ._star_fig2bc import MetaTrainingBesideNominal
+from ._stepsize_horizon import StepSizeHorizon
+from ._stepsize_label_noise import LabelNoise
 from ._stepsize_objectives import StepSizeObjectives
 from ._stepsize_validation import TrainByValidation
 
@@ -24,6 +26,8 @@ EXPERIMENTS: dict[str, AbstractExperiment] = {
     "star-fig2bc": MetaTrainingBesideNominal(),
     "star-cancellation": Cancellation(),
     "stepsize-validation": TrainByValidation(),
-    "spectrum-digits": SpectrumOnDigits(),
     "stepsize-objectives": StepSizeObjectives(),
+    "stepsize-horizon": StepSizeHorizon(),
+    "stepsize-label-noise": LabelNoise(),
+    "spectrum-digits": SpectrumOnDigits(),
 }
