@@ -23,6 +23,11 @@ from ._data import (
 from ._offline import digits_mlp as digits_mlp
 from ._quadratic import Quadratic as Quadratic
 from ._regression import Regression as Regression
+from ._tfds import (
+    IMAGES as IMAGES,
+    ImageSource as ImageSource,
+    tfds_images as tfds_images,
+)
 
 
 NAMED: dict[str, Callable[[], AbstractTask]] = {
