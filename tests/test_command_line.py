@@ -1,6 +1,7 @@
 """The command line, in the process itself where nothing else is asked."""
 
 import json
+import pathlib
 import sys
 
 import numpy as np
@@ -97,6 +98,7 @@ def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
         (("stability", "nothing.npz", "--number", 0), 2, "at least 1"),
         (("meta-train", "--estimator", "magic"), 2, "pes"),
         (("meta-train", "--save-every", 0), 2, "--save-every"),
+        (("data", "prepare", "imagenet"), 2, "fashion_mnist"),
         (("nonsense",), 2, "quickstart"),
         ((), 2, "quickstart"),
     ],
@@ -114,9 +116,16 @@ def test_wrong_arguments_get_one_sentence_and_an_exit_code(
 
 
 @pytest.mark.parametrize(
-    "command", ["quickstart", "meta-train", "train", "info", "stability", "reproduce"]
+    "command",
+    ["quickstart", "meta-train", "train", "info", "stability", "reproduce", "data"],
 )
 def test_help_teaches(monkeypatch, capsys, command):
     assert _run(monkeypatch, command, "--help") == 0
     out = capsys.readouterr().out
     assert len(out.splitlines()) > 8
+
+
+def test_data_list_shows_what_is_prepared(monkeypatch, capsys):
+    folder = pathlib.Path(__file__).parent / "data" / "tfds"
+    assert _run(monkeypatch, "data", "list", "--data-dir", folder) == 0
+    assert "version 3.0.2" in capsys.readouterr().out

@@ -142,11 +142,11 @@ def test_a_weight_without_gradient_keeps_its_eigenvalue_of_one_under_adam():
 
 
 def test_stars_spectrum_on_a_network_is_that_of_its_dense_jacobian():
-    task = eqs.tasks.MLPClassification(
+    task = eqs.tasks.Classification(
         eqs.tasks.dataset_from_arrays(
             np.asarray(jr.normal(jr.key(0), (60, 3))), np.arange(60) % 2
         ),
-        hidden=(3,),
+        eqs.tasks.MLP((3,)),
         batch_size=8,
     )
     optimizer = randomised(eqs.STAR(key=jr.key(0)), jr.key(1), 0.1)

@@ -30,7 +30,7 @@ def digits():
 
 def test_digits_are_the_real_ones_in_four_disjoint_splits(digits):
     splits = [digits.dataset[s] for s in eqs.tasks.Split]
-    assert [len(s.labels) for s in splits] == [1258, 180, 179, 180]
+    assert [len(s.targets) for s in splits] == [1258, 180, 179, 180]
     assert splits[0].inputs.shape[1:] == (8, 8) and splits[0].inputs.dtype == jnp.uint8
     everything = np.concatenate([np.asarray(s.inputs) for s in splits]).reshape(1797, -1)
     import sklearn.datasets
@@ -56,7 +56,7 @@ def test_a_batch_holds_matching_inputs_and_labels():
     data = eqs.tasks.dataset_from_arrays(inputs, np.arange(40) % 3)
     x, y = data[eqs.tasks.Split.TRAIN].batch(64, key=jr.key(0))
     np.testing.assert_array_equal(x[:, 0] % 3, y)
-    assert data.classes == 3 and data.in_size == 1
+    assert data.classes == 3 and data.in_shape == (1,)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from .._serialisation import WeightsError
+from ._data import Data
 from ._info import Info
 from ._meta_train import MetaTrain
 from ._output import CommandError
@@ -27,6 +28,7 @@ _Command = (
     | Annotated[Info, tyro.conf.subcommand("info")]
     | Annotated[Stability, tyro.conf.subcommand("stability")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
+    | Data
 )
 
 
@@ -35,7 +37,7 @@ def main() -> None:
     command = tyro.cli(_Command, prog="equistar", description=_DESCRIPTION)  # pyright: ignore
     try:
         sys.exit(command.run())
-    except (CommandError, WeightsError, ValueError) as e:
+    except (CommandError, WeightsError, ValueError, FileNotFoundError) as e:
         print(f"equistar: {e}", file=sys.stderr)
         sys.exit(2 if isinstance(e, CommandError) else 1)
     except KeyboardInterrupt:

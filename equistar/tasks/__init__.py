@@ -2,15 +2,32 @@
 
 from collections.abc import Callable
 
+from ._architectures import (
+    AbstractArchitecture as AbstractArchitecture,
+    AbstractNorm as AbstractNorm,
+    LayerNorm as LayerNorm,
+    MinibatchNorm as MinibatchNorm,
+    MLP as MLP,
+    NoNorm as NoNorm,
+)
 from ._base import AbstractTask as AbstractTask, Split as Split
+from ._classification import Classification as Classification
 from ._data import (
     Dataset as Dataset,
     dataset_from_arrays as dataset_from_arrays,
     digits as digits,
     Examples as Examples,
+    regression_from_arrays as regression_from_arrays,
+    RegressionDataset as RegressionDataset,
 )
-from ._mlp import digits_mlp as digits_mlp, MLPClassification as MLPClassification
+from ._offline import digits_mlp as digits_mlp
 from ._quadratic import Quadratic as Quadratic
+from ._regression import Regression as Regression
+from ._tfds import (
+    IMAGES as IMAGES,
+    ImageSource as ImageSource,
+    tfds_images as tfds_images,
+)
 
 
 NAMED: dict[str, Callable[[], AbstractTask]] = {

@@ -5,31 +5,31 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from ._base import Split
 
 
 class Examples(eqx.Module):
-    """Inputs in their storage type, with one label each."""
+    """Inputs in their storage type, with one target each: a class, or numbers."""
 
     inputs: Shaped[Array, "n ..."]
-    labels: Int[Array, " n"]
+    targets: Shaped[Array, "n ..."]
 
     def __check_init__(self):
-        n, m = len(self.inputs), len(self.labels)
+        n, m = len(self.inputs), len(self.targets)
         if n != m or n == 0:
             raise ValueError(
-                f"Examples need as many labels as inputs, and some; got {n} inputs and "
-                f"{m} labels."
+                f"Examples need as many targets as inputs, and some; got {n} inputs and "
+                f"{m} targets."
             )
 
     def batch(
         self, size: int, *, key: PRNGKeyArray
-    ) -> tuple[Shaped[Array, "batch ..."], Int[Array, " batch"]]:
+    ) -> tuple[Shaped[Array, "batch ..."], Shaped[Array, "batch ..."]]:
         """`size` examples drawn with replacement."""
-        index = jr.randint(key, (size,), 0, len(self.labels))
-        return self.inputs[index], self.labels[index]
+        index = jr.randint(key, (size,), 0, len(self.targets))
+        return self.inputs[index], self.targets[index]
 
 
 class Dataset(eqx.Module):
@@ -50,9 +50,39 @@ class Dataset(eqx.Module):
         return self.splits[split.value]
 
     @property
-    def in_size(self) -> int:
-        """Numbers in one input."""
-        return int(np.prod(self[Split.TRAIN].inputs.shape[1:]))
+    def in_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return self[Split.TRAIN].inputs.shape[1:]
+
+    def prepare(self, inputs: Shaped[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Inputs as floating-point numbers, scaled."""
+        return inputs.astype(jnp.zeros(()).dtype) * self.scale
+
+
+class RegressionDataset(eqx.Module):
+    """Inputs and the numbers to predict from them, in four splits.
+
+    **Attributes:**
+
+    - `splits`: the examples of each `Split`, by its value; targets are rows of numbers.
+    - `scale`: inputs are multiplied by it when they are used (1/255 for bytes).
+    """
+
+    splits: dict[str, Examples]
+    scale: float = eqx.field(static=True)
+
+    def __getitem__(self, split: Split) -> Examples:
+        return self.splits[split.value]
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return self[Split.TRAIN].inputs.shape[1:]
+
+    @property
+    def out_size(self) -> int:
+        """Numbers in one target."""
+        return self[Split.TRAIN].targets.shape[1]
 
     def prepare(self, inputs: Shaped[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Inputs as floating-point numbers, scaled."""
@@ -66,7 +96,7 @@ def dataset_from_arrays(
     scale: float = 1.0,
     seed: int = 0,
 ) -> Dataset:
-    """A data set from arrays of your own, split at random.
+    """A labelled data set from arrays of your own, split at random.
 
     **Arguments:**
 
@@ -81,31 +111,72 @@ def dataset_from_arrays(
     numbers of the right kind, or if their numbers differ.
     """
     inputs, labels = np.asarray(inputs), np.asarray(labels)
-    n = len(labels)
-    if len(inputs) != n or n < 10:
-        raise ValueError(
-            f"A data set needs at least 10 examples and one label for each; got "
-            f"{len(inputs)} inputs and {n} labels."
-        )
+    _check_examples(inputs, labels, "label")
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
         raise ValueError(f"Labels must be integers from 0 up; got dtype {labels.dtype}.")
-    if not np.issubdtype(inputs.dtype, np.number) or not np.all(np.isfinite(inputs)):
+    splits = _split(inputs, labels.astype(np.int32), seed)
+    return Dataset(splits, int(labels.max()) + 1, scale)
+
+
+def regression_from_arrays(
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    *,
+    scale: float = 1.0,
+    seed: int = 0,
+) -> RegressionDataset:
+    """A data set for regression from arrays of your own, split at random.
+
+    **Arguments:**
+
+    - `inputs`: one input for each example, along the first axis.
+    - `targets`: numbers to predict, one or a row for each example; best of mean zero and
+        variance one.
+    - `scale`: inputs are multiplied by it when they are used.
+    - `seed`: of the split: 70 % train and 10 % for each of the other three.
+
+    **Raises:**
+
+    `ValueError` if there are fewer than 10 examples, if inputs or targets are not finite
+    numbers, or if their numbers differ.
+    """
+    inputs, targets = np.asarray(inputs), np.asarray(targets)
+    _check_examples(inputs, targets, "target")
+    _check_finite(targets, "Targets")
+    rows = targets.reshape(len(targets), -1).astype(np.float32)
+    return RegressionDataset(_split(inputs, rows, seed), scale)
+
+
+def _check_examples(inputs: np.ndarray, targets: np.ndarray, name: str) -> None:
+    n = len(targets)
+    if len(inputs) != n or n < 10:
         raise ValueError(
-            "Inputs must be finite numbers: drop or fill what is missing first."
+            f"A data set needs at least 10 examples and one {name} for each; got "
+            f"{len(inputs)} inputs and {n} {name}s."
         )
+    _check_finite(inputs, "Inputs")
+
+
+def _check_finite(x: np.ndarray, name: str) -> None:
+    if not np.issubdtype(x.dtype, np.number) or not np.all(np.isfinite(x)):
+        raise ValueError(
+            f"{name} must be finite numbers: drop or fill what is missing first."
+        )
+
+
+def _split(inputs: np.ndarray, targets: np.ndarray, seed: int) -> dict[str, Examples]:
+    n = len(targets)
     order = np.asarray(jr.permutation(jr.key(seed), n))
     bounds = [0, round(0.7 * n), round(0.8 * n), round(0.9 * n), n]
-    parts = {
-        split.value: order[low:high]
-        for split, low, high in zip(Split, bounds[:-1], bounds[1:], strict=True)
-    }
     if inputs.dtype == np.float64:
         inputs = inputs.astype(np.float32)
-    splits = {
-        name: Examples(jax.device_put(inputs[i]), jnp.asarray(labels[i], jnp.int32))
-        for name, i in parts.items()
+    parts = zip(Split, bounds[:-1], bounds[1:], strict=True)
+    return {
+        split.value: Examples(
+            jax.device_put(inputs[order[low:high]]), jnp.asarray(targets[order[low:high]])
+        )
+        for split, low, high in parts
     }
-    return Dataset(splits, int(labels.max()) + 1, scale)
 
 
 def digits(seed: int = 0) -> Dataset:

@@ -1,0 +1,54 @@
+"""Multi-layer perceptrons."""
+
+import itertools
+import math
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.nn as jnn
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._base import AbstractArchitecture
+from ._norm import AbstractNorm, NoNorm
+
+
+class MLP(AbstractArchitecture):
+    """Linear layers with an activation between them; none is logistic regression.
+
+    **Attributes:**
+
+    - `hidden`: widths of the hidden layers.
+    - `activation`: after each of them.
+    - `norm`: before each activation.
+    """
+
+    hidden: tuple[int, ...] = (32, 32)
+    activation: Callable[[Array], Array] = eqx.field(default=jnn.relu, static=True)
+    norm: AbstractNorm = NoNorm()
+
+    def __check_init__(self):
+        if min(self.hidden, default=1) < 1:
+            raise ValueError(f"Widths must be at least 1; got {self.hidden}.")
+
+    def build(
+        self, in_shape: tuple[int, ...], out_size: int, *, key: PRNGKeyArray
+    ) -> eqx.Module:
+        shapes = list(itertools.pairwise((math.prod(in_shape), *self.hidden, out_size)))
+        keys = jr.split(key, len(shapes))
+        layers = [eqx.nn.Linear(*s, key=k) for s, k in zip(shapes, keys, strict=True)]
+        norms = [self.norm.build(width) for width in self.hidden]
+        return _Perceptron(layers, norms, self.activation)
+
+
+class _Perceptron(eqx.Module):
+    layers: list[eqx.nn.Linear]
+    norms: list[eqx.Module]
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, " out"]:
+        *hidden, last = self.layers
+        x = x.reshape(-1)
+        for layer, norm in zip(hidden, self.norms, strict=True):
+            x = self.activation(norm(layer(x)))  # pyright: ignore
+        return last(x)

@@ -1,0 +1,38 @@
+"""The model of a task: weights as parameters, everything else rebuilt from its sizes."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.random as jr
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from ._architectures import AbstractArchitecture
+from ._architectures._base import BATCH
+
+
+def init_model(
+    architecture: AbstractArchitecture,
+    in_shape: tuple[int, ...],
+    out_size: int,
+    *,
+    key: PRNGKeyArray,
+) -> PyTree[Array]:
+    """The floating-point arrays of a new model, which are a task's parameters."""
+    return eqx.filter(architecture.build(in_shape, out_size, key=key), eqx.is_inexact_array)
+
+
+def apply_model(
+    architecture: AbstractArchitecture,
+    in_shape: tuple[int, ...],
+    out_size: int,
+    params: PyTree[Array],
+    inputs: Array,
+) -> Any:
+    """A model's outputs for a minibatch of inputs."""
+    # Shapes only: what is not a weight (activations, strides) is the same for every key.
+    build = lambda key: architecture.build(in_shape, out_size, key=key)
+    skeleton = eqx.filter_eval_shape(build, jr.key(0))
+    _, rest = eqx.partition(skeleton, lambda x: isinstance(x, jax.ShapeDtypeStruct))
+    model: Any = eqx.combine(params, rest)
+    return jax.vmap(model, axis_name=BATCH)(inputs)

@@ -1,0 +1,155 @@
+"""Image data sets prepared by TensorFlow Datasets, read without TensorFlow."""
+
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from ._base import Split
+from ._data import Dataset, Examples
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """What a data set of TensorFlow Datasets is known to hold.
+
+    **Attributes:**
+
+    - `shape`: of an image, in bytes.
+    - `classes`: number of classes.
+    - `test`: the name of the split that is held out.
+    """
+
+    shape: tuple[int, int, int]
+    classes: int
+    test: str = "test"
+
+
+IMAGES = {
+    "mnist": ImageSource((28, 28, 1), 10),
+    "fashion_mnist": ImageSource((28, 28, 1), 10),
+    "cifar10": ImageSource((32, 32, 3), 10),
+    "cifar100": ImageSource((32, 32, 3), 100),
+    "svhn_cropped": ImageSource((32, 32, 3), 10),
+    "imagenet_resized/16x16": ImageSource((16, 16, 3), 1000, "validation"),
+    "imagenet_resized/32x32": ImageSource((32, 32, 3), 1000, "validation"),
+}
+"""The data sets that [`equistar.tasks.tfds_images`][] reads, by name."""
+
+
+def tfds_images(
+    name: str, *, data_dir: str | os.PathLike | None = None, seed: int = 0
+) -> Dataset:
+    """A labelled image data set of TensorFlow Datasets that is prepared on this machine.
+
+    `equistar data prepare NAME` prepares one. Reading needs no TensorFlow and no network.
+    The images are held on the device as bytes and scaled by 1/255 when they are used.
+
+    **Arguments:**
+
+    - `name`: a key of [`equistar.tasks.IMAGES`][], say `"fashion_mnist"`.
+    - `data_dir`: where data sets are prepared; by default `$TFDS_DATA_DIR`, or else
+        `~/tensorflow_datasets`.
+    - `seed`: of the split of its training images into 80 % train, 10 % inner_valid and
+        10 % outer_valid; its own held-out images are the test split.
+
+    **Raises:**
+
+    `ValueError` that lists the right names for a wrong one, `FileNotFoundError` if it is
+    not prepared, `ValueError` if what is there is not what it should be.
+    """
+    source = _source(name)
+    folder = prepared_folder(name, data_dir)
+    if folder is None:
+        raise FileNotFoundError(
+            f"The data set '{name}' is not prepared in {data_folder(data_dir)}: run "
+            f"`equistar data prepare {name}`, or say where it is by `data_dir` or the "
+            "variable TFDS_DATA_DIR."
+        )
+    try:
+        import tensorflow_datasets as tfds
+
+        builder: Any = tfds.builder_from_directory(folder)
+        train, test = builder.as_data_source("train"), builder.as_data_source(source.test)
+        return _dataset(source, train, test, seed)
+    except Exception as e:
+        raise ValueError(
+            f"The data set in {folder} cannot be read ({type(e).__name__}: {e}): delete "
+            f"the folder and run `equistar data prepare {name}`."
+        ) from e
+
+
+def data_folder(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
+    """Where data sets are prepared: an argument, or the variable, or the default."""
+    chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return pathlib.Path(chosen).expanduser()
+
+
+def prepared_folder(
+    name: str, data_dir: str | os.PathLike | None = None
+) -> pathlib.Path | None:
+    """The newest prepared version of a data set, or `None`."""
+    # Looked for on the disk: offline, TensorFlow Datasets itself tries for minutes.
+    found = (data_folder(data_dir) / name).glob("*/dataset_info.json")
+    versions = [path.parent for path in found if _version(path.parent) is not None]
+    return max(versions, key=_version, default=None)  # pyright: ignore
+
+
+def _version(folder: pathlib.Path) -> tuple[int, ...] | None:
+    parts = folder.name.split(".")
+    return tuple(map(int, parts)) if all(p.isdigit() for p in parts) else None
+
+
+def _source(name: str) -> ImageSource:
+    if name not in IMAGES:
+        raise ValueError(f"There is no data set '{name}': choose one of {sorted(IMAGES)}.")
+    return IMAGES[name]
+
+
+def _dataset(
+    source: ImageSource, train: Sequence[Any], test: Sequence[Any], seed: int
+) -> Dataset:
+    images, labels = _arrays(source, train)
+    order = np.asarray(jr.permutation(jr.key(seed), len(labels)))
+    bounds = [0, round(0.8 * len(order)), round(0.9 * len(order)), len(order)]
+    learned = Split.TRAIN, Split.INNER_VALID, Split.OUTER_VALID
+    parts = {
+        split.value: (images[order[low:high]], labels[order[low:high]])
+        for split, low, high in zip(learned, bounds[:-1], bounds[1:], strict=True)
+    }
+    parts[Split.TEST.value] = _arrays(source, test)
+    splits = {
+        split: Examples(jax.device_put(x), jnp.asarray(y))
+        for split, (x, y) in parts.items()
+    }
+    return Dataset(splits, source.classes, 1 / 255)
+
+
+def _arrays(source: ImageSource, examples: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    images = np.empty((len(examples), *source.shape), np.uint8)
+    labels = np.empty(len(examples), np.int32)
+    for i, (image, label) in enumerate(_pairs(examples)):
+        if image.shape != source.shape or image.dtype != np.uint8:
+            raise ValueError(
+                f"images should be bytes of shape {source.shape}; got {image.dtype} of "
+                f"shape {image.shape}"
+            )
+        images[i], labels[i] = image, label
+    if labels.size and not 0 <= labels.min() <= labels.max() < source.classes:
+        raise ValueError(
+            f"labels should be from 0 to {source.classes - 1}; got {labels.min()} to "
+            f"{labels.max()}"
+        )
+    return images, labels
+
+
+def _pairs(examples: Sequence[Any]) -> Iterator[tuple[np.ndarray, int]]:
+    for i in range(len(examples)):
+        example = examples[i]
+        yield np.asarray(example["image"]), int(example["label"])

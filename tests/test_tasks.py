@@ -1,0 +1,72 @@
+"""Every task: its parameters, its loss at the start, and that training lowers it."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+import optax
+import pytest
+
+import equistar as eqs
+from equistar import tasks
+
+
+def _count(task):
+    params = jax.eval_shape(lambda: task.init(key=jr.key(0)))
+    return sum(p.size for p in jtu.tree_leaves(params))
+
+
+def _line():
+    x = np.linspace(-1, 1, 40)[:, None]
+    return tasks.regression_from_arrays(x, 2 * x[:, 0])
+
+
+TASKS = {
+    "mlp": lambda: tasks.Classification(tasks.digits(), tasks.MLP((16,))),
+    "mlp, tanh, layer norm": lambda: tasks.Classification(
+        tasks.digits(), tasks.MLP((16,), jnp.tanh, tasks.LayerNorm())
+    ),
+    "mlp, minibatch norm": lambda: tasks.Classification(
+        tasks.digits(), tasks.MLP((16, 16), norm=tasks.MinibatchNorm())
+    ),
+    "logistic": lambda: tasks.Classification(tasks.digits(), tasks.MLP(())),
+    "regression": lambda: tasks.Regression(_line(), tasks.MLP((8,))),
+}
+
+
+@pytest.fixture(scope="module", params=TASKS, ids=lambda n: n)
+def task(request):
+    return TASKS[request.param]()
+
+
+def test_training_lowers_the_loss(task):
+    optimizer = eqs.OptaxOptimizer(optax.adam, learning_rate=1e-2)
+    result = eqs.train(task, optimizer, steps=60, key=jr.key(0))
+    losses = np.asarray(result.losses)
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_parameters_are_floating_point_arrays_and_losses_scalars_on_every_split(task):
+    params = task.init(key=jr.key(0))
+    assert all(jnp.issubdtype(p.dtype, jnp.floating) for p in jtu.tree_leaves(params))
+    for split in tasks.Split:
+        loss = task.loss(params, key=jr.key(1), split=split)
+        assert loss.shape == () and np.isfinite(loss)
+        assert task.loss_bounds[0] <= loss <= 10 * task.loss_bounds[1]
+
+
+def test_minibatch_norm_takes_the_statistics_of_the_minibatch():
+    task = TASKS["mlp, minibatch norm"]()
+    params = task.init(key=jr.key(0))
+    inputs = task.dataset[tasks.Split.TRAIN].inputs[:8]
+    whole = task.logits(params, inputs)
+    # An example's scores depend on its neighbours, but not on their order.
+    np.testing.assert_allclose(task.logits(params, inputs[::-1])[::-1], whole, rtol=1e-9)
+    assert np.abs(task.logits(params, inputs[:4]) - whole[:4]).max() > 1e-3
+
+
+def test_the_papers_mlp_has_as_many_parameters_as_it_says():
+    images = np.zeros((10, 28, 28), np.uint8)
+    data = tasks.dataset_from_arrays(images, np.arange(10), scale=1 / 255)
+    assert _count(tasks.Classification(data, tasks.MLP((128, 128)), 128)) == 118_282

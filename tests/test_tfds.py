@@ -1,0 +1,160 @@
+"""Data sets of TensorFlow Datasets: read without TensorFlow, missed in one sentence."""
+
+import gzip
+import hashlib
+import importlib.util
+import pathlib
+import shutil
+import sys
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from equistar import tasks
+from equistar._cli import _data
+from equistar._cli._output import CommandError
+from equistar.tasks import _tfds
+
+
+# 1,000 + 200 made images, prepared by the real builder.
+FOLDER = pathlib.Path(__file__).parent / "data" / "tfds"
+
+
+@pytest.fixture(scope="module")
+def cifar():
+    return tasks.tfds_images("cifar10", data_dir=FOLDER)
+
+
+def test_a_prepared_data_set_is_read_into_four_splits_of_bytes(cifar):
+    sizes = [len(cifar[split].targets) for split in tasks.Split]
+    assert sizes == [800, 100, 100, 200]
+    assert cifar.in_shape == (32, 32, 3) and cifar.classes == 10
+    assert cifar[tasks.Split.TRAIN].inputs.dtype == jnp.uint8
+    assert "tensorflow" not in sys.modules
+
+
+def test_every_image_is_in_one_split_and_seeds_split_differently(cifar):
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(FOLDER / "cifar10" / "3.0.2")
+    held = [example["image"] for example in builder.as_data_source("test")]
+    np.testing.assert_array_equal(cifar[tasks.Split.TEST].inputs, held)
+    train = np.stack([example["image"] for example in builder.as_data_source("train")])
+    learned = [s for s in tasks.Split if s != tasks.Split.TEST]
+    digest = lambda x: sorted(hashlib.sha256(np.asarray(i).tobytes()).digest() for i in x)
+    ours = np.concatenate([cifar[s].inputs for s in learned])
+    assert digest(ours) == digest(train)
+    other = tasks.tfds_images("cifar10", data_dir=FOLDER, seed=1)
+    first = lambda d: np.asarray(d[tasks.Split.TRAIN].inputs[0])
+    assert np.any(first(other) != first(cifar))
+
+
+def test_the_variable_says_where_data_sets_are(monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(FOLDER))
+    assert tasks.tfds_images("cifar10").classes == 10
+
+
+def test_a_network_trains_on_them(cifar):
+    task = tasks.Classification(cifar, tasks.MLP((8,)), 16)
+    params = task.init(key=jr.key(0))
+    loss, slope = jax.value_and_grad(task.loss)(params, key=jr.key(1))
+    assert np.isfinite(loss) and np.any(np.asarray(slope.layers[0].weight) != 0)
+
+
+@pytest.mark.parametrize("name", sorted(tasks.IMAGES))
+def test_the_shapes_and_classes_are_those_of_the_real_builders(name):
+    import tensorflow_datasets as tfds
+
+    source = tasks.IMAGES[name]
+    with tfds.testing.mock_data(num_examples=20):
+        builder = tfds.builder(name)
+        features = builder.info.features
+        assert features["image"].shape == source.shape
+        assert features["label"].num_classes == source.classes
+        parts = [builder.as_data_source(split) for split in ("train", source.test)]
+        data = _tfds._dataset(source, *parts, 0)
+    sizes = [len(data[split].targets) for split in tasks.Split]
+    assert sizes == [16, 2, 2, 20] and data.in_shape == source.shape
+
+
+def test_what_is_not_prepared_is_said_at_once(tmp_path):
+    with pytest.raises(FileNotFoundError, match="equistar data prepare mnist"):
+        tasks.tfds_images("mnist", data_dir=tmp_path)
+    with pytest.raises(ValueError, match="fashion_mnist"):
+        tasks.tfds_images("fashion")
+
+
+def test_damaged_data_sets_are_named(tmp_path):
+    shutil.copytree(FOLDER, tmp_path / "tfds")
+    folder = tmp_path / "tfds" / "cifar10" / "3.0.2"
+    next(folder.glob("*train*")).write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="equistar data prepare cifar10"):
+        tasks.tfds_images("cifar10", data_dir=tmp_path / "tfds")
+    (folder / "dataset_info.json").write_text("{")
+    with pytest.raises(ValueError, match=r"3\.0\.2"):
+        tasks.tfds_images("cifar10", data_dir=tmp_path / "tfds")
+
+
+def test_the_newest_version_is_read(tmp_path):
+    for version in ("3.0.2", "3.0.10", "2.9.9"):
+        shutil.copytree(FOLDER / "cifar10" / "3.0.2", tmp_path / "cifar10" / version)
+    folder = _tfds.prepared_folder("cifar10", tmp_path)
+    assert folder is not None and folder.name == "3.0.10"
+
+
+def test_images_of_another_shape_are_refused():
+    wrong = [{"image": np.zeros((4, 4, 3), np.uint8), "label": 0}]
+    with pytest.raises(ValueError, match=r"\(32, 32, 3\)"):
+        _tfds._dataset(tasks.IMAGES["cifar10"], wrong, wrong, 0)
+
+
+def test_preparing_without_tensorflow_or_network_is_one_sentence(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(CommandError, match=r"equistar\[prepare\]"):
+        _data.prepare("mnist", tmp_path, None)
+    monkeypatch.setitem(sys.modules, "tensorflow", sys)
+    monkeypatch.setattr(_data, "_online", lambda: False)
+    with pytest.raises(CommandError, match="--manual-dir"):
+        _data.prepare("mnist", tmp_path, None)
+    with pytest.raises(CommandError, match="no folder"):
+        _data.prepare("mnist", tmp_path, tmp_path / "nowhere")
+
+
+def _idx(path, array):
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
+    path.write_bytes(gzip.compress(header + array.tobytes()))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None, reason="needs equistar[prepare]"
+)
+def test_the_real_builder_prepares_from_raw_files(monkeypatch, tmp_path):
+    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import checksums
+
+    raw, rng = tmp_path / "raw", np.random.default_rng(0)
+    raw.mkdir()
+    for name, count in (("train", 60_000), ("t10k", 10_000)):
+        images = np.zeros((count, 28, 28), np.uint8)
+        images[:, 0, 0] = np.arange(count) % 251
+        _idx(raw / f"{name}-images-idx3-ubyte.gz", images)
+        _idx(raw / f"{name}-labels-idx1-ubyte.gz", rng.integers(0, 10, count, np.uint8))
+    builder = tfds.builder_cls("mnist")
+    files = {url: raw / pathlib.Path(url).name for url in builder.url_infos}
+    infos = {
+        url: checksums.UrlInfo(
+            size=path.stat().st_size,
+            checksum=hashlib.sha256(path.read_bytes()).hexdigest(),
+            filename=path.name,
+        )
+        for url, path in files.items()
+    }
+    monkeypatch.setattr(builder, "url_infos", infos)
+    _data.prepare("mnist", tmp_path / "data", raw)
+    data = tasks.tfds_images("mnist", data_dir=tmp_path / "data")
+    assert len(data[tasks.Split.TEST].targets) == 10_000
+    assert len(data[tasks.Split.TRAIN].targets) == 48_000
