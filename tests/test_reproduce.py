@@ -1,12 +1,14 @@
 """The papers' experiments run, and say what they found."""
 
+import importlib
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 
 from equistar._cli import main
-from equistar._reproduce import EXPERIMENTS
+from equistar._reproduce import _stepsize_label_noise, EXPERIMENTS
 from equistar._reproduce._pes_influence_balancing import Influence, InfluenceBalancing
 from equistar._reproduce._pes_regression import LearningRateSchedule
 from equistar._reproduce._spectrum_digits import SpectrumOnDigits
@@ -18,7 +20,7 @@ from equistar._reproduce._stepsize_horizon import StepSizeHorizon
 from equistar._reproduce._stepsize_label_noise import LabelNoise
 from equistar._reproduce._stepsize_label_noise_tasks import Arm, draw_tasks
 from equistar._reproduce._stepsize_validation import TrainByValidation
-from equistar.tasks import dataset_from_arrays, Split
+from equistar.tasks import _tfds, dataset_from_arrays, IMAGES, Split
 
 
 def test_truncation_goes_the_wrong_way_and_pes_does_not():
@@ -102,7 +104,7 @@ def test_arms_of_the_label_noise_share_samples_and_noise_and_test_on_clean_ones(
     # Every sample is repeated up to the largest number, 40.
     for t in (whole, halves, clean):
         assert t.dataset[train].inputs.shape == (40, 28, 28, 1)
-    labels = lambda t, split, n: np.asarray(t.dataset[split].labels[:n])
+    labels = lambda t, split, n: np.asarray(t.dataset[split].targets[:n])
     np.testing.assert_array_equal(labels(whole, train, 40), labels(whole, valid, 40))
     np.testing.assert_array_equal(
         labels(whole, train, 20),
@@ -114,8 +116,8 @@ def test_arms_of_the_label_noise_share_samples_and_noise_and_test_on_clean_ones(
     bright = lambda x: np.argmax(np.asarray(x)[:, 0:27:9, :, 0].mean(2), axis=1)
     for t in (whole, halves, clean):
         test = t.dataset[Split.TEST]
-        assert len(test.labels) == 20
-        np.testing.assert_array_equal(bright(test.inputs), test.labels)
+        assert len(test.targets) == 20
+        np.testing.assert_array_equal(bright(test.inputs), test.targets)
     with pytest.raises(ValueError, match="must divide the largest"):
         draw_tasks((Arm(30, 0, 0.0), Arm(40, 0, 0.0)), _images(0), (4,), 8, seed=0)
 
@@ -129,6 +131,29 @@ def test_label_noise_runs_on_images_and_says_what_it_found():
     # After four steps nothing is fitted, and it says so.
     assert [claim.holds for claim in reproduction.claims[:2]] == [False, False]
     assert "train-by-validation, 10 + 10" in reproduction.claims[0].measured
+
+
+def test_label_noise_on_mnist_draws_its_arms_from_the_prepared_data(monkeypatch):
+    tfds: Any = importlib.import_module("tensorflow_datasets")
+
+    def mock(name, seed):
+        with tfds.testing.mock_data(num_examples=70):
+            builder = tfds.builder(name)
+            parts = [builder.as_data_source(split) for split in ("train", "test")]
+            return _tfds._dataset(IMAGES[name], *parts, seed)
+
+    monkeypatch.setattr(_stepsize_label_noise, "tfds_images", mock)
+    experiment: Any = EXPERIMENTS["stepsize-label-noise-mnist"]
+    data = experiment.load(0)
+    drawn = draw_tasks(ARMS, data, experiment.hidden, 8, seed=0)
+    assert {t.dataset.in_shape for t in drawn} == {(28, 28, 1)}
+    assert len(drawn[0].dataset[Split.TEST].targets) == 100
+
+
+def test_mnist_that_is_not_prepared_is_said_at_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="equistar data prepare mnist"):
+        EXPERIMENTS["stepsize-label-noise-mnist"].run(lambda line: None)
 
 
 def test_a_good_nominal_step_makes_meta_training_short():

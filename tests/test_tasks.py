@@ -70,3 +70,11 @@ def test_the_papers_mlp_has_as_many_parameters_as_it_says():
     images = np.zeros((10, 28, 28), np.uint8)
     data = tasks.dataset_from_arrays(images, np.arange(10), scale=1 / 255)
     assert _count(tasks.Classification(data, tasks.MLP((128, 128)), 128)) == 118_282
+
+
+def test_an_architecture_is_static():
+    # So that stacked tasks of one architecture are one task with a leading axis.
+    architecture = tasks.MLP((8, 8), norm=tasks.LayerNorm())
+    assert not jtu.tree_leaves(architecture) and hash(architecture) == hash(
+        tasks.MLP((8, 8), norm=tasks.LayerNorm())
+    )

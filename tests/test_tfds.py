@@ -2,10 +2,12 @@
 
 import gzip
 import hashlib
+import importlib
 import importlib.util
 import pathlib
 import shutil
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +25,11 @@ from equistar.tasks import _tfds
 FOLDER = pathlib.Path(__file__).parent / "data" / "tfds"
 
 
+def _library() -> Any:
+    """TensorFlow Datasets, whose types say less than they should."""
+    return importlib.import_module("tensorflow_datasets")
+
+
 @pytest.fixture(scope="module")
 def cifar():
     return tasks.tfds_images("cifar10", data_dir=FOLDER)
@@ -37,7 +44,7 @@ def test_a_prepared_data_set_is_read_into_four_splits_of_bytes(cifar):
 
 
 def test_every_image_is_in_one_split_and_seeds_split_differently(cifar):
-    import tensorflow_datasets as tfds
+    tfds = _library()
 
     builder = tfds.builder_from_directory(FOLDER / "cifar10" / "3.0.2")
     held = [example["image"] for example in builder.as_data_source("test")]
@@ -66,7 +73,7 @@ def test_a_network_trains_on_them(cifar):
 
 @pytest.mark.parametrize("name", sorted(tasks.IMAGES))
 def test_the_shapes_and_classes_are_those_of_the_real_builders(name):
-    import tensorflow_datasets as tfds
+    tfds = _library()
 
     source = tasks.IMAGES[name]
     with tfds.testing.mock_data(num_examples=20):
@@ -133,9 +140,8 @@ def _idx(path, array):
     importlib.util.find_spec("tensorflow") is None, reason="needs equistar[prepare]"
 )
 def test_the_real_builder_prepares_from_raw_files(monkeypatch, tmp_path):
-    import tensorflow_datasets as tfds
-    from tensorflow_datasets.core.download import checksums
-
+    tfds = _library()
+    checksums = importlib.import_module("tensorflow_datasets.core.download.checksums")
     raw, rng = tmp_path / "raw", np.random.default_rng(0)
     raw.mkdir()
     for name, count in (("train", 60_000), ("t10k", 10_000)):

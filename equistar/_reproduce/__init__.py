@@ -13,7 +13,7 @@ from ._star_fig1 import EigenvaluesAfterInterventions
 from ._star_fig2a import MetaGradientVariance
 from ._star_fig2bc import MetaTrainingBesideNominal
 from ._stepsize_horizon import StepSizeHorizon
-from ._stepsize_label_noise import LabelNoise
+from ._stepsize_label_noise import label_noise_on_mnist, LabelNoise
 from ._stepsize_objectives import StepSizeObjectives
 from ._stepsize_validation import TrainByValidation
 
@@ -29,5 +29,6 @@ EXPERIMENTS: dict[str, AbstractExperiment] = {
     "stepsize-objectives": StepSizeObjectives(),
     "stepsize-horizon": StepSizeHorizon(),
     "stepsize-label-noise": LabelNoise(),
+    "stepsize-label-noise-mnist": label_noise_on_mnist(),
     "spectrum-digits": SpectrumOnDigits(),
 }

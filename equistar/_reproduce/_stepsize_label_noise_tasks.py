@@ -8,7 +8,7 @@ import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
 
-from ..tasks import Dataset, Examples, MLPClassification, Split
+from ..tasks import Classification, Dataset, Examples, MLP, Split
 
 
 class Arm(NamedTuple):
@@ -38,7 +38,7 @@ def draw_tasks(
     hidden: tuple[int, ...],
     batch_size: int,
     seed: int,
-) -> list[MLPClassification]:
+) -> list[Classification]:
     """One task for each arm, from one draw of the samples and of the noise.
 
     The splits of `dataset` are put together and drawn anew: as many samples as the largest
@@ -47,7 +47,7 @@ def draw_tasks(
     """
     largest = max(a.training + a.validation for a in arms)
     whole = jtu.tree_map(lambda *xs: np.concatenate(xs), *dataset.splits.values())
-    n = len(whole.labels)
+    n = len(whole.targets)
     numbers = {m for a in arms for m in (a.training, a.validation) if m}
     if any(largest % m for m in numbers) or largest >= n:
         raise ValueError(
@@ -60,11 +60,13 @@ def draw_tasks(
     chance = np.asarray(jr.uniform(noise_key, (largest,)))
     other = np.asarray(jr.randint(label_key, (largest,), 0, dataset.classes, jnp.int32))
     test = Examples(
-        jnp.asarray(whole.inputs[largest:]), jnp.asarray(whole.labels[largest:])
+        jnp.asarray(whole.inputs[largest:]), jnp.asarray(whole.targets[largest:])
     )
 
-    def task(arm: Arm) -> MLPClassification:
-        noisy = np.where(chance < arm.noise, other, whole.labels[:largest].astype(np.int32))
+    def task(arm: Arm) -> Classification:
+        noisy = np.where(
+            chance < arm.noise, other, whole.targets[:largest].astype(np.int32)
+        )
 
         def part(low: int, number: int) -> Examples:
             index = np.tile(np.arange(low, low + number), largest // number)
@@ -75,6 +77,6 @@ def draw_tasks(
         names = [split.value for split in Split]
         splits = dict(zip(names, (train, valid, test, test), strict=True))
         data = Dataset(splits, dataset.classes, dataset.scale)
-        return MLPClassification(data, hidden, batch_size)
+        return Classification(data, MLP(hidden), batch_size)
 
     return [task(arm) for arm in arms]

@@ -23,7 +23,7 @@ class MLP(AbstractArchitecture):
     - `norm`: before each activation.
     """
 
-    hidden: tuple[int, ...] = (32, 32)
+    hidden: tuple[int, ...] = eqx.field(default=(32, 32), static=True)
     activation: Callable[[Array], Array] = eqx.field(default=jnn.relu, static=True)
     norm: AbstractNorm = NoNorm()
 
