@@ -139,8 +139,8 @@ def test_label_noise_on_mnist_draws_its_arms_from_the_prepared_data(monkeypatch)
     def mock(name, seed):
         with tfds.testing.mock_data(num_examples=70):
             builder = tfds.builder(name)
-            parts = [builder.as_data_source(split) for split in ("train", "test")]
-            return _tfds._dataset(IMAGES[name], *parts, seed)
+            train, test = map(builder.as_data_source, ("train", "test"))
+            return _tfds._dataset(IMAGES[name], train, test, seed)
 
     monkeypatch.setattr(_stepsize_label_noise, "tfds_images", mock)
     experiment: Any = EXPERIMENTS["stepsize-label-noise-mnist"]

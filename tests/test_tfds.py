@@ -81,8 +81,8 @@ def test_the_shapes_and_classes_are_those_of_the_real_builders(name):
         features = builder.info.features
         assert features["image"].shape == source.shape
         assert features["label"].num_classes == source.classes
-        parts = [builder.as_data_source(split) for split in ("train", source.test)]
-        data = _tfds._dataset(source, *parts, 0)
+        train, test = map(builder.as_data_source, ("train", source.test))
+        data = _tfds._dataset(source, train, test, 0)
     sizes = [len(data[split].targets) for split in tasks.Split]
     assert sizes == [16, 2, 2, 20] and data.in_shape == source.shape
 
