@@ -132,9 +132,9 @@ def test_the_divergence_is_that_of_samples():
     mean, log_variance = jnp.array([0.5, -1.0]), jnp.array([-1.0, 0.3])
     deviation = jnp.exp(0.5 * log_variance)
     noise = jr.normal(jr.key(0), (100_000, 2))
-    z = mean + deviation * noise
+    z = mean[None] + deviation[None] * noise
     # log N(z; mean, deviation) - log N(z; 0, 1), of which the constants cancel.
-    ratios = jnp.sum(0.5 * (z**2 - noise**2 - log_variance), axis=1)
+    ratios = jnp.sum(0.5 * (z**2 - noise**2 - log_variance[None]), axis=1)
     deviations = jnp.std(ratios) / math.sqrt(len(z))
     assert abs(jnp.mean(ratios) - _divergence(mean, log_variance)) < 4 * deviations
 

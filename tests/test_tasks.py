@@ -27,7 +27,7 @@ def _digits_task(architecture):
 
 
 VISION = {
-    "convnet": lambda: _digits_task(tasks.ConvNet((4, 8), (2, 1))),
+    "convnet": tasks.digits_convnet,
     "resnet": lambda: _digits_task(tasks.ResNet((4, 8))),
     "vision transformer": lambda: _digits_task(tasks.VisionTransformer(4, 8, 1, 2)),
     "auto-encoder": lambda: tasks.Autoencoding(tasks.digits(), tasks.MLP((8,))),

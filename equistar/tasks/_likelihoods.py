@@ -10,14 +10,12 @@ from jaxtyping import Array, Float
 
 
 class AbstractLikelihood(eqx.Module):
-    """A distribution of each input number, given one number of a decoder's output.
+    """A distribution of each input number, given one number of a decoder's output."""
 
-    **Attributes:**
-
-    - `support`: `(lowest, highest)` input number that it is for.
-    """
-
-    support: eqx.AbstractVar[tuple[float, float]]
+    @property
+    @abc.abstractmethod
+    def support(self) -> tuple[float, float]:
+        """The lowest and the highest input number that it is for."""
 
     @abc.abstractmethod
     def negative_log(

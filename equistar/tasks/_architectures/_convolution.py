@@ -35,7 +35,7 @@ class Convolution(eqx.Module):
         out, _, side, _ = weight.shape
         patches = _patches(x, side, self.convolution.stride[0])
         y = weight.reshape(out, -1) @ patches.reshape(-1, patches[0, 0].size)
-        return y.reshape(out, *patches.shape[2:]) + bias
+        return y.reshape(out, *patches.shape[2:]) + bias  # pyright: ignore
 
 
 def _patches(
