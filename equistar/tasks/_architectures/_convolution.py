@@ -12,7 +12,8 @@ class Convolution(eqx.Module):
     """`equinox.nn.Conv2d` with SAME padding, computed as a product of matrices.
 
     Mapped over particles, each with weights of its own, a convolution becomes a grouped
-    one, which XLA runs many times slower than a batched product of matrices.
+    one. For small images on a CPU that takes some ten times as long as this product; for
+    one particle on large images the product takes twice as long as a convolution.
     """
 
     convolution: eqx.nn.Conv2d
