@@ -5,10 +5,17 @@ from collections.abc import Callable
 from ._architectures import (
     AbstractArchitecture as AbstractArchitecture,
     AbstractNorm as AbstractNorm,
+    ConvNet as ConvNet,
     LayerNorm as LayerNorm,
     MinibatchNorm as MinibatchNorm,
     MLP as MLP,
     NoNorm as NoNorm,
+    ResNet as ResNet,
+    VisionTransformer as VisionTransformer,
+)
+from ._autoencoding import (
+    Autoencoding as Autoencoding,
+    VariationalAutoencoding as VariationalAutoencoding,
 )
 from ._base import AbstractTask as AbstractTask, Split as Split
 from ._classification import Classification as Classification
@@ -20,7 +27,19 @@ from ._data import (
     regression_from_arrays as regression_from_arrays,
     RegressionDataset as RegressionDataset,
 )
-from ._offline import digits_mlp as digits_mlp
+from ._likelihoods import (
+    AbstractLikelihood as AbstractLikelihood,
+    BernoulliLikelihood as BernoulliLikelihood,
+    GaussianLikelihood as GaussianLikelihood,
+)
+from ._offline import (
+    digits_autoencoder as digits_autoencoder,
+    digits_convnet as digits_convnet,
+    digits_mlp as digits_mlp,
+    digits_resnet as digits_resnet,
+    digits_vae as digits_vae,
+    digits_vit as digits_vit,
+)
 from ._quadratic import Quadratic as Quadratic
 from ._regression import Regression as Regression
 from ._tfds import (
@@ -34,6 +53,11 @@ NAMED: dict[str, Callable[[], AbstractTask]] = {
     "digits_mlp": digits_mlp,
     "digits_mlp_wide": lambda: digits_mlp(hidden=(128, 128)),
     "digits_logistic": lambda: digits_mlp(hidden=()),
+    "digits_convnet": digits_convnet,
+    "digits_resnet": digits_resnet,
+    "digits_vit": digits_vit,
+    "digits_autoencoder": digits_autoencoder,
+    "digits_vae": digits_vae,
 }
 """The tasks that the command line knows, by name."""
 
