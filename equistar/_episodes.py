@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 
@@ -81,8 +82,20 @@ class LogUniformLength(AbstractEpisodeLength):
 
 
 def as_length(length: int | AbstractEpisodeLength) -> AbstractEpisodeLength:
-    """A number of steps as a `ConstantLength`."""
-    return length if isinstance(length, AbstractEpisodeLength) else ConstantLength(length)
+    """A number of steps as a `ConstantLength`.
+
+    **Raises:**
+
+    `ValueError` for what is neither.
+    """
+    if isinstance(length, AbstractEpisodeLength):
+        return length
+    if isinstance(length, int | np.integer) and not isinstance(length, bool):
+        return ConstantLength(int(length))
+    raise ValueError(
+        "`length` must be a number of steps or an AbstractEpisodeLength, say "
+        f"LogUniformLength(100, 2000); got {length!r}."
+    )
 
 
 class GrowingLength(AbstractEpisodeLength):
@@ -132,10 +145,11 @@ class Curriculum(AbstractEpisodeLength):
     begins: tuple[int, ...] = eqx.field(static=True)
     stages: tuple[AbstractEpisodeLength, ...]
 
-    def __init__(self, stages: Mapping[int, AbstractEpisodeLength]):
+    def __init__(self, stages: Mapping[int, int | AbstractEpisodeLength]):
         """**Arguments:**
 
-        - `stages`: by the meta-step at which they begin, one of which is 0.
+        - `stages`: lengths, or numbers of steps, by the meta-step at which they begin, one
+            of which is 0.
         """
         if 0 not in stages or min(stages) < 0:
             raise ValueError(
@@ -143,7 +157,7 @@ class Curriculum(AbstractEpisodeLength):
                 f"{sorted(stages)}."
             )
         self.begins = tuple(sorted(stages))
-        self.stages = tuple(stages[begin] for begin in self.begins)
+        self.stages = tuple(as_length(stages[begin]) for begin in self.begins)
 
     @property
     def maximum(self) -> int:

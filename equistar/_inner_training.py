@@ -45,7 +45,7 @@ def train_step(
     loss_fn = lambda params: task.loss(params, key=key)
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
     updates, opt_state = optimizer.update(
-        grads, state.opt_state, state.params, value=loss, value_fn=loss_fn
+        grads, state.opt_state, state.params, value=loss, value_fn=loss_fn, grad=grads
     )
     params = jtu.tree_map(jnp.add, state.params, updates)
     return TrainState(params, opt_state), loss

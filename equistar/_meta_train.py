@@ -232,7 +232,13 @@ def meta_gradient(
     **Returns:**
 
     A [`equistar.MetaGradient`][]: means over the windows, and sums of its counts.
+
+    **Raises:**
+
+    `ValueError` if `windows` is below 1.
     """
+    if windows < 1:
+        raise ValueError(f"`windows` must be at least 1; got {windows}.")
     init_key, run_key = jr.split(key)
     particles = estimator.init(unroll, theta, key=init_key)
 

@@ -137,7 +137,7 @@ def _encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
         case jax.Array() | np.ndarray():
             name = f"array_{len(arrays)}"
             arrays[name] = np.asarray(value)
-            return {"array": name}
+            return {"array": name, "shape": list(arrays[name].shape)}
         case tuple() | list():
             items = [_encode(v, arrays, f"{where}[{i}]") for i, v in enumerate(value)]
             return {type(value).__name__: items}
@@ -173,7 +173,13 @@ def _decode(
                 )
             return _build(classes[name], {k: inner(v) for k, v in fields.items()})
         case {"array": str(name)}:
-            return jnp.asarray(arrays[name])
+            array = arrays[name]
+            if list(array.shape) != node.get("shape", list(array.shape)):
+                raise WeightsError(
+                    f"it is damaged: {name} has shape {array.shape}, and was saved with "
+                    f"{tuple(node['shape'])}. Copy it again, or use a backup."
+                )
+            return jnp.asarray(array)
         case {"tuple": list(items)}:
             return tuple(map(inner, items))
         case {"list": list(items)}:

@@ -148,10 +148,11 @@ def test_shaping_changes_the_difference_of_a_pair(shaping, shape):
     # l_t = t theta: the pair's mean losses over 4 steps differ by 2 eps 3 / 2.
     estimator = eqs.NRES(4, 6, 0.1, eqs.ConstantLength(4), eqs.LockStep(), shaping=shaping)
     state = estimator.init(LinearWalk(0.0), jnp.zeros(()), key=jr.key(0))
-    eps = np.asarray(state.noise)
-    out, _ = eqx.filter_jit(estimator.estimate)(
+    out, after = eqx.filter_jit(estimator.estimate)(
         LinearWalk(0.0), jnp.zeros(()), state, key=jr.key(1)
     )
+    # The noise of the episode, which began in that window.
+    eps = np.asarray(after.noise)
     expected = (shape(3 * eps) * eps).mean() / (2 * 0.1**2)
     np.testing.assert_allclose(out.gradient, expected, rtol=1e-9)
 

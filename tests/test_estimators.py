@@ -140,8 +140,12 @@ def test_nres_agrees_with_the_closed_form_of_full_es():
 )
 def test_truncated_es_has_the_bias_of_its_closed_form(carried, fact):
     length = eqs.ConstantLength(FACTS["T"])
-    settings = FACTS["window"], 50, FACTS["sigma"], length, eqs.LockStep(), carried
-    args = _quadratic(), eqs.TruncatedES(*settings), jnp.asarray(FACTS["a"])
+    settings = FACTS["window"], 50, FACTS["sigma"], length, eqs.LockStep()
+    args = (
+        _quadratic(),
+        eqs.TruncatedES(*settings, carried=carried),
+        jnp.asarray(FACTS["a"]),
+    )
     out = windows(*args, jr.key(0), 2000)
     episodes = np.asarray(out.gradient).reshape(-1, FACTS["T"] // FACTS["window"])
     mean, error = _mean_and_standard_error(episodes.mean(1))

@@ -57,6 +57,8 @@ class Stability:
             raise CommandError(
                 "--number and --batches must be at least 1, and --steps at least 0."
             )
+        if min(self.adam_rate, self.learning_rate) <= 0:
+            raise CommandError("--adam-rate and --learning-rate must be positive.")
         task = tasks.named(self.task)
         name = self.weights.name
         optimizer = Scaled(load(self.weights), self.learning_rate)

@@ -43,6 +43,8 @@ class Train:
         """Runs the command and returns the exit code."""
         if self.steps < 1 or self.seeds < 1:
             raise CommandError("--steps and --seeds must be at least 1.")
+        if not 0 < self.learning_rate < float("inf"):
+            raise CommandError("--learning-rate must be positive and finite.")
         task = tasks.named(self.task)
         optimizer = Scaled(load(self.weights), self.learning_rate)
         folder = new_folder(self.output, self.overwrite)

@@ -19,11 +19,11 @@ from .._episodes import (
 from .._objectives import AbstractObjective, AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
-from ._particles import learned, same_members, summarise
+from ._checks import check_particles, check_unroll, check_windowed
+from ._particles import same_members, summarise
 from ._remat import AbstractRematerialisation, Segments
 from ._rollout import (
     advance,
-    check_window,
     particle_keys,
     Particles,
     start,
@@ -64,13 +64,15 @@ class TruncatedBackprop(AbstractEstimator):
 
     window: int = eqx.field(default=50, static=True)
     particles: int = eqx.field(default=8, static=True)
-    length: AbstractEpisodeLength = ConstantLength(2000)
+    length: AbstractEpisodeLength = eqx.field(
+        default=ConstantLength(2000), converter=as_length
+    )
     starts: AbstractStarts = Staggered()
     objective: AbstractStepObjective = MeanLoss()
     remat: AbstractRematerialisation = Segments()
 
     def __check_init__(self):
-        check_window(self.window)
+        check_windowed(self.window, self.starts, self.objective)
         check_particles(self.particles)
 
     @property
@@ -84,7 +86,7 @@ class TruncatedBackprop(AbstractEstimator):
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> Particles:
-        learned(theta)
+        check_unroll(unroll, theta, key=key)
         keys = particle_keys(key, self.particles)
         members = same_members(theta, self.particles, 1)
         return start(unroll, members, self.length, self.starts, keys)
@@ -147,7 +149,7 @@ class FullBackprop(AbstractEstimator):
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> Int[Array, ""]:
-        learned(theta)
+        check_unroll(unroll, theta, key=key)
         return jnp.zeros((), jnp.int32)
 
     def estimate(
@@ -169,12 +171,6 @@ class FullBackprop(AbstractEstimator):
         members = same_members(theta, self.particles, 1)
         gradients, (values, carry) = back_propagate(total, members)
         return summarise(gradients, values, carry), state + 1
-
-
-def check_particles(particles: int) -> None:
-    """Raises a `ValueError` for an estimator without particles."""
-    if particles < 1:
-        raise ValueError(f"`particles` must be at least 1; got {particles}.")
 
 
 # One theta for each particle, so that one whose gradient is not finite is dropped alone.

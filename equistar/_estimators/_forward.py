@@ -11,13 +11,19 @@ import jax.tree_util as jtu
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._episodes import AbstractEpisodeLength, AbstractStarts, ConstantLength, Staggered
+from .._episodes import (
+    AbstractEpisodeLength,
+    AbstractStarts,
+    as_length,
+    ConstantLength,
+    Staggered,
+)
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._backprop import check_particles
 from ._base import AbstractEstimator, MetaGradient
+from ._checks import check_particles, check_unroll, check_windowed
 from ._particles import learned, over, same_members, summarise
-from ._rollout import advance, check_window, particle_keys, Particles, start
+from ._rollout import advance, particle_keys, Particles, start
 
 
 class AbstractDirections(eqx.Module):
@@ -105,12 +111,14 @@ class ForwardGradient(AbstractEstimator):
     window: int = eqx.field(default=50, static=True)
     particles: int = eqx.field(default=8, static=True)
     directions: AbstractDirections = AllDirections()
-    length: AbstractEpisodeLength = ConstantLength(2000)
+    length: AbstractEpisodeLength = eqx.field(
+        default=ConstantLength(2000), converter=as_length
+    )
     starts: AbstractStarts = Staggered()
     objective: AbstractStepObjective = MeanLoss()
 
     def __check_init__(self):
-        check_window(self.window)
+        check_windowed(self.window, self.starts, self.objective)
         check_particles(self.particles)
 
     @property
@@ -124,6 +132,7 @@ class ForwardGradient(AbstractEstimator):
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> ForwardState:
+        check_unroll(unroll, theta, key=key)
         direction_key, start_key = jr.split(key)
         directions = self._draw(theta, direction_key)
         keys = particle_keys(start_key, self.particles)

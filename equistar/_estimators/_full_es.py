@@ -9,9 +9,10 @@ from .._episodes import AbstractEpisodeLength, as_length
 from .._objectives import AbstractObjective, MeanLoss
 from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
+from ._checks import check_unroll
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import Pairs
-from ._particles import learned, summarise
+from ._particles import summarise
 from ._rollout import particle_keys, whole_episodes
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
 
@@ -72,7 +73,7 @@ class FullES(AbstractEstimator):
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> Int[Array, ""]:
-        learned(theta)
+        check_unroll(unroll, theta, key=key)
         return jnp.zeros((), jnp.int32)
 
     def estimate(

@@ -6,14 +6,21 @@ import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from .._episodes import AbstractEpisodeLength, AbstractStarts, ConstantLength, Staggered
+from .._episodes import (
+    AbstractEpisodeLength,
+    AbstractStarts,
+    as_length,
+    ConstantLength,
+    Staggered,
+)
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
+from ._checks import check_unroll, check_windowed
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import Pairs
 from ._particles import over, summarise
-from ._rollout import advance, check_window, particle_keys, Particles, start
+from ._rollout import advance, particle_keys, Particles, start
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
 
 
@@ -63,7 +70,9 @@ class NRES(AbstractEstimator):
     window: int = eqx.field(default=50, static=True)
     pairs: int = eqx.field(default=8, static=True)
     sigma: float = eqx.field(default=0.01, static=True, converter=float)
-    length: AbstractEpisodeLength = ConstantLength(2000)
+    length: AbstractEpisodeLength = eqx.field(
+        default=ConstantLength(2000), converter=as_length
+    )
     starts: AbstractStarts = Staggered()
     objective: AbstractStepObjective = MeanLoss()
     noise: AbstractNoise = IsotropicNoise()
@@ -71,7 +80,7 @@ class NRES(AbstractEstimator):
     shaping: AbstractShaping = NoShaping()
 
     def __check_init__(self):
-        check_window(self.window)
+        check_windowed(self.window, self.starts, self.objective)
         self._pairs.check()
 
     @property
@@ -89,6 +98,7 @@ class NRES(AbstractEstimator):
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> NRESState:
+        check_unroll(unroll, theta, key=key)
         noise_key, start_key = jr.split(key)
         noise = self._pairs.draw(theta, key=noise_key)
         keys = particle_keys(start_key, self.pairs)

@@ -10,16 +10,23 @@ import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._episodes import AbstractEpisodeLength, AbstractStarts, ConstantLength, Staggered
+from .._episodes import (
+    AbstractEpisodeLength,
+    AbstractStarts,
+    as_length,
+    ConstantLength,
+    Staggered,
+)
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
+from ._checks import check_unroll, check_windowed
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import Pairs
 from ._particles import same_members, summarise
 from ._pes import carry_on, no_noise, PESState
 from ._remat import AbstractRematerialisation, Segments
-from ._rollout import advance, check_window, particle_keys, Particles, start
+from ._rollout import advance, particle_keys, Particles, start
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
 
 
@@ -67,7 +74,9 @@ class PESAnalytic(AbstractEstimator):
     window: int = eqx.field(default=50, static=True)
     pairs: int = eqx.field(default=8, static=True)
     sigma: float = eqx.field(default=0.01, static=True, converter=float)
-    length: AbstractEpisodeLength = ConstantLength(2000)
+    length: AbstractEpisodeLength = eqx.field(
+        default=ConstantLength(2000), converter=as_length
+    )
     starts: AbstractStarts = Staggered()
     objective: AbstractStepObjective = MeanLoss()
     noise: AbstractNoise = IsotropicNoise()
@@ -76,7 +85,7 @@ class PESAnalytic(AbstractEstimator):
     remat: AbstractRematerialisation = Segments()
 
     def __check_init__(self):
-        check_window(self.window)
+        check_windowed(self.window, self.starts, self.objective)
         self._pairs.check()
 
     @property
@@ -92,6 +101,7 @@ class PESAnalytic(AbstractEstimator):
         return self.length.maximum
 
     def init(self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) -> PESState:
+        check_unroll(unroll, theta, key=key)
         seen = no_noise(theta, self.pairs)
         members = same_members(theta, self.pairs, 2)
         keys = particle_keys(key, self.pairs)

@@ -29,7 +29,8 @@ class Particles(eqx.Module):
     **Attributes:**
 
     - `carry`: of the unroll, with leading axes of particles and members.
-    - `step`: steps of its episode that a particle has made.
+    - `step`: steps of its episode that a particle has made; -1 before the first episode,
+        which begins inside the first window like any other.
     - `length`: of its episode.
     - `meta_step`: windows that have gone by.
     """
@@ -79,12 +80,6 @@ class Window(eqx.Module):
         return mean(jnp.where(fresh, 0, values)), mean(jnp.where(fresh, values, 0))
 
 
-def check_window(window: int) -> None:
-    """Raises a `ValueError` for a window without steps."""
-    if window < 1:
-        raise ValueError(f"`window` must be at least 1; got {window}.")
-
-
 def particle_keys(key: PRNGKeyArray, n: int) -> Array:
     """A key for each of `n` particles, by its index."""
     keys = jax.vmap(lambda i: jr.fold_in(key, i))(jnp.arange(n))
@@ -98,7 +93,7 @@ def start(
     starts: AbstractStarts,
     keys: Array,
 ) -> Particles:
-    """Particles at the start of their first episode.
+    """Particles before their first episode; the carry is there for its shape.
 
     **Arguments:**
 
@@ -115,7 +110,7 @@ def start(
 
     init_keys, lengths = jax.vmap(first)(keys)
     carry = shard_particles(_init(unroll, members, init_keys), len(keys))
-    return Particles(carry, jnp.zeros_like(lengths), lengths, meta_step)
+    return Particles(carry, jnp.full_like(lengths, -1), lengths, meta_step)
 
 
 def whole_episodes(
@@ -185,7 +180,7 @@ def advance(
             lambda c: c,
             carry,
         )
-        theta = members if one_theta else _where(began, fresh_members, members)
+        theta = members if one_theta else _choose(began, fresh_members, members)
         return _step(unroll, theta, carry, step_keys)
 
     carry, losses = scan(body, particles.carry, (restarts, fresh, keys))
@@ -206,9 +201,10 @@ def _schedule(
 
     def body(clock: tuple[Array, Array], key: Array):
         done, old = clock
-        restart = done >= old
+        ended, waiting = done >= old, done < 0
+        restart = ended | waiting
         step = jnp.where(restart, 0, done)
-        new = jnp.where(restart, draw(_split(key, "length")), old)
+        new = jnp.where(ended, draw(_split(key, "length")), old)
         return (step + 1, new), (restart, step, new)
 
     return lax.scan(body, (particles.step, particles.length), keys)[1]
@@ -221,19 +217,28 @@ def _split(keys: Array, purpose: str) -> Array:
     return jax.vmap(lambda k: jr.fold_in(k, _PURPOSES[purpose]))(keys)
 
 
+# Of `theta` only what is differentiated has axes of particles and members.
+_MEMBERS = lambda x: 0 if eqx.is_inexact_array(x) else None
+
+
 def _init(unroll: AbstractUnroll, members: PyTree, keys: Array) -> PyTree[Array]:
     one = lambda theta, key: unroll.init(theta, key=key)
-    return eqx.filter_vmap(eqx.filter_vmap(one, in_axes=(eqx.if_array(0), None)))(
-        members, keys
-    )
+    of_members = eqx.filter_vmap(one, in_axes=(_MEMBERS, None))
+    return eqx.filter_vmap(of_members, in_axes=(_MEMBERS, 0))(members, keys)
 
 
 def _step(
     unroll: AbstractUnroll, members: PyTree, carry: PyTree[Array], keys: Array
 ) -> tuple[PyTree[Array], PyTree[Array]]:
     one = lambda theta, c, key: unroll.step(theta, c, key=key)
-    axes = (eqx.if_array(0), eqx.if_array(0), None)
-    return eqx.filter_vmap(eqx.filter_vmap(one, in_axes=axes))(members, carry, keys)
+    of_members = eqx.filter_vmap(one, in_axes=(_MEMBERS, eqx.if_array(0), None))
+    of_particles = eqx.filter_vmap(of_members, in_axes=(_MEMBERS, eqx.if_array(0), 0))
+    return of_particles(members, carry, keys)
+
+
+def _choose(began: Bool[Array, " particles"], new: PyTree, old: PyTree) -> PyTree:
+    moved, rest = eqx.partition(new, eqx.is_inexact_array)
+    return eqx.combine(_where(began, moved, eqx.filter(old, eqx.is_inexact_array)), rest)
 
 
 def _where(restart: Bool[Array, " particles"], new: PyTree, old: PyTree) -> PyTree:

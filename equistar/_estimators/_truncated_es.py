@@ -8,14 +8,21 @@ import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from .._episodes import AbstractEpisodeLength, AbstractStarts, ConstantLength, Staggered
+from .._episodes import (
+    AbstractEpisodeLength,
+    AbstractStarts,
+    as_length,
+    ConstantLength,
+    Staggered,
+)
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
+from ._checks import check_unroll, check_windowed
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import Pairs
 from ._particles import learned, same_members, summarise
-from ._rollout import advance, check_window, particle_keys, Particles, start
+from ._rollout import advance, particle_keys, Particles, start
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
 
 
@@ -71,16 +78,18 @@ class TruncatedES(AbstractEstimator):
     window: int = eqx.field(default=50, static=True)
     pairs: int = eqx.field(default=8, static=True)
     sigma: float = eqx.field(default=0.01, static=True, converter=float)
-    length: AbstractEpisodeLength = ConstantLength(2000)
+    length: AbstractEpisodeLength = eqx.field(
+        default=ConstantLength(2000), converter=as_length
+    )
     starts: AbstractStarts = Staggered()
-    carried: AbstractCarried = PlusMember()
     objective: AbstractStepObjective = MeanLoss()
     noise: AbstractNoise = IsotropicNoise()
     sampling: AbstractSampling = AntitheticPairs()
     shaping: AbstractShaping = NoShaping()
+    carried: AbstractCarried = PlusMember()
 
     def __check_init__(self):
-        check_window(self.window)
+        check_windowed(self.window, self.starts, self.objective)
         self._pairs.check()
 
     @property
@@ -98,7 +107,7 @@ class TruncatedES(AbstractEstimator):
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> Particles:
-        learned(theta)
+        check_unroll(unroll, theta, key=key)
         pairs = same_members(theta, self.pairs, 2)
         members = self.carried.members(theta, pairs)
         keys = particle_keys(key, self.pairs)

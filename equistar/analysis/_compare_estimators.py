@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import jax.tree_util as jtu
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
@@ -38,7 +39,14 @@ class ExactGradient(AbstractReference):
     def gradient(
         self, unroll: AbstractUnroll, theta: PyTree, steps: int, *, key: PRNGKeyArray
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        flat = np.asarray(ravel_pytree(self.value)[0], np.float64)
+        known, asked = self.value, eqx.filter(theta, eqx.is_inexact_array)
+        shapes = lambda tree: jtu.tree_map(jnp.shape, tree)
+        if shapes(known) != shapes(asked):
+            raise ValueError(
+                "The exact gradient must have the structure of `theta`'s floating-point "
+                f"arrays, with the shapes {shapes(asked)}; got {shapes(known)}."
+            )
+        flat = np.asarray(ravel_pytree(known)[0], np.float64)
         return flat, np.zeros_like(flat)
 
 
@@ -47,6 +55,10 @@ class LongRun(AbstractReference):
 
     estimator: AbstractEstimator
     runs: int = eqx.field(default=1000, static=True)
+
+    def __check_init__(self):
+        if self.runs < 2:
+            raise ValueError(f"A standard error needs at least 2 `runs`; got {self.runs}.")
 
     def gradient(
         self, unroll: AbstractUnroll, theta: PyTree, steps: int, *, key: PRNGKeyArray

@@ -121,7 +121,9 @@ def meta_gradient_health(
     The verdict at a horizon is *exploding* where entries are infinite or NaN, or the
     magnitude has grown by more than the fourth power of the horizon since the last one;
     *vanishing* where it has shrunk so; *silently zero* where more entries are exactly
-    zero than at a shorter horizon, or all of them. One program serves all horizons.
+    zero than at a shorter horizon, or all of them (but not at a horizon of 1: a first loss
+    need not depend on theta). NaN counts as exploding, although dividing what has
+    underflowed gives it as well. One program serves all horizons.
 
     **Arguments:**
 
@@ -171,6 +173,7 @@ def meta_gradient_health(
     size = np.abs(np.where(finite, gradients, 0)).max(-1, keepdims=True)
     scaled = np.where(finite, gradients, 0) / np.where(size > 0, size, 1)
     norms = size[..., 0] * np.sqrt((scaled**2).sum(-1))
+    norms = np.where(finite.any(-1), norms, np.nan)
     share = lambda mask: mask.reshape(len(steps), -1).mean(1)
     zero, infinite = share(gradients == 0), share(np.isinf(gradients))
     nan = share(np.isnan(gradients))
@@ -190,8 +193,8 @@ def _verdicts(
             growth /= np.log(steps[i] / steps[i - 1])
         if bad[i] > 0 or growth > _POWER:
             verdicts.append(Health.EXPLODING)
-        # At the first horizon zeros may be right: a first loss does not depend on theta.
-        elif i and (zero[i] > zero[:i].min() or magnitude[i] == 0):
+        # At a horizon of 1 zeros may be right: a first loss does not depend on theta.
+        elif steps[i] > 1 and (zero[i] > zero[:i].min(initial=1) or magnitude[i] == 0):
             verdicts.append(Health.SILENTLY_ZERO)
         elif growth < -_POWER:
             verdicts.append(Health.VANISHING)

@@ -6,10 +6,24 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
+from .._numerics import all_finite
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
+
+
+@eqx.filter_jit
+def is_finite(
+    task: AbstractTask,
+    optimizer: AbstractOptimizer,
+    rest: PyTree,
+    keys: Array,
+    flat: Float[Array, " n"],
+    unravel: Callable[[Array], PyTree],
+) -> Bool[Array, ""]:
+    """Whether the step itself is: a derivative of NaN would count as none."""
+    return all_finite(_step(task, optimizer, rest, keys, flat, unravel))
 
 
 def jacobian_vector_product(
@@ -21,22 +35,30 @@ def jacobian_vector_product(
     direction: Float[Array, " n"],
     unravel: Callable[[Array], PyTree],
 ) -> Float[Array, " n"]:
-    def step(flat: Float[Array, " n"]) -> tuple[Array, Array]:
-        state = eqx.combine(unravel(flat), rest)
-        losses = lambda p: jax.vmap(lambda k: task.loss(p, key=k))(keys)
-        loss, grads = jax.value_and_grad(lambda p: jnp.mean(losses(p)))(state.params)
-        updates, opt_state = optimizer.update(
-            grads, state.opt_state, state.params, value=loss
-        )
-        floats = eqx.filter(opt_state, eqx.is_inexact_array)
-        return ravel_pytree(updates)[0], ravel_pytree(floats)[0].astype(flat.dtype)
-
+    step = lambda x: _step(task, optimizer, rest, keys, x, unravel)
     update, opt_state = jax.jvp(step, (flat,), (direction,))[1]
     # Adam's update has no derivative where a second moment is exactly zero, as it stays
     # for the weights of an input that is always zero: it is constant there.
     still = lambda x: jnp.where(jnp.isfinite(x), x, 0).astype(flat.dtype)
     moved = direction[: update.size] + still(update)
     return jnp.concatenate([moved, still(opt_state)])
+
+
+def _step(
+    task: AbstractTask,
+    optimizer: AbstractOptimizer,
+    rest: PyTree,
+    keys: Array,
+    flat: Float[Array, " n"],
+    unravel: Callable[[Array], PyTree],
+) -> tuple[Array, Array]:
+    state = eqx.combine(unravel(flat), rest)
+    mean_loss = lambda p: jnp.mean(jax.vmap(lambda k: task.loss(p, key=k))(keys))
+    loss, grads = jax.value_and_grad(mean_loss)(state.params)
+    extra = {"value": loss, "value_fn": mean_loss, "grad": grads}
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params, **extra)
+    floats = eqx.filter(opt_state, eqx.is_inexact_array)
+    return ravel_pytree(updates)[0], ravel_pytree(floats)[0].astype(flat.dtype)
 
 
 product = eqx.filter_jit(jacobian_vector_product)

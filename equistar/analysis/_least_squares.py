@@ -85,6 +85,8 @@ def descent_iterates(
         }
         ```
     """
+    if steps < 0:
+        raise ValueError(f"`steps` must not be negative; got {steps}.")
     modes = _modes(problem)
     sizes = modes.coefficients * modes.lengths
     factor = 1 - step_sizes[:, None] * modes.curvatures[None]
@@ -93,8 +95,12 @@ def descent_iterates(
     def body(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
         filtered, frozen = carry
         filtered = filtered * factor + step_sizes[:, None]
-        norm = jnp.linalg.norm(filtered * sizes[None], axis=1)
-        # A comparison with NaN is false: what has overflowed has gone beyond.
+        # Its square would overflow long before the norm. A comparison with NaN is false:
+        # what has itself overflowed has gone beyond.
+        each = filtered * sizes[None]
+        largest = jnp.max(jnp.abs(each), axis=1)
+        share = each / jnp.where(largest > 0, largest, 1)[:, None]
+        norm = largest * jnp.linalg.norm(share, axis=1)
         return (filtered, frozen | ~(norm < freeze)), None
 
     start = jnp.zeros_like(factor), jnp.zeros(len(step_sizes), bool)

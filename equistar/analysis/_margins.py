@@ -1,11 +1,11 @@
 """How far inside the bounds of the stability theorems a linear optimizer is."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from .._eigh import eigh
+from ._require import is_symmetric, positive_definite, require
 
 
 class Margin(eqx.Module):
@@ -49,7 +49,7 @@ def linear_margin(
     `ValueError` if `matrix` is not symmetric, or `hessian` not positive definite. Inside of
     jit, where values cannot be seen, both margins are NaN instead.
     """
-    hessian, matrix = _positive(hessian), _symmetric(matrix)
+    hessian, matrix = positive_definite(hessian), _symmetric(matrix)
     low, high = _extremes(matrix)
     sufficient = jnp.minimum(alpha + low, 2 / _extremes(hessian)[1] - alpha - high)
     root = _power(hessian, 0.5)
@@ -68,7 +68,7 @@ def preconditioned_margin(
 
     Arguments and errors as for [`equistar.analysis.linear_margin`][].
     """
-    hessian, matrix = _positive(hessian), _symmetric(matrix)
+    hessian, matrix = positive_definite(hessian), _symmetric(matrix)
     low, high = _extremes(matrix)
     limit = 2 / jnp.sqrt(_extremes(hessian)[1])
     sufficient = jnp.minimum(alpha + low, limit - alpha - high)
@@ -105,11 +105,11 @@ def disturbed_margin(
     As [`equistar.analysis.linear_margin`][], and if `disturbance` is not in (0, `bound`]
     or does not commute with `matrix`.
     """
-    hessian, matrix = _positive(hessian), _symmetric(matrix)
+    hessian, matrix = positive_definite(hessian), _symmetric(matrix)
     bounded = jnp.all((disturbance > 0) & (disturbance <= bound))
-    matrix = _require(bounded, matrix, "`disturbance` must be in (0, `bound`].")
-    commutes = _is_symmetric(disturbance[:, None] * matrix)
-    matrix = _require(commutes, matrix, "`disturbance` must commute with `matrix`.")
+    matrix = require(bounded, matrix, "`disturbance` must be in (0, `bound`].")
+    commutes = is_symmetric(disturbance[:, None] * matrix)
+    matrix = require(commutes, matrix, "`disturbance` must commute with `matrix`.")
     disturbed = disturbance[:, None] * matrix
     low, high = _extremes(matrix)
     worst, limit = jnp.max(bound), 2 / _extremes(hessian)[1]
@@ -170,8 +170,8 @@ def _momentum(
     share: float | Float[Array, ""],
 ) -> Margin:
     decay = jnp.asarray(decay, hessian.dtype)
-    decay = _require((decay >= 0) & (decay < 1), decay, "`decay` must be in [0, 1).")
-    values = _values(_positive(hessian))
+    decay = require((decay >= 0) & (decay < 1), decay, "`decay` must be in [0, 1).")
+    values = _values(positive_definite(hessian))
     limit = 2 * (1 + decay) / (share * values[-1])
     sufficient = jnp.minimum(step_size, limit - step_size)
     trace = jnp.abs(1 + decay - effective * values)
@@ -187,37 +187,13 @@ def _root(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.where(nothing, 0, jnp.sqrt(jnp.where(nothing, 1, x)))
 
 
-def _require(
-    allowed: Bool[Array, ""], x: Float[Array, "*shape"], message: str
-) -> Float[Array, "*shape"]:
-    try:
-        refused = not bool(allowed)
-    except jax.errors.TracerBoolConversionError:
-        return jnp.where(allowed, x, jnp.nan)
-    if refused:
-        raise ValueError(message)
-    return x
-
-
-# NaN passes: the margins of a matrix that has diverged are NaN.
-def _is_symmetric(matrix: Float[Array, "n n"]) -> Bool[Array, ""]:
-    asymmetry = jnp.max(jnp.abs(matrix - matrix.T), initial=0)
-    return ~(asymmetry > 1e-5 * jnp.max(jnp.abs(matrix), initial=0))
-
-
 def _symmetric(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    return _require(
-        _is_symmetric(matrix),
+    return require(
+        is_symmetric(matrix),
         matrix,
         "The bound holds for symmetric matrices only: pass (P + P.T) / 2, or measure rho "
         "of the transition itself.",
     )
-
-
-def _positive(hessian: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    low, high = _extremes(hessian)
-    message = "The Hessian must be positive definite: its smallest eigenvalue is not."
-    return _require(~(low < -1e-5 * jnp.abs(high)), _symmetric(hessian), message)
 
 
 def _extremes(matrix: Float[Array, "n n"]) -> tuple[Float[Array, ""], Float[Array, ""]]:

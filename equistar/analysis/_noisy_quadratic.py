@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._eigh import eigh
 from .._unroll import AbstractUnroll
+from ._require import is_symmetric, positive_definite, require
 
 
 class LinearOptimizer(eqx.Module):
@@ -76,12 +77,27 @@ class NoisyQuadratic(AbstractUnroll):
         - `noise`: $S$, the covariance of the optimum; zero for none.
         - `start`: $\\mu$; by default zero.
         - `start_scale`: $s$.
+
+        **Raises:**
+
+        `ValueError` if the Hessian is not symmetric and positive definite, or the noise
+        not symmetric and positive semi-definite. Inside of jit, where values cannot be
+        seen, results are NaN.
         """
-        self.hessian = hessian
-        self.noise = noise
+        shapes = jnp.shape(hessian), jnp.shape(noise)
+        if len(set(shapes)) != 1 or len(shapes[0]) != 2:
+            raise ValueError(
+                "`hessian` and `noise` must be square matrices of one size (jnp.zeros for "
+                f"no noise); got shapes {shapes[0]} and {shapes[1]}."
+            )
+        self.hessian = positive_definite(hessian)
+        message = "`noise` is a covariance: it must be symmetric."
+        self.noise = require(is_symmetric(noise), noise, message)
         self.start = jnp.zeros(len(hessian), hessian.dtype) if start is None else start
         self.start_scale = start_scale
-        values, vectors = eigh(noise)
+        values, vectors = eigh(self.noise)
+        message = "`noise` is a covariance: it must be positive semi-definite."
+        values = require(~(values[0] < -1e-5 * jnp.abs(values[-1])), values, message)
         self.noise_root = vectors * jnp.sqrt(jnp.maximum(values, 0))[None]
 
     def init(self, theta: LinearOptimizer, *, key: PRNGKeyArray) -> Float[Array, " n"]:
@@ -127,6 +143,8 @@ class NoisyQuadratic(AbstractUnroll):
 
     def mean_loss(self, theta: LinearOptimizer, steps: int) -> Float[Array, ""]:
         """$\\frac1T \\sum_{t < T} E l_t$, the meta-loss of an episode of T = `steps`."""
+        if steps < 1:
+            raise ValueError(f"`steps` must be at least 1; got {steps}.")
         transition, shock = self.transition(theta), self._shock(theta)
         eye = jnp.eye(len(self.start), dtype=self.start.dtype)
 

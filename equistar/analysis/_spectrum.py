@@ -16,7 +16,11 @@ from .._inner_training import train_init, train_step, TrainState
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
 from ._balance import balance
-from ._joint_map import product as joint_product, products as joint_products
+from ._joint_map import (
+    is_finite,
+    product as joint_product,
+    products as joint_products,
+)
 
 
 # Problems up to this size are solved densely: that is exact, and as fast.
@@ -38,7 +42,8 @@ class JointSpectrum(eqx.Module):
         rows of $J$ are of about equal norm.
     - `products`: Jacobian-vector products that were computed.
     - `cost`: their time, in steps of training.
-    - `converged`: whether as many eigenvalues as were asked for were found, with residuals
+    - `converged`: whether as many eigenvalues as were asked for (or as there are) were
+        found, with residuals
         below a hundredth of them.
     """
 
@@ -99,7 +104,8 @@ def joint_spectrum(
 
     **Raises:**
 
-    `ValueError` if `number` or `batches` is below 1, or if the state is not finite.
+    `ValueError` if `number` or `batches` is below 1, or if the state or its update is not
+    finite.
     """
     if number < 1 or batches < 1:
         raise ValueError(
@@ -114,6 +120,11 @@ def joint_spectrum(
         )
     split = ravel_pytree(arrays.params)[0].size
     setting = task, optimizer, rest, jr.split(key, batches)
+    if not bool(is_finite(*setting, flat, unravel)):
+        raise ValueError(
+            "The update at this state is not finite, so it has no derivative: look at the "
+            "loss, its gradient and the optimizer's weights there."
+        )
 
     def raw(v: np.ndarray) -> np.ndarray:
         image = joint_product(*setting, flat, jnp.asarray(v, flat.dtype), unravel)

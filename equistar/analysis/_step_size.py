@@ -6,6 +6,8 @@ import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ._require import require
+
 
 class SignedLog(eqx.Module):
     """A number as its sign and the logarithm of its magnitude, which cannot overflow."""
@@ -55,8 +57,27 @@ class StepSizeProblem(eqx.Module):
     coefficients: Float[Array, " n"]
 
     def __init__(self, eigenvalues: Float[Array, " n"], coefficients: Float[Array, " n"]):
-        self.eigenvalues = eigenvalues
-        self.coefficients = coefficients / jnp.linalg.norm(coefficients)
+        """**Arguments:** as the attributes.
+
+        **Raises:**
+
+        `ValueError` if the two differ in shape, an eigenvalue is not positive, or all
+        coefficients are zero. Inside of jit, where values cannot be seen, results are NaN.
+        """
+        shapes = jnp.shape(eigenvalues), jnp.shape(coefficients)
+        if len(set(shapes)) != 1 or len(shapes[0]) != 1:
+            raise ValueError(
+                "`eigenvalues` and `coefficients` must be vectors of one length; got the "
+                f"shapes {shapes[0]} and {shapes[1]}."
+            )
+        self.eigenvalues = require(
+            jnp.all(eigenvalues > 0), eigenvalues, "`eigenvalues` must be positive."
+        )
+        norm = jnp.linalg.norm(coefficients)
+        message = "`coefficients` must be finite and not all zero."
+        self.coefficients = coefficients / require(
+            (norm > 0) & jnp.isfinite(norm), norm, message
+        )
 
     def loss(self, step_size: Float[Array, ""], steps: Horizon) -> SignedLog:
         """$F(\\eta)$, the loss after `steps` steps."""
@@ -145,22 +166,33 @@ class StepSizeProblem(eqx.Module):
     def _terms(
         self, step_size: Float[Array, ""], steps: Horizon, order: int
     ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
+        if jnp.ndim(step_size) != 0:
+            raise ValueError(
+                "`step_size` is one number; for several use jax.vmap. Got shape "
+                f"{jnp.shape(step_size)}."
+            )
         lam, c = self.eigenvalues, self.coefficients
         product = step_size * lam
-        # Near 1 the logarithm would lose the small product, and log1p keeps it; at a
-        # factor of exactly zero, where the logarithm has no derivative, terms are zero.
+        # Near 1 the logarithm would lose the small product, and log1p keeps it.
         small = product < 0.5
         factor = jnp.where(small, 0.5, jnp.abs(1 - product))
-        log = jnp.where(small, jnp.log1p(-jnp.where(small, product, 0)), jnp.log(factor))
+        log = jnp.where(small, jnp.log1p(-jnp.where(small, product, 0)), _log(factor))
         power = 2 * _float(steps, log) - order
-        weight = 2 * jnp.log(jnp.abs(c)) + (1 + order) * jnp.log(lam)
+        weight = 2 * _log(jnp.abs(c)) + (1 + order) * jnp.log(lam)
         half = 0.0 if order else -jnp.log(2.0)
         sign = jnp.sign(1 - product) if order else jnp.ones_like(lam)
         return weight + half + power * log, sign
 
 
+# Minus infinity at zero, and of zero slope: so is the slope of a power of what is zero.
+def _log(x: Float[Array, " n"]) -> Float[Array, " n"]:
+    nothing = x == 0
+    return jnp.where(nothing, -jnp.inf, jnp.log(jnp.where(nothing, 1, x)))
+
+
 def _float(steps: Horizon, like: Array) -> Float[Array, ""]:
-    return jnp.asarray(steps, like.dtype)
+    number = jnp.asarray(steps, like.dtype)
+    return require(number >= 1, number, f"`steps` must be at least 1; got {steps}.")
 
 
 def _signed_sum(logs: Float[Array, " n"], signs: Float[Array, " n"]) -> SignedLog:

@@ -17,6 +17,8 @@ from ._properties import (
 )
 
 
+# NaNStaysInItsLeaf: between a small and a large letter, and before the last large one.
+_WORDS = r"(?<=[a-z]{2})(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
 EXPECTED: tuple[AbstractProperty, ...] = (
     KeepsStructure(),
     StaysFinite(),
@@ -80,7 +82,7 @@ def optimizer_tests(
     without = (*skip, *(type(prop) for prop in more))
     expected = [prop for prop in EXPECTED if not isinstance(prop, without)]
     properties = [*expected, *more]
-    name = lambda prop: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(prop).__name__).lower()
+    name = lambda prop: re.sub(_WORDS, "_", type(prop).__name__).lower()
 
     @pytest.mark.parametrize("prop", properties, ids=[name(p) for p in properties])
     def test(prop: AbstractProperty) -> None:

@@ -1,0 +1,83 @@
+"""What an estimator needs of an unroll and of its settings, said before anything runs."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import PRNGKeyArray, PyTree
+
+from .._episodes import AbstractStarts
+from .._objectives import AbstractObjective, AbstractStepObjective
+from .._unroll import AbstractUnroll
+from ._particles import learned
+
+
+def check_window(window: int) -> None:
+    """Raises a `ValueError` for a window without steps."""
+    if window < 1:
+        raise ValueError(f"`window` must be at least 1; got {window}.")
+
+
+def check_particles(particles: int) -> None:
+    """Raises a `ValueError` for an estimator without particles."""
+    if particles < 1:
+        raise ValueError(f"`particles` must be at least 1; got {particles}.")
+
+
+def check_windowed(
+    window: int, starts: AbstractStarts, objective: AbstractObjective
+) -> None:
+    """Raises a `ValueError` for settings that windows of episodes cannot serve."""
+    check_window(window)
+    if not isinstance(objective, AbstractStepObjective):
+        raise ValueError(
+            f"{_name(objective)} needs whole episodes, and this estimator sees windows of "
+            "them: use FullES or FullBackprop, or an AbstractStepObjective, say MeanLoss()."
+        )
+    if not isinstance(starts, AbstractStarts):
+        raise ValueError(
+            f"`starts` must be Staggered() or LockStep(), an instance; got {_name(starts)}."
+        )
+
+
+def check_unroll(unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) -> None:
+    """Raises a `ValueError` for an unroll whose carry or loss cannot be scanned over.
+
+    Nothing is computed: only shapes are looked at.
+    """
+    learned(theta)
+    carry = eqx.filter_eval_shape(lambda t, k: unroll.init(t, key=k), theta, key)
+    step = lambda t, c, k: unroll.step(t, c, key=k)
+    stepped = eqx.filter_eval_shape(step, theta, carry, key)
+    name = _name(unroll)
+    if not (isinstance(stepped, tuple) and len(stepped) == 2):
+        raise ValueError(f"{name}.step must return a pair, (carry, loss).")
+    after, loss = stepped
+    shape, dtype = getattr(loss, "shape", None), getattr(loss, "dtype", None)
+    if shape != () or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        what = type(loss).__name__ if shape is None else f"{dtype} of shape {shape}"
+        raise ValueError(
+            f"{name}.step must return (carry, loss) with a floating-point scalar array for "
+            f"the loss; got {what}."
+        )
+    for part, where in ((carry, "init"), (after, "step")):
+        if not all(hasattr(x, "shape") for x in jtu.tree_leaves(part)):
+            raise ValueError(
+                f"{name}.{where} must return a carry of arrays; got {_described(part)}. "
+                "Use jnp.asarray for its numbers."
+            )
+    if _described(carry) != _described(after):
+        raise ValueError(
+            f"{name}.step must return a carry like that of init, {_described(carry)}; got "
+            f"{_described(after)}."
+        )
+
+
+def _described(tree: Any) -> str:
+    leaf = lambda x: f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else repr(x)
+    return str(jtu.tree_map(leaf, tree)).replace("'", "")
+
+
+def _name(x: Any) -> str:
+    return x.__name__ if isinstance(x, type) else type(x).__name__

@@ -1,0 +1,141 @@
+"""Estimators take any theta, and say what is wrong with an unroll or a setting."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import equistar as eqs
+from equistar._estimators._checks import check_unroll, check_windowed
+
+
+T, WINDOW = 6, 6
+LENGTH, START = eqs.ConstantLength(T), eqs.LockStep()
+EXACT = {
+    "FullBackprop": eqs.FullBackprop(T, 2),
+    "TruncatedBackprop": eqs.TruncatedBackprop(WINDOW, 2, LENGTH, START),
+    "ForwardGradient": eqs.ForwardGradient(
+        WINDOW, 2, eqs.AllDirections(), length=LENGTH, starts=START
+    ),
+}
+SAMPLED = {
+    "PES": eqs.PES(WINDOW, 400, 1e-3, LENGTH, START),
+    "NRES": eqs.NRES(WINDOW, 400, 1e-3, LENGTH, START),
+    "TruncatedES": eqs.TruncatedES(WINDOW, 400, 1e-3, LENGTH, START),
+    "FullES": eqs.FullES(T, 400, 1e-3),
+    "PESAnalytic": eqs.PESAnalytic(WINDOW, 4, 1e-3, LENGTH, START),
+}
+
+
+class Learned(eqs.AbstractUnroll):
+    """Descent from a learned start; theta holds what is not differentiated, too."""
+
+    def init(self, theta, *, key):
+        return theta["start"] * jnp.ones(3)
+
+    def step(self, theta, carry, *, key):
+        curvature = jnp.array([1.0, 0.5, 0.1])
+        chosen = jnp.where(theta["mask"][0], theta["index"][1, 0], 7).astype(carry.dtype)
+        loss = 0.5 * chosen * jnp.sum(curvature * carry**2)
+        noise = 0 * jr.normal(theta["key"], (), carry.dtype)
+        return carry - theta["rate"] * curvature * carry + noise, loss
+
+
+def _theta():
+    return {
+        "rate": jnp.asarray(0.3),
+        "start": jnp.asarray(1.2),
+        # Shapes that would pass for axes of particles and members.
+        "index": jnp.array([[1, 2], [3, 4]]),
+        "mask": jnp.array([True, False]),
+        "key": jr.key(3),
+        "name": "descent",
+    }
+
+
+def _by_hand():
+    theta, unroll = _theta(), Learned()
+
+    def mean(rate, start):
+        theta_ = theta | {"rate": rate, "start": start}
+        carry, losses = unroll.init(theta_, key=jr.key(0)), []
+        for _ in range(T):
+            carry, loss = unroll.step(theta_, carry, key=jr.key(0))
+            losses.append(loss)
+        return sum(losses) / T
+
+    return jax.grad(mean, argnums=(0, 1))(theta["rate"], theta["start"])
+
+
+@pytest.mark.parametrize("name", [*EXACT, *SAMPLED])
+def test_the_first_window_differentiates_the_start_too_and_passes_other_arrays(name):
+    estimator = (EXACT | SAMPLED)[name]
+    out = eqs.meta_gradient(Learned(), estimator, _theta(), key=jr.key(0))
+    found = np.array([out.gradient["rate"], out.gradient["start"]])
+    expected = np.array(_by_hand())
+    # 400 pairs in two dimensions: a standard error of sqrt(2 / 400) of the norm, or less.
+    error = 1e-5 if name in EXACT else 0.3 * np.linalg.norm(expected)
+    np.testing.assert_allclose(found, expected, atol=error)
+    assert out.gradient["index"] is None and out.gradient["key"] is None
+
+
+class Faulty(eqs.AbstractUnroll):
+    start: Callable = eqx.field(static=True)
+    result: Callable = eqx.field(static=True)
+
+    def init(self, theta, *, key):
+        return self.start(theta)
+
+    def step(self, theta, carry, *, key):
+        return self.result(theta, carry)
+
+
+SCALAR = lambda theta: jnp.zeros(())
+
+
+@pytest.mark.parametrize(
+    "start, result, message",
+    [
+        (SCALAR, lambda t, c: (c, jnp.zeros(1)), r"scalar .*shape \(1,\)"),
+        (SCALAR, lambda t, c: (c, jnp.zeros(2)), r"scalar .*shape \(2,\)"),
+        (SCALAR, lambda t, c: (c, jnp.zeros((), int)), "floating-point scalar"),
+        (SCALAR, lambda t, c: (c, 0.0), "scalar"),
+        (SCALAR, lambda t, c: c, "a pair"),
+        (lambda t: 0.0, lambda t, c: (c, jnp.zeros(())), "carry of arrays"),
+        (SCALAR, lambda t, c: (jnp.zeros(2), c), "carry like that of init"),
+        (SCALAR, lambda t, c: (c.astype(jnp.float32), c), "carry like that of init"),
+        (SCALAR, lambda t, c: ((c, c), c), "carry like that of init"),
+    ],
+)
+def test_an_unroll_that_cannot_be_scanned_is_refused_in_one_sentence(
+    start, result, message
+):
+    with pytest.raises(ValueError, match=message):
+        check_unroll(Faulty(start, result), jnp.zeros(()), key=jr.key(0))
+
+
+def test_every_estimator_checks_its_unroll():
+    faulty = Faulty(SCALAR, lambda t, c: (c, jnp.zeros(1)))
+    for estimator in (EXACT | SAMPLED).values():
+        with pytest.raises(ValueError, match="scalar"):
+            estimator.init(faulty, jnp.zeros(()), key=jr.key(0))
+
+
+def test_settings_that_windows_cannot_serve_are_refused():
+    with pytest.raises(ValueError, match="FullES or FullBackprop"):
+        check_windowed(5, START, eqs.MinimumLoss())
+    with pytest.raises(ValueError, match="at least 1"):
+        check_windowed(0, START, eqs.MeanLoss())
+    with pytest.raises(ValueError, match="windows"):
+        eqs.meta_gradient(
+            Learned(), eqs.FullBackprop(3), _theta(), key=jr.key(0), windows=0
+        )
+
+
+def test_a_number_of_steps_is_a_length_everywhere():
+    assert eqs.PES(5, 4, 0.1, 23).length == eqs.ConstantLength(23)
+    assert eqs.Curriculum({0: 10}).stages == (eqs.ConstantLength(10),)
