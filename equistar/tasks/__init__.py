@@ -4,11 +4,18 @@ from collections.abc import Callable
 
 from ._architectures import (
     AbstractArchitecture as AbstractArchitecture,
+    AbstractCell as AbstractCell,
     AbstractNorm as AbstractNorm,
+    FourierMLP as FourierMLP,
+    GRU as GRU,
     LayerNorm as LayerNorm,
+    LSTM as LSTM,
     MinibatchNorm as MinibatchNorm,
     MLP as MLP,
     NoNorm as NoNorm,
+    Recurrent as Recurrent,
+    Transformer as Transformer,
+    VanillaRNN as VanillaRNN,
 )
 from ._base import AbstractTask as AbstractTask, Split as Split
 from ._classification import Classification as Classification
@@ -20,15 +27,38 @@ from ._data import (
     regression_from_arrays as regression_from_arrays,
     RegressionDataset as RegressionDataset,
 )
-from ._offline import digits_mlp as digits_mlp
+from ._families import (
+    AbstractFamily as AbstractFamily,
+    PerceptronFamily as PerceptronFamily,
+    QuadraticFamily as QuadraticFamily,
+)
+from ._label_noise import with_label_noise as with_label_noise
+from ._language import LanguageModelling as LanguageModelling
+from ._offline import digits_mlp as digits_mlp, OFFLINE as _OFFLINE
 from ._quadratic import Quadratic as Quadratic
 from ._regression import Regression as Regression
+from ._suites import suite as suite, SUITES as SUITES
+from ._synthetic import LinearTeacher as LinearTeacher, Rosenbrock as Rosenbrock
+from ._tables import (
+    breast_cancer as breast_cancer,
+    diabetes as diabetes,
+    photograph as photograph,
+    wine as wine,
+)
+from ._text import (
+    standard_library_text as standard_library_text,
+    text_from_tokens as text_from_tokens,
+    TextDataset as TextDataset,
+)
+from ._wrappers import (
+    ESGradient as ESGradient,
+    LowPrecision as LowPrecision,
+    Reparametrised as Reparametrised,
+)
 
 
 NAMED: dict[str, Callable[[], AbstractTask]] = {
-    "digits_mlp": digits_mlp,
-    "digits_mlp_wide": lambda: digits_mlp(hidden=(128, 128)),
-    "digits_logistic": lambda: digits_mlp(hidden=()),
+    **_OFFLINE,
 }
 """The tasks that the command line knows, by name."""
 

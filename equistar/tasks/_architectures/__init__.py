@@ -1,4 +1,5 @@
 from ._base import AbstractArchitecture as AbstractArchitecture
+from ._fourier import FourierMLP as FourierMLP
 from ._mlp import MLP as MLP
 from ._norm import (
     AbstractNorm as AbstractNorm,
@@ -6,3 +7,11 @@ from ._norm import (
     MinibatchNorm as MinibatchNorm,
     NoNorm as NoNorm,
 )
+from ._recurrent import (
+    AbstractCell as AbstractCell,
+    GRU as GRU,
+    LSTM as LSTM,
+    Recurrent as Recurrent,
+    VanillaRNN as VanillaRNN,
+)
+from ._transformer import Transformer as Transformer
