@@ -33,7 +33,8 @@ def test_scores_do_not_see_later_tokens(name):
 
 def _count(architecture, length, vocabulary):
     build = lambda: architecture.build((length,), vocabulary, key=jr.key(0))
-    return sum(x.size for x in jtu.tree_leaves(eqx.filter_eval_shape(build)))
+    arrays = eqx.filter_eval_shape(lambda: eqx.filter(build(), eqx.is_inexact_array))
+    return sum(x.size for x in jtu.tree_leaves(arrays))
 
 
 def test_the_papers_transformer_has_as_many_parameters_as_it_says():
@@ -222,10 +223,10 @@ def test_a_sampled_task_is_a_task_and_the_same_for_the_same_key():
 
 
 def test_sampled_quadratics_have_their_extreme_eigenvalues():
-    family = tasks.QuadraticFamily(sizes=(2, 20), condition=1e3)
+    family = tasks.QuadraticFamily(sizes=(2, 6), condition=1e3)
     drawn = [family.sample(key=k) for k in jr.split(jr.key(0), 30)]
     sizes = [len(q.curvature) for q in drawn]
-    assert 2 <= min(sizes) and max(sizes) <= 20 and len(set(sizes)) > 5
+    assert set(sizes) == {2, 3, 4, 5, 6}
     for quadratic in drawn:
         assert np.max(quadratic.curvature) == 1
         assert np.min(quadratic.curvature) >= 1e-3 * (1 - 1e-9)

@@ -4,6 +4,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
@@ -81,7 +82,7 @@ def test_every_multiplication_is_in_the_low_precision(wine):
 def _equations(jaxpr):
     for equation in jaxpr.eqns:
         yield equation
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
             yield from _equations(inner)
 
 

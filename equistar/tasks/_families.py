@@ -96,7 +96,7 @@ class QuadraticFamily(AbstractFamily):
         size = _log_uniform(size_key, self.sizes)
         depth = math.log(self.condition) * jr.uniform(condition_key)
         inner = jr.uniform(spectrum_key, (size - 2,))
-        places = jnp.concatenate([jnp.zeros(1), jnp.sort(inner), jnp.ones(1)])
+        places = jnp.concatenate([jnp.zeros(1), inner, jnp.ones(1)])
         noise = self.noise * float(jr.uniform(noise_key))
         # Three times the mean loss of a start without noise, if all eigenvalues were 1.
         return Quadratic(jnp.exp(-depth * places), noise, (0.0, 1.5 * size))

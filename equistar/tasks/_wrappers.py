@@ -66,7 +66,8 @@ class Reparametrised(AbstractTask):
 
     def original(self, params: PyTree[Array]) -> PyTree[Array]:
         """The parameters of the original task, $s \\odot q$."""
-        return jtu.tree_map(jnp.multiply, params, self.scales)
+        scaled = lambda p, s: p * s.astype(p.dtype)
+        return jtu.tree_map(scaled, params, self.scales)
 
     def loss(
         self, params: PyTree[Array], *, key: PRNGKeyArray, split: Split = Split.TRAIN
