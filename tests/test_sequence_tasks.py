@@ -1,5 +1,7 @@
 """Text, models of sequences, tables, synthetic problems, families and suites."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -170,8 +172,8 @@ def test_the_photograph_is_upright_with_its_bright_sky_above():
 
 
 def test_fourier_features_are_waves_of_the_coordinates():
-    model = tasks.FourierMLP((), octaves=2).build((1,), 7, key=jr.key(0))
-    (layer,) = model.mlp.layers  # pyright: ignore
+    model: Any = tasks.FourierMLP((), octaves=2).build((1,), 7, key=jr.key(0))
+    (layer,) = model.mlp.layers
     x = 0.3
     waves = [f(np.pi * k * x) for k in (1, 2) for f in (np.sin, np.cos)]
     expected = layer.weight @ np.array([x, *waves]) + layer.bias
@@ -204,7 +206,7 @@ def test_rosenbrock_is_zero_at_ones_only_and_starts_at_its_bound(size):
 
 def test_sampled_perceptrons_cover_their_family():
     family = tasks.PerceptronFamily(tasks.wine(), widths=(2, 32), depths=(0, 3))
-    drawn = [family.sample(key=k).architecture for k in jr.split(jr.key(0), 60)]
+    drawn: list[Any] = [family.sample(key=k).architecture for k in jr.split(jr.key(0), 60)]
     assert {len(a.hidden) for a in drawn} == {0, 1, 2, 3}
     assert {a.activation for a in drawn} == set(family.activations)
     assert {type(a.norm) for a in drawn} == {type(n) for n in family.norms}

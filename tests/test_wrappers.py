@@ -19,7 +19,11 @@ class Quartic(tasks.AbstractTask):
     """The mean over i of a_i p_i^4, whose smoothed gradient is known."""
 
     weights: Any
-    loss_bounds: tuple[float, float] = (0.0, 1e3)
+    loss_bounds: tuple[float, float]
+
+    def __init__(self, weights):
+        self.weights = weights
+        self.loss_bounds = (0.0, 1e3)
 
     def init(self, *, key):
         return {"a": jr.normal(key, (2,)), "b": jr.normal(key, (1,))}

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
+import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, DTypeLike, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._base import AbstractTask, Split
 
@@ -83,13 +84,13 @@ class LowPrecision(AbstractTask):
     """
 
     task: AbstractTask
-    dtype: DTypeLike = eqx.field(static=True)
+    dtype: np.dtype = eqx.field(static=True)
 
-    def __init__(self, task: AbstractTask, dtype: DTypeLike = jnp.bfloat16):
+    def __init__(self, task: AbstractTask, dtype: type = jnp.bfloat16):
         """**Arguments:**
 
         - `task`: the original.
-        - `dtype`: to compute in, of floating-point numbers.
+        - `dtype`: of floating-point numbers, to compute in.
         """
         if not jnp.issubdtype(dtype, jnp.floating):
             raise ValueError(f"`dtype` must be of floating-point numbers; got {dtype}.")
