@@ -14,6 +14,8 @@ import pytest
 import equistar as eqs
 from equistar import tasks
 
+from .test_tasks import TASKS
+
 
 class Quartic(tasks.AbstractTask):
     """The mean over i of a_i p_i^4, whose smoothed gradient is known."""
@@ -155,11 +157,54 @@ def test_meta_gradients_see_how_the_es_gradient_depends_on_the_parameters():
     np.testing.assert_allclose(slope, difference, rtol=1e-6)
 
 
+def test_es_gradients_with_respect_to_some_of_the_parameters():
+    task = tasks.ESGradient(Quartic(jnp.ones(3)))
+    params = task.init(key=jr.key(0))
+    whole = jax.grad(task.loss)(params, key=jr.key(1))
+    part = lambda b: task.loss({"a": params["a"], "b": b}, key=jr.key(1))
+    np.testing.assert_allclose(jax.grad(part)(params["b"]), whole["b"], rtol=1e-12)
+
+
 def test_the_loss_of_es_gradients_costs_one_evaluation():
     task = tasks.ESGradient(tasks.Quadratic(jnp.ones(2)), pairs=8)
     loss = lambda p: task.loss(p, key=jr.key(0))
     assert "8,2" not in str(jax.make_jaxpr(loss)(jnp.ones(2)))
     assert "8,2" in str(jax.make_jaxpr(jax.grad(loss))(jnp.ones(2)))
+
+
+WRAPPERS = {
+    "reparametrised": lambda task: tasks.Reparametrised(task, key=jr.key(0)),
+    "low precision": tasks.LowPrecision,
+    "gradient by ES": lambda task: tasks.ESGradient(task, pairs=2),
+    "all of them": lambda task: tasks.ESGradient(
+        tasks.LowPrecision(tasks.Reparametrised(task, key=jr.key(0)))
+    ),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("name", TASKS)
+def test_every_wrapper_takes_every_task_under_jit_vmap_and_scan(name, wrapper):
+    task = WRAPPERS[wrapper](TASKS[name]())
+
+    @eqx.filter_jit
+    def descend(task, key):
+        def step(params, key):
+            value, grads = jax.value_and_grad(task.loss)(params, key=key)
+            return jtu.tree_map(lambda p, g: p - 0.1 * g, params, grads), value
+
+        return jax.lax.scan(step, task.init(key=key), jr.split(key, 3))
+
+    # Traced, not compiled.
+    params, losses = eqx.filter_eval_shape(jax.vmap(descend, (None, 0)), task, _keys(2))
+    first = eqx.filter_eval_shape(lambda t: t.init(key=jr.key(0)), task)
+    assert losses.shape == (2, 3)
+    for before, after in zip(jtu.tree_leaves(first), jtu.tree_leaves(params), strict=True):
+        assert after.shape == (2, *before.shape) and after.dtype == before.dtype
+
+
+def _keys(n):
+    return jr.split(jr.key(0), n)
 
 
 def test_wrappers_meta_train_by_es_and_by_back_propagation():

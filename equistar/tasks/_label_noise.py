@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
+from jaxtyping import PRNGKeyArray
 
 from ._base import Split
 from ._data import Dataset, Examples
@@ -43,7 +44,7 @@ def with_label_noise(
     return eqx.tree_at(lambda d: d.splits, dataset, parts)
 
 
-def _noisy(examples: Examples, classes: int, share: float, key) -> Examples:
+def _noisy(examples: Examples, classes: int, share: float, key: PRNGKeyArray) -> Examples:
     which_key, label_key = jr.split(key)
     targets = examples.targets
     chosen = jr.bernoulli(which_key, share, targets.shape)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import jax.random as jr
+from jaxtyping import Array, Float
 
 from ._architectures import (
     AbstractArchitecture,
@@ -37,7 +38,7 @@ def digits_mlp(hidden: Sequence[int] = (32, 32), batch_size: int = 64) -> Classi
 
 
 def _text(architecture: AbstractArchitecture) -> LanguageModelling:
-    return LanguageModelling(standard_library_text(), architecture, length=32)
+    return LanguageModelling(standard_library_text(), architecture, 32, batch_size=16)
 
 
 def _recurrent(cell: AbstractCell) -> LanguageModelling:
@@ -52,7 +53,7 @@ def _noisy_labels() -> Classification:
     return Classification(with_label_noise(digits(), 0.3))
 
 
-def _spectrum(n: int) -> jnp.ndarray:
+def _spectrum(n: int) -> Float[Array, " n"]:
     return jnp.logspace(-3.0, 0.0, n)
 
 

@@ -92,6 +92,13 @@ def standard_library_text() -> TextDataset:
     `FileNotFoundError` if Python was installed without its sources.
     """
     folder = pathlib.Path(sysconfig.get_path("stdlib"))
-    sources = [(folder / f"{name}.py").read_bytes() for name in _MODULES]
-    text = np.frombuffer(b"".join(sources), np.uint8)
+    files = [folder / f"{name}.py" for name in _MODULES]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"Python's own sources {missing} are not in {folder}: take text of your own "
+            "with `equistar.tasks.text_from_tokens`."
+        )
+    source = b"".join(file.read_bytes() for file in files).replace(b"\r\n", b"\n")
+    text = np.frombuffer(source, np.uint8)
     return text_from_tokens(text[text < 128], vocabulary=128)

@@ -169,14 +169,24 @@ def _es_loss(
 
 
 @_es_loss.def_jvp
-def _es_loss_jvp(primals, tangents, *, wrapper, key, split):
+def _es_loss_jvp(
+    primals: tuple[PyTree[Array]],
+    tangents: tuple[PyTree[Array]],
+    *,
+    wrapper: ESGradient,
+    key: PRNGKeyArray,
+    split: Split,
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
     (params,), (moved,) = primals, tangents
     estimate = _es_gradient(params, wrapper, key, split)
+    value = _es_loss(params, wrapper=wrapper, key=key, split=split)
+
     # A leaf that is not differentiated has the tangent None.
-    moved = jtu.tree_leaves(moved, is_leaf=lambda x: x is None)
-    parts = zip(jtu.tree_leaves(estimate), moved, strict=True)
-    change = sum(jnp.sum(g * t) for g, t in parts if t is not None)
-    return _es_loss(params, wrapper=wrapper, key=key, split=split), change
+    def product(g: Array, t: Array | None) -> Float[Array, ""] | None:
+        return None if t is None else jnp.sum(g * t).astype(value.dtype)
+
+    products = jtu.tree_leaves(jtu.tree_map(product, estimate, moved))
+    return value, jnp.sum(jnp.stack(products))
 
 
 def _es_gradient(
@@ -193,5 +203,5 @@ def _es_gradient(
         move = wrapper.sigma * noise
         return (loss(centre + move) - loss(centre - move)) / (2 * wrapper.sigma)
 
-    slopes = jax.vmap(slope)(noise)
+    slopes = jax.vmap(slope)(noise).astype(centre.dtype)
     return unravel(jnp.mean(slopes[:, None] * noise, axis=0))
