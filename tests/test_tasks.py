@@ -32,7 +32,30 @@ def _language(architecture):
     return tasks.LanguageModelling(text, architecture, length=6, batch_size=8)
 
 
+def _digits_task(architecture):
+    return tasks.Classification(tasks.digits(), architecture, batch_size=32)
+
+
+VISION = {
+    "convnet": tasks.digits_convnet,
+    "resnet": lambda: _digits_task(tasks.ResNet((4, 8))),
+    "vision transformer": lambda: _digits_task(tasks.VisionTransformer(4, 8, 1, 2)),
+    "auto-encoder": lambda: tasks.Autoencoding(tasks.digits(), tasks.MLP((8,))),
+    "variational auto-encoder": lambda: tasks.VariationalAutoencoding(
+        tasks.digits(), tasks.MLP((8,)), tasks.MLP((8,)), latent=2
+    ),
+    "variational auto-encoder, Gaussian": lambda: tasks.VariationalAutoencoding(
+        tasks.digits(),
+        tasks.MLP((8,)),
+        tasks.MLP(()),
+        latent=2,
+        likelihood=tasks.GaussianLikelihood(0.1),
+    ),
+}
+
+
 TASKS = {
+    **VISION,
     "mlp": lambda: tasks.Classification(tasks.digits(), tasks.MLP((16,))),
     "mlp, tanh, layer norm": lambda: tasks.Classification(
         tasks.digits(), tasks.MLP((16,), jnp.tanh, tasks.LayerNorm())

@@ -6,6 +6,7 @@ from ._architectures import (
     AbstractArchitecture as AbstractArchitecture,
     AbstractCell as AbstractCell,
     AbstractNorm as AbstractNorm,
+    ConvNet as ConvNet,
     FourierMLP as FourierMLP,
     GRU as GRU,
     LayerNorm as LayerNorm,
@@ -14,8 +15,14 @@ from ._architectures import (
     MLP as MLP,
     NoNorm as NoNorm,
     Recurrent as Recurrent,
+    ResNet as ResNet,
     Transformer as Transformer,
     VanillaRNN as VanillaRNN,
+    VisionTransformer as VisionTransformer,
+)
+from ._autoencoding import (
+    Autoencoding as Autoencoding,
+    VariationalAutoencoding as VariationalAutoencoding,
 )
 from ._base import AbstractTask as AbstractTask, Split as Split
 from ._classification import Classification as Classification
@@ -34,7 +41,20 @@ from ._families import (
 )
 from ._label_noise import with_label_noise as with_label_noise
 from ._language import LanguageModelling as LanguageModelling
-from ._offline import digits_mlp as digits_mlp, OFFLINE as _OFFLINE
+from ._likelihoods import (
+    AbstractLikelihood as AbstractLikelihood,
+    BernoulliLikelihood as BernoulliLikelihood,
+    GaussianLikelihood as GaussianLikelihood,
+)
+from ._offline import (
+    digits_autoencoder as digits_autoencoder,
+    digits_convnet as digits_convnet,
+    digits_mlp as digits_mlp,
+    digits_resnet as digits_resnet,
+    digits_vae as digits_vae,
+    digits_vit as digits_vit,
+    OFFLINE as _OFFLINE,
+)
 from ._quadratic import Quadratic as Quadratic
 from ._regression import Regression as Regression
 from ._suites import suite as suite, SUITES as SUITES

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from ._architectures import (
     AbstractArchitecture,
     AbstractCell,
+    ConvNet,
     FourierMLP,
     GRU,
     LayerNorm,
@@ -16,9 +17,12 @@ from ._architectures import (
     MinibatchNorm,
     MLP,
     Recurrent,
+    ResNet,
     Transformer,
     VanillaRNN,
+    VisionTransformer,
 )
+from ._autoencoding import Autoencoding, VariationalAutoencoding
 from ._base import AbstractTask
 from ._classification import Classification
 from ._data import digits
@@ -35,6 +39,36 @@ from ._wrappers import ESGradient, LowPrecision, Reparametrised
 def digits_mlp(hidden: Sequence[int] = (32, 32), batch_size: int = 64) -> Classification:
     """The MLP 64-32-32-10 on scikit-learn's digits: real data, with no download."""
     return Classification(digits(), MLP(tuple(hidden)), batch_size)
+
+
+def digits_convnet(
+    channels: Sequence[int] = (8, 16, 16), batch_size: int = 64
+) -> Classification:
+    """The paper's ConvNet with fewer channels on scikit-learn's digits."""
+    strides = (2,) + (1,) * (len(channels) - 1)
+    return Classification(digits(), ConvNet(tuple(channels), strides), batch_size)
+
+
+def digits_resnet(widths: Sequence[int] = (8, 16), batch_size: int = 64) -> Classification:
+    """A residual network of two stages on scikit-learn's digits, batch norm and all."""
+    return Classification(digits(), ResNet(tuple(widths)), batch_size)
+
+
+def digits_vit(width: int = 16, batch_size: int = 64) -> Classification:
+    """A vision transformer of two blocks, on 2x2 patches of scikit-learn's digits."""
+    return Classification(digits(), VisionTransformer(2, width, 2, 2), batch_size)
+
+
+def digits_autoencoder(
+    hidden: Sequence[int] = (32, 8, 32), batch_size: int = 64
+) -> Autoencoding:
+    """The auto-encoder 64-32-8-32-64 of scikit-learn's digits."""
+    return Autoencoding(digits(), MLP(tuple(hidden)), batch_size)
+
+
+def digits_vae(latent: int = 8, batch_size: int = 64) -> VariationalAutoencoding:
+    """A variational auto-encoder of scikit-learn's digits, its pixels Bernoulli."""
+    return VariationalAutoencoding(digits(), latent=latent, batch_size=batch_size)
 
 
 def _text(architecture: AbstractArchitecture) -> LanguageModelling:
@@ -73,6 +107,11 @@ OFFLINE: dict[str, Callable[[], AbstractTask]] = {
     "digits_mlp_bfloat16": lambda: LowPrecision(digits_mlp()),
     "digits_mlp_es": lambda: ESGradient(digits_mlp()),
     "digits_mlp_es8": lambda: ESGradient(digits_mlp(), pairs=8),
+    "digits_convnet": digits_convnet,
+    "digits_resnet": digits_resnet,
+    "digits_vit": digits_vit,
+    "digits_autoencoder": digits_autoencoder,
+    "digits_vae": digits_vae,
     "breast_cancer_logistic": lambda: Classification(breast_cancer(), MLP(()), 32),
     "wine_mlp": lambda: Classification(wine(), MLP((16,)), 16),
     "diabetes_mlp": lambda: Regression(diabetes(), MLP((16, 16)), 32),

@@ -1,4 +1,5 @@
 from ._base import AbstractArchitecture as AbstractArchitecture
+from ._convnet import ConvNet as ConvNet
 from ._fourier import FourierMLP as FourierMLP
 from ._mlp import MLP as MLP
 from ._norm import (
@@ -14,4 +15,6 @@ from ._recurrent import (
     Recurrent as Recurrent,
     VanillaRNN as VanillaRNN,
 )
+from ._resnet import ResNet as ResNet
 from ._transformer import Transformer as Transformer
+from ._vision_transformer import VisionTransformer as VisionTransformer

@@ -1,0 +1,62 @@
+"""How probable a decoder's output makes an input."""
+
+import abc
+import math
+
+import equinox as eqx
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+
+class AbstractLikelihood(eqx.Module):
+    """A distribution of each input number, given one number of a decoder's output."""
+
+    @property
+    @abc.abstractmethod
+    def support(self) -> tuple[float, float]:
+        """The lowest and the highest input number that it is for."""
+
+    @abc.abstractmethod
+    def negative_log(
+        self, outputs: Float[Array, "*shape"], x: Float[Array, "*shape"]
+    ) -> Float[Array, "*shape"]:
+        """$-\\log p(x \\mid z)$ of each number, less what depends on neither."""
+
+
+class BernoulliLikelihood(AbstractLikelihood):
+    """Cross-entropy, of inputs in $[0, 1]$ read as probabilities and outputs as logits."""
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return 0.0, 1.0
+
+    def negative_log(
+        self, outputs: Float[Array, "*shape"], x: Float[Array, "*shape"]
+    ) -> Float[Array, "*shape"]:
+        return optax.sigmoid_binary_cross_entropy(outputs, x)
+
+
+class GaussianLikelihood(AbstractLikelihood):
+    """Squared error: $(x - \\mu)^2 / 2 \\sigma^2$, less the constant of the density.
+
+    **Attributes:**
+
+    - `deviation`: $\\sigma$. Where it is larger than all that varies in the data, the
+        best code says nothing.
+    """
+
+    deviation: float = eqx.field(default=1.0, static=True)
+
+    def __check_init__(self):
+        if not self.deviation > 0:
+            raise ValueError(f"`deviation` must be positive; got {self.deviation}.")
+
+    @property
+    def support(self) -> tuple[float, float]:
+        return -math.inf, math.inf
+
+    def negative_log(
+        self, outputs: Float[Array, "*shape"], x: Float[Array, "*shape"]
+    ) -> Float[Array, "*shape"]:
+        return 0.5 * jnp.square((x - outputs) / self.deviation)
