@@ -207,7 +207,7 @@ def test_a_bad_setting_is_refused_with_the_remedy(make, message):
         make()
 
 
-@pytest.mark.parametrize("name", sorted(tasks.NAMED))
+@pytest.mark.parametrize("name", sorted(tasks.SUITES["offline"]))
 def test_every_named_task_has_a_scalar_loss(name):
     task = tasks.named(name)
     loss = jax.eval_shape(lambda: task.loss(task.init(key=jr.key(0)), key=jr.key(1)))

@@ -78,7 +78,7 @@ def test_the_first_window_differentiates_the_start_too_and_passes_other_arrays(n
     found = np.array([out.gradient["rate"], out.gradient["start"]])
     expected = np.array(_by_hand())
     # 400 pairs in two dimensions: a standard error of sqrt(2 / 400) of the norm, or less.
-    error = 1e-5 if name in EXACT else 0.3 * np.linalg.norm(expected)
+    error = 1e-5 if name in EXACT else 0.3 * float(np.linalg.norm(expected))
     np.testing.assert_allclose(found, expected, atol=error)
     assert out.gradient["index"] is None and out.gradient["key"] is None
 

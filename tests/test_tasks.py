@@ -22,6 +22,16 @@ def _line():
     return tasks.regression_from_arrays(x, 2 * x[:, 0])
 
 
+def _wine():
+    return tasks.Classification(tasks.wine(), tasks.MLP(()))
+
+
+def _language(architecture):
+    tokens = np.arange(400, dtype=np.uint8) % 7
+    text = tasks.text_from_tokens(tokens)
+    return tasks.LanguageModelling(text, architecture, length=6, batch_size=8)
+
+
 def _digits_task(architecture):
     return tasks.Classification(tasks.digits(), architecture, batch_size=32)
 
@@ -55,6 +65,22 @@ TASKS = {
     ),
     "logistic": lambda: tasks.Classification(tasks.digits(), tasks.MLP(())),
     "regression": lambda: tasks.Regression(_line(), tasks.MLP((8,))),
+    "lstm": lambda: _language(tasks.Recurrent(tasks.LSTM(), 16, 8)),
+    "gru": lambda: _language(tasks.Recurrent(tasks.GRU(), 16, 8)),
+    "rnn": lambda: _language(tasks.Recurrent(tasks.VanillaRNN(), 16, 8)),
+    "transformer": lambda: _language(tasks.Transformer(1, 16, 2)),
+    "breast cancer": lambda: tasks.Classification(tasks.breast_cancer(), tasks.MLP((8,))),
+    "wine": lambda: tasks.Classification(tasks.wine(), tasks.MLP((8,))),
+    "diabetes": lambda: tasks.Regression(tasks.diabetes(), tasks.MLP((8,))),
+    "photograph": lambda: tasks.Regression(tasks.photograph(), tasks.FourierMLP((16,))),
+    "linear teacher": lambda: tasks.LinearTeacher(jnp.ones(4), key=jr.key(0)),
+    "rosenbrock": lambda: tasks.Rosenbrock(3),
+    "reparametrised": lambda: tasks.Reparametrised(_wine(), 0.3, 3.0, key=jr.key(0)),
+    "low precision": lambda: tasks.LowPrecision(_wine()),
+    "gradient by ES": lambda: tasks.ESGradient(_wine(), pairs=8),
+    "label noise": lambda: tasks.Classification(
+        tasks.with_label_noise(tasks.wine(), 0.3), tasks.MLP(())
+    ),
 }
 
 

@@ -18,7 +18,8 @@ import pytest
 from equistar import tasks
 from equistar._cli import _data
 from equistar._cli._output import CommandError
-from equistar.tasks import _tfds
+from equistar.tasks import _prepared, _tfds
+from equistar.tasks._prepared import PREPARED
 
 
 # 1,000 + 200 made images, prepared by the real builder.
@@ -85,6 +86,27 @@ def test_the_shapes_and_classes_are_those_of_the_real_builders(name):
         data = _tfds._dataset(source, train, test, 0)
     sizes = [len(data[split].targets) for split in tasks.Split]
     assert sizes == [16, 2, 2, 20] and data.in_shape == source.shape
+
+
+@pytest.mark.parametrize("name", sorted(PREPARED))
+def test_the_papers_tasks_have_their_shapes(name, monkeypatch):
+    # Of mock data: nothing but shapes is looked at.
+    def mock(name):
+        tfds = _library()
+        with tfds.testing.mock_data(num_examples=20):
+            train, test = map(
+                tfds.builder(name).as_data_source, ("train", tasks.IMAGES[name].test)
+            )
+            return _tfds._dataset(tasks.IMAGES[name], train, test, 0)
+
+    monkeypatch.setattr(_prepared, "tfds_images", mock)
+    task = tasks.named(name)
+    params = jax.eval_shape(lambda: task.init(key=jr.key(0)))
+    loss = lambda p: task.loss(p, key=jr.key(1))
+    assert jax.eval_shape(loss, params).shape == ()
+    sizes = {"fashion_mnist_mlp": 118_282, "cifar10_convnet": 56_970}
+    if name in sizes:
+        assert sum(p.size for p in jax.tree_util.tree_leaves(params)) == sizes[name]
 
 
 def test_what_is_not_prepared_is_said_at_once(tmp_path):

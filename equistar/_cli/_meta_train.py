@@ -63,7 +63,7 @@ class MetaTrain:
     """
 
     task: str = "digits_mlp"
-    """The task: digits_mlp, digits_mlp_wide or digits_logistic."""
+    """The task's name; a wrong one lists the right ones."""
     optimizer: Literal["star", "blackbox", "hyperparam"] = "star"
     """The learned optimizer to meta-train."""
     estimator: Literal["pes", "nres", "pes-analytic", "truncated-es"] = "pes"

@@ -31,7 +31,7 @@ class Stability:
     weights: Annotated[pathlib.Path, tyro.conf.Positional]
     """The file that `equistar meta-train` or `equistar.save` wrote."""
     task: str = "digits_mlp"
-    """The task: digits_mlp, digits_mlp_wide or digits_logistic."""
+    """The task's name; a wrong one lists the right ones."""
     steps: tuple[int, ...] = (0, 10, 100, 500)
     """Updates after which the spectrum is computed, increasing."""
     number: int = 4

@@ -25,7 +25,7 @@ class Train:
     weights: Annotated[pathlib.Path, tyro.conf.Positional]
     """The file that `equistar meta-train` or `equistar.save` wrote."""
     task: str = "digits_mlp"
-    """The task: digits_mlp, digits_mlp_wide or digits_logistic."""
+    """The task's name; a wrong one lists the right ones."""
     steps: int = 500
     """Updates of each network."""
     seeds: int = 5

@@ -4,13 +4,20 @@ from collections.abc import Callable
 
 from ._architectures import (
     AbstractArchitecture as AbstractArchitecture,
+    AbstractCell as AbstractCell,
     AbstractNorm as AbstractNorm,
     ConvNet as ConvNet,
+    FourierMLP as FourierMLP,
+    GRU as GRU,
     LayerNorm as LayerNorm,
+    LSTM as LSTM,
     MinibatchNorm as MinibatchNorm,
     MLP as MLP,
     NoNorm as NoNorm,
+    Recurrent as Recurrent,
     ResNet as ResNet,
+    Transformer as Transformer,
+    VanillaRNN as VanillaRNN,
     VisionTransformer as VisionTransformer,
 )
 from ._autoencoding import (
@@ -27,6 +34,13 @@ from ._data import (
     regression_from_arrays as regression_from_arrays,
     RegressionDataset as RegressionDataset,
 )
+from ._families import (
+    AbstractFamily as AbstractFamily,
+    PerceptronFamily as PerceptronFamily,
+    QuadraticFamily as QuadraticFamily,
+)
+from ._label_noise import with_label_noise as with_label_noise
+from ._language import LanguageModelling as LanguageModelling
 from ._likelihoods import (
     AbstractLikelihood as AbstractLikelihood,
     BernoulliLikelihood as BernoulliLikelihood,
@@ -39,25 +53,39 @@ from ._offline import (
     digits_resnet as digits_resnet,
     digits_vae as digits_vae,
     digits_vit as digits_vit,
+    OFFLINE as _OFFLINE,
 )
+from ._prepared import PREPARED as _PREPARED
 from ._quadratic import Quadratic as Quadratic
 from ._regression import Regression as Regression
+from ._suites import suite as suite, SUITES as SUITES
+from ._synthetic import LinearTeacher as LinearTeacher, Rosenbrock as Rosenbrock
+from ._tables import (
+    breast_cancer as breast_cancer,
+    diabetes as diabetes,
+    photograph as photograph,
+    wine as wine,
+)
+from ._text import (
+    standard_library_text as standard_library_text,
+    text_from_tokens as text_from_tokens,
+    TextDataset as TextDataset,
+)
 from ._tfds import (
     IMAGES as IMAGES,
     ImageSource as ImageSource,
     tfds_images as tfds_images,
 )
+from ._wrappers import (
+    ESGradient as ESGradient,
+    LowPrecision as LowPrecision,
+    Reparametrised as Reparametrised,
+)
 
 
 NAMED: dict[str, Callable[[], AbstractTask]] = {
-    "digits_mlp": digits_mlp,
-    "digits_mlp_wide": lambda: digits_mlp(hidden=(128, 128)),
-    "digits_logistic": lambda: digits_mlp(hidden=()),
-    "digits_convnet": digits_convnet,
-    "digits_resnet": digits_resnet,
-    "digits_vit": digits_vit,
-    "digits_autoencoder": digits_autoencoder,
-    "digits_vae": digits_vae,
+    **_OFFLINE,
+    **_PREPARED,
 }
 """The tasks that the command line knows, by name."""
 

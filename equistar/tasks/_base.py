@@ -36,4 +36,7 @@ class AbstractTask(eqx.Module):
     def loss(
         self, params: PyTree[Array], *, key: PRNGKeyArray, split: Split = Split.TRAIN
     ) -> Float[Array, ""]:
-        """The loss on a minibatch drawn with `key` from `split`."""
+        """The loss on a minibatch drawn with `key` from `split`.
+
+        A model is computed in the parameters' dtype.
+        """

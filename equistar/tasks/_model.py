@@ -4,7 +4,9 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.random as jr
+import jax.tree_util as jtu
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from ._architectures import AbstractArchitecture
@@ -29,10 +31,17 @@ def apply_model(
     params: PyTree[Array],
     inputs: Array,
 ) -> Any:
-    """A model's outputs for a minibatch of inputs."""
+    """A model's outputs for a minibatch of inputs.
+
+    They are computed in the parameters' dtype and returned in the default one: what a
+    loss makes of them keeps its precision.
+    """
     # Shapes only: what is not a weight (activations, strides) is the same for every key.
     build = lambda key: architecture.build(in_shape, out_size, key=key)
     skeleton = eqx.filter_eval_shape(build, jr.key(0))
     _, rest = eqx.partition(skeleton, lambda x: isinstance(x, jax.ShapeDtypeStruct))
     model: Any = eqx.combine(params, rest)
-    return jax.vmap(model, axis_name=BATCH)(inputs)
+    if jnp.issubdtype(inputs.dtype, jnp.inexact):
+        inputs = inputs.astype(jnp.result_type(*jtu.tree_leaves(params)))
+    outputs = jax.vmap(model, axis_name=BATCH)(inputs)
+    return jtu.tree_map(lambda x: x.astype(jnp.zeros(()).dtype), outputs)

@@ -45,4 +45,5 @@ class Quadratic(AbstractTask):
         split: Split = Split.TRAIN,
     ) -> Float[Array, ""]:
         optimum = self.noise * jr.normal(key, params.shape, params.dtype)
-        return 0.5 * jnp.sum(self.curvature * (params - optimum) ** 2)
+        curvature = self.curvature.astype(params.dtype)
+        return 0.5 * jnp.sum(curvature * (params - optimum) ** 2)

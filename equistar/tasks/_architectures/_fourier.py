@@ -1,0 +1,53 @@
+"""Perceptrons of coordinates."""
+
+import math
+from collections.abc import Callable
+
+import equinox as eqx
+import jax.nn as jnn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ._base import AbstractArchitecture
+from ._mlp import MLP
+
+
+class FourierMLP(AbstractArchitecture):
+    """A multi-layer perceptron that sees waves of its coordinates, in octaves.
+
+    $$\\gamma(x) = (x,\\ \\sin 2^k \\pi x,\\ \\cos 2^k \\pi x)_{k = 0, \\dots, K - 1}$$
+
+    A perceptron of the bare coordinates learns fine detail very slowly.
+
+    **Attributes:**
+
+    - `hidden`: widths of the hidden layers.
+    - `octaves`: $K$.
+    - `activation`: after each hidden layer.
+    """
+
+    hidden: tuple[int, ...] = eqx.field(default=(32, 32), static=True)
+    octaves: int = eqx.field(default=4, static=True)
+    activation: Callable[[Array], Array] = eqx.field(default=jnn.relu, static=True)
+
+    def __check_init__(self):
+        if self.octaves < 1:
+            raise ValueError(f"`octaves` must be at least 1; got {self.octaves}.")
+
+    def build(
+        self, in_shape: tuple[int, ...], out_size: int, *, key: PRNGKeyArray
+    ) -> eqx.Module:
+        waves = (math.prod(in_shape) * (1 + 2 * self.octaves),)
+        mlp = MLP(self.hidden, self.activation).build(waves, out_size, key=key)
+        return _Fourier(mlp, self.octaves)
+
+
+class _Fourier(eqx.Module):
+    mlp: eqx.Module
+    octaves: int = eqx.field(static=True)
+
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, " out"]:
+        x = x.reshape(-1)
+        phases = [math.pi * 2**k * x for k in range(self.octaves)]
+        waves = [f(phase) for phase in phases for f in (jnp.sin, jnp.cos)]
+        return self.mlp(jnp.concatenate([x, *waves]))  # pyright: ignore

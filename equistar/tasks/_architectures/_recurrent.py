@@ -1,0 +1,136 @@
+"""Recurrent models of sequences of tokens."""
+
+import abc
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.lax as lax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ._base import AbstractArchitecture
+
+
+class AbstractCell(eqx.Module):
+    """Makes the step of a recurrent model.
+
+    **Attributes:**
+
+    - `states`: number of vectors that go from step to step.
+    """
+
+    states: eqx.AbstractClassVar[int]
+
+    @abc.abstractmethod
+    def build(self, inputs: int, width: int, *, key: PRNGKeyArray) -> eqx.Module:
+        """A module that takes an input and a tuple of states, and returns the next states.
+
+        The first of them is also the output.
+        """
+
+
+class LSTM(AbstractCell):
+    """Long short-term memory."""
+
+    states: ClassVar[int] = 2
+
+    def build(self, inputs: int, width: int, *, key: PRNGKeyArray) -> eqx.Module:
+        return eqx.nn.LSTMCell(inputs, width, key=key)
+
+
+class GRU(AbstractCell):
+    """Gated recurrent units."""
+
+    states: ClassVar[int] = 1
+
+    def build(self, inputs: int, width: int, *, key: PRNGKeyArray) -> eqx.Module:
+        return _GRU(eqx.nn.GRUCell(inputs, width, key=key))
+
+
+class VanillaRNN(AbstractCell):
+    """$h' = \\tanh(W x + U h + b)$."""
+
+    states: ClassVar[int] = 1
+
+    def build(self, inputs: int, width: int, *, key: PRNGKeyArray) -> eqx.Module:
+        input_key, state_key = jr.split(key)
+        return _Vanilla(
+            eqx.nn.Linear(inputs, width, key=input_key),
+            eqx.nn.Linear(width, width, use_bias=False, key=state_key),
+        )
+
+
+class Recurrent(AbstractArchitecture):
+    """Tokens are embedded, a cell goes along them, and its outputs are read out linearly.
+
+    **Attributes:**
+
+    - `cell`: `LSTM()`, `GRU()` or `VanillaRNN()`.
+    - `width`: of the cell's states.
+    - `embedding`: width of the tokens' embedding.
+
+    The defaults are the paper's.
+    """
+
+    cell: AbstractCell = LSTM()
+    width: int = eqx.field(default=256, static=True)
+    embedding: int = eqx.field(default=128, static=True)
+
+    def __check_init__(self):
+        if self.width < 1 or self.embedding < 1:
+            raise ValueError(
+                f"Widths must be at least 1; got {self.width} and {self.embedding}."
+            )
+
+    def build(
+        self, in_shape: tuple[int, ...], out_size: int, *, key: PRNGKeyArray
+    ) -> eqx.Module:
+        embed_key, cell_key, out_key = jr.split(key, 3)
+        return _Recurrent(
+            eqx.nn.Embedding(out_size, self.embedding, key=embed_key),
+            self.cell.build(self.embedding, self.width, key=cell_key),
+            eqx.nn.Linear(self.width, out_size, key=out_key),
+            self.cell.states,
+        )
+
+
+class _Recurrent(eqx.Module):
+    embedding: eqx.nn.Embedding
+    cell: Any
+    readout: eqx.nn.Linear
+    states: int = eqx.field(static=True)
+
+    def __call__(self, tokens: Int[Array, " length"]) -> Float[Array, "length vocabulary"]:
+        inputs = jax.vmap(self.embedding)(tokens)
+        width = self.readout.in_features
+        start = (jnp.zeros(width, inputs.dtype),) * self.states  # pyright: ignore
+
+        def step(
+            states: tuple[Array, ...], x: Float[Array, " embedding"]
+        ) -> tuple[tuple[Array, ...], Float[Array, " width"]]:
+            states = self.cell(x, states)
+            return states, states[0]
+
+        outputs = lax.scan(step, start, inputs)[1]
+        return jax.vmap(self.readout)(outputs)
+
+
+class _GRU(eqx.Module):
+    cell: eqx.nn.GRUCell
+
+    def __call__(
+        self, x: Float[Array, " inputs"], states: tuple[Float[Array, " width"]]
+    ) -> tuple[Float[Array, " width"]]:
+        return (self.cell(x, states[0]),)
+
+
+class _Vanilla(eqx.Module):
+    from_input: eqx.nn.Linear
+    from_state: eqx.nn.Linear
+
+    def __call__(
+        self, x: Float[Array, " inputs"], states: tuple[Float[Array, " width"]]
+    ) -> tuple[Float[Array, " width"]]:
+        return (jnp.tanh(self.from_input(x) + self.from_state(states[0])),)

@@ -1,0 +1,66 @@
+"""Named groups of named tasks."""
+
+SUITES: dict[str, tuple[str, ...]] = {
+    "smoke": ("digits_logistic", "wine_mlp", "quadratic"),
+    "offline": (
+        "digits_logistic",
+        "digits_mlp",
+        "digits_mlp_wide",
+        "digits_mlp_tanh",
+        "digits_mlp_layer_norm",
+        "digits_mlp_batch_norm",
+        "digits_mlp_label_noise",
+        "digits_mlp_reparametrised",
+        "digits_mlp_bfloat16",
+        "digits_mlp_es",
+        "digits_mlp_es8",
+        "digits_convnet",
+        "digits_resnet",
+        "digits_vit",
+        "digits_autoencoder",
+        "digits_vae",
+        "breast_cancer_logistic",
+        "wine_mlp",
+        "diabetes_mlp",
+        "photograph_mlp",
+        "photograph_fourier",
+        "text_lstm",
+        "text_gru",
+        "text_rnn",
+        "text_transformer",
+        "linear_teacher",
+        "quadratic",
+        "rosenbrock",
+    ),
+    "paper_in_distribution": ("fashion_mnist_mlp", "cifar10_convnet"),
+    "paper_out_of_distribution": (
+        "cifar10_mlp_layer_norm",
+        "imagenet32_resnet",
+        "cifar100_convnet",
+        "svhn_convnet",
+        "cifar10_vit",
+        "mnist_autoencoder",
+        "fashion_mnist_mlp_es",
+        "fashion_mnist_mlp_es8",
+    ),
+}
+"""Names of tasks, by the suite's name; each is one for [`equistar.tasks.named`][].
+
+`smoke` runs in seconds. `offline` needs no download: real images, tables, a photograph and
+text, and problems whose solutions are known. The STAR paper's tasks need data that
+`equistar data prepare` prepares; of those out of its distribution the language models are
+not here yet, and those that the paper does not describe are chosen from the families that
+it names.
+"""
+
+
+def suite(name: str) -> tuple[str, ...]:
+    """The names of a suite's tasks.
+
+    **Raises:**
+
+    `ValueError` that lists the right names if there is no such suite.
+    """
+    if name not in SUITES:
+        raise ValueError(f"There is no suite '{name}': choose one of {sorted(SUITES)}.")
+    return SUITES[name]

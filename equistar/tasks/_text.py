@@ -1,0 +1,104 @@
+"""Text: streams of tokens, and the one that every install has."""
+
+import pathlib
+import sysconfig
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Int, PRNGKeyArray, UInt8
+
+from ._base import Split
+
+
+class TextDataset(eqx.Module):
+    """Streams of tokens, one for each split.
+
+    **Attributes:**
+
+    - `splits`: the tokens of each `Split`, by its value, in their storage type.
+    - `vocabulary`: number of different tokens.
+    """
+
+    splits: dict[str, UInt8[Array, " n"] | Int[Array, " n"]]
+    vocabulary: int = eqx.field(static=True)
+
+    def __getitem__(self, split: Split) -> UInt8[Array, " n"] | Int[Array, " n"]:
+        return self.splits[split.value]
+
+    def windows(
+        self, split: Split, length: int, size: int, *, key: PRNGKeyArray
+    ) -> Int[Array, "size length"]:
+        """`size` windows of `length` tokens, from places drawn at random."""
+        tokens = self[split]
+        starts = jr.randint(key, (size, 1), 0, len(tokens) - length + 1)
+        return tokens[starts + jnp.arange(length)[None]].astype(jnp.int32)
+
+
+def text_from_tokens(tokens: np.ndarray, vocabulary: int | None = None) -> TextDataset:
+    """Text of your own, in four pieces one after the other.
+
+    **Arguments:**
+
+    - `tokens`: bytes (uint8) or other whole numbers from 0 up, along one axis. Bytes of a
+        string: `np.frombuffer(text.encode(), np.uint8)`.
+    - `vocabulary`: number of different tokens; by default the largest one plus one.
+
+    The first 70 % are the train split, then come 10 % for each of the other three.
+
+    **Raises:**
+
+    `ValueError` if there are fewer than 20 tokens, or some are not whole numbers below
+    `vocabulary`.
+    """
+    tokens = np.asarray(tokens)
+    if tokens.ndim != 1 or len(tokens) < 20:
+        raise ValueError(f"Text needs at least 20 tokens in a row; got {tokens.shape}.")
+    if not np.issubdtype(tokens.dtype, np.integer) or tokens.min() < 0:
+        raise ValueError(f"Tokens must be integers from 0 up; got {tokens.dtype}.")
+    vocabulary = int(tokens.max()) + 1 if vocabulary is None else vocabulary
+    if tokens.max() >= vocabulary:
+        raise ValueError(
+            f"Tokens must be below `vocabulary`, {vocabulary}; got {tokens.max()}."
+        )
+    n = len(tokens)
+    stored = tokens.astype(np.uint8 if vocabulary <= 256 else np.int32)
+    bounds = [0, round(0.7 * n), round(0.8 * n), round(0.9 * n), n]
+    parts = zip(Split, bounds[:-1], bounds[1:], strict=True)
+    splits = {s.value: jax.device_put(stored[low:high]) for s, low, high in parts}
+    return TextDataset(splits, vocabulary)
+
+
+# These have the same names in Python 3.11 to 3.14, and are all of them plain files.
+_MODULES = (
+    *("ast", "bdb", "calendar", "contextlib", "dataclasses", "difflib", "enum"),
+    *("fractions", "functools", "gzip", "heapq", "ipaddress", "optparse", "pickle"),
+    *("random", "shutil", "socket", "statistics", "subprocess", "tempfile"),
+    *("threading", "traceback", "typing"),
+)
+
+
+def standard_library_text() -> TextDataset:
+    """Source text of Python's standard library: some 1.2 MB of ASCII, 128 tokens.
+
+    The sources of a fixed list of modules, in alphabetical order; other characters than
+    ASCII are left out. It is the same on every machine with the same version of Python,
+    but versions differ. The splits are of different modules.
+
+    **Raises:**
+
+    `FileNotFoundError` if Python was installed without its sources.
+    """
+    folder = pathlib.Path(sysconfig.get_path("stdlib"))
+    files = [folder / f"{name}.py" for name in _MODULES]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"Python's own sources {missing} are not in {folder}: take text of your own "
+            "with `equistar.tasks.text_from_tokens`."
+        )
+    source = b"".join(file.read_bytes() for file in files).replace(b"\r\n", b"\n")
+    text = np.frombuffer(source, np.uint8)
+    return text_from_tokens(text[text < 128], vocabulary=128)
