@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from .._serialisation import WeightsError
+from ._evaluate import Evaluate
 from ._info import Info
 from ._meta_train import MetaTrain
 from ._output import CommandError
@@ -24,6 +25,7 @@ _Command = (
     Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[MetaTrain, tyro.conf.subcommand("meta-train")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Info, tyro.conf.subcommand("info")]
     | Annotated[Stability, tyro.conf.subcommand("stability")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]

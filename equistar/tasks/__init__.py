@@ -32,6 +32,9 @@ NAMED: dict[str, Callable[[], AbstractTask]] = {
 }
 """The tasks that the command line knows, by name."""
 
+SUITES: dict[str, tuple[str, ...]] = {"smoke": ("digits_mlp", "digits_logistic")}
+"""The suites that the command line knows: the names of their tasks, by name."""
+
 
 def named(name: str) -> AbstractTask:
     """The task of this name.
