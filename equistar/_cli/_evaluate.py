@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import jax.random as jr
 import tyro
+from rich.console import Console
 
 from .. import tasks
 from .._evaluation import (
@@ -109,15 +110,40 @@ class Evaluate:
         self._check()
         names = self.tasks or _suite(self.suite)
         optimizers = _optimizers(self.weights)
-        earlier = {path.name: load_evaluation(path) for path in self.compare}
+        earlier = self._earlier()
         results = _results_folder(self.output, self.overwrite)
         out = console()
         out.print(
-            f"{len(optimizers)} optimizers and {len(self.baselines)} baselines on "
-            f"{len(names)} tasks, {self.seeds} seeds, {self.steps} steps."
+            f"Tasks: {', '.join(names)}. Optimizers: {', '.join(optimizers) or 'none'}. "
+            f"Baselines: {', '.join(self.baselines) or 'none'}. {self.seeds} seeds of "
+            f"{self.steps} steps.",
+            highlight=False,
         )
+        try:
+            evaluation = self._evaluate(optimizers, names, results, out)
+        except KeyboardInterrupt:
+            out.print("Interrupted. The same command goes on from what is finished.")
+            return 130
+        if earlier:
+            evaluation = compare_evaluations({str(self.output): evaluation, **earlier})
+        report = self.output / "report.md"
+        evaluation.report(report)
+        out.print(evaluation.table())
+        out.print(f"Report:  {report}")
+        out.print(f"Results: {results.path}")
+        for failure in evaluation.failures:
+            out.print(f"Failed: {failure.optimizer} on {failure.task}: {failure.message}")
+        return 1 if evaluation.failures else 0
+
+    def _evaluate(
+        self,
+        optimizers: dict[str, AbstractOptimizer],
+        names: tuple[str, ...],
+        results: FolderStore,
+        out: Console,
+    ) -> Evaluation:
         with evaluation_progress(out) as progress:
-            evaluation = evaluate(
+            return evaluate(
                 optimizers,
                 names,
                 steps=self.steps,
@@ -130,15 +156,17 @@ class Evaluate:
                 progress=progress,
                 key=jr.key(self.seed),
             )
-        evaluation = _beside(self.output.name, evaluation, earlier)
-        report = self.output / "report.md"
-        evaluation.report(report)
-        out.print(evaluation.table())
-        out.print(f"Report:  {report}")
-        out.print(f"Results: {results.path}")
-        for failure in evaluation.failures:
-            out.print(f"Failed: {failure.optimizer} on {failure.task}: {failure.message}")
-        return 1 if evaluation.failures else 0
+
+    def _earlier(self) -> dict[str, Evaluation]:
+        earlier = {str(path): load_evaluation(path) for path in self.compare}
+        for path, evaluation in earlier.items():
+            there = evaluation.about["steps"], evaluation.about["seeds"]
+            if there != (self.steps, self.seeds):
+                raise CommandError(
+                    f"{path} cannot be compared: it is of {there[1]} seeds and {there[0]} "
+                    f"steps. Pass --seeds {there[1]} --steps {there[0]}."
+                )
+        return earlier
 
     def _check(self) -> None:
         if min(self.steps, self.seeds, self.nadamw_draws, *self.horizons) < 1:
@@ -185,9 +213,3 @@ def _results_folder(output: pathlib.Path, overwrite: bool) -> FolderStore:
     elif overwrite:
         shutil.rmtree(results)
     return FolderStore(results)
-
-
-def _beside(
-    name: str, evaluation: Evaluation, earlier: dict[str, Evaluation]
-) -> Evaluation:
-    return compare_evaluations({name: evaluation, **earlier}) if earlier else evaluation

@@ -20,6 +20,10 @@ from .._evaluation import AbstractProgress
 from .._logger import AbstractLogger, Metrics
 
 
+# Of a long training, where there is no terminal.
+_SECONDS_BETWEEN_LINES = 30.0
+
+
 class ProgressLogger(AbstractLogger):
     """Shows meta-loss, speed and time left; a line now and then without a terminal."""
 
@@ -89,10 +93,12 @@ def meta_train_logger(
 
 
 class EvaluationProgress(AbstractProgress):
-    """A bar for the training that goes on; only the lines without a terminal."""
+    """A bar for the training that goes on; a line now and then without a terminal."""
 
     progress: Progress
     task: int
+    # One-element list: when the last line was printed.
+    printed: list[float]
 
     def say(self, text: str) -> None:
         self.progress.console.print(text, markup=False, highlight=False)
@@ -104,6 +110,11 @@ class EvaluationProgress(AbstractProgress):
             total=total,
             status=label,
         )
+        now = time.monotonic()
+        plain = not self.progress.console.is_terminal
+        if plain and now - self.printed[0] > _SECONDS_BETWEEN_LINES:
+            self.printed[:] = [now]
+            self.say(f"{label}: {done}/{total} steps")
 
 
 @contextmanager
@@ -116,4 +127,5 @@ def evaluation_progress(console: Console) -> Iterator[EvaluationProgress]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        yield EvaluationProgress(bar, bar.add_task("", total=1, status="compiling"))
+        task = bar.add_task("", total=1, status="compiling")
+        yield EvaluationProgress(bar, task, [time.monotonic()])

@@ -165,7 +165,7 @@ def _claim(results: AbstractStore, about: dict[str, Any], reference: str) -> Non
     if differs:
         raise ValueError(
             f"The results that are there were made with other settings ({differs}): "
-            "choose another folder."
+            "choose another folder, or remove them."
         )
     if there.header["reference"] != reference and reference:
         results.save(ABOUT, Entry({"settings": about, "reference": reference}, {}))

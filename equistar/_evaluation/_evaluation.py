@@ -106,12 +106,10 @@ def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> Evaluation:
     first_label, first = next(iter(evaluations.items()))
     for label, other in evaluations.items():
         pick = lambda e: {name: e.about.get(name) for name in _COMPARABLE}
-        differs = difference(pick(first), pick(other))
+        where = f"in '{first_label}'", f"in '{label}'"
+        differs = difference(pick(first), pick(other), *where)
         if differs:
-            raise ValueError(
-                f"'{first_label}' and '{label}' cannot be compared, since they differ: "
-                f"{differs.replace('there', first_label).replace('here', label)}."
-            )
+            raise ValueError(f"These evaluations cannot be compared ({differs}).")
     runs: dict[tuple[str, str, int], Run] = {}
     failures: list[Failure] = []
     for label, evaluation in evaluations.items():

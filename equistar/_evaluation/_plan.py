@@ -3,7 +3,7 @@
 from typing import Any
 
 import equinox as eqx
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from ._progress import AbstractProgress
 from ._store import AbstractStore
@@ -14,7 +14,7 @@ class Plan(eqx.Module):
     """How tasks are evaluated; see [`equistar.evaluate`][] for the meaning of each."""
 
     steps: int
-    keys: PRNGKeyArray
+    keys: Array
     draw_key: PRNGKeyArray
     horizons: tuple[int, ...]
     time_budget: float

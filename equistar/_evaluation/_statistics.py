@@ -72,7 +72,7 @@ def interquartile_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
     ordered = np.sort(values, axis=axis)
     n = values.shape[axis]
     middle = np.take(ordered, np.arange(n // 4, n - n // 4), axis=axis)
-    return np.mean(middle, axis=axis)
+    return np.asarray(np.mean(middle, axis=axis))
 
 
 def bootstrap_interval(

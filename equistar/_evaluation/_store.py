@@ -112,13 +112,15 @@ def fingerprint(tree: PyTree) -> str:
     return found.hexdigest()[:24]
 
 
-def difference(there: dict[str, Any], here: dict[str, Any]) -> str:
+def difference(
+    one: dict[str, Any], other: dict[str, Any], there: str = "there", here: str = "here"
+) -> str:
     """The settings that differ, as words; empty if none does."""
     # As JSON reads them back: tuples are lists there.
-    here = json.loads(json.dumps(here))
-    names = [n for n in {**there, **here} if there.get(n) != here.get(n)]
+    other = json.loads(json.dumps(other))
+    names = [n for n in {**one, **other} if one.get(n) != other.get(n)]
     show = lambda settings, n: f"{settings.get(n, 'not set')!s:.40}"
-    return ", ".join(f"{n}: {show(there, n)} there, {show(here, n)} here" for n in names)
+    return ", ".join(f"{n}: {show(one, n)} {there}, {show(other, n)} {here}" for n in names)
 
 
 def _read(path: pathlib.Path) -> Entry | None:

@@ -80,7 +80,7 @@ def train_many(
     *,
     steps: int,
     segment: int,
-    keys: PRNGKeyArray,
+    keys: Array,
     held_out: HeldOutLoss,
     programs: Programs,
     progress: AbstractProgress,
@@ -131,8 +131,8 @@ def bytes_of_one(task: AbstractTask, optimizer: AbstractOptimizer) -> int:
 
 @eqx.filter_jit
 def _begin(
-    task: AbstractTask, optimizers: AbstractOptimizer, keys: PRNGKeyArray
-) -> tuple[TrainState, PRNGKeyArray]:
+    task: AbstractTask, optimizers: AbstractOptimizer, keys: Array
+) -> tuple[TrainState, Array]:
     both = jax.vmap(jr.split)(keys)
     init = lambda optimizer, key: train_init(task, optimizer, key=key)
     over_seeds = eqx.filter_vmap(init, in_axes=(None, 0))
@@ -149,7 +149,7 @@ def _segment(
     optimizers: AbstractOptimizer,
     states: TrainState,
     start: Int[Array, ""],
-    keys: PRNGKeyArray,
+    keys: Array,
     steps: int,
     held_out: HeldOutLoss,
 ) -> tuple[TrainState, Float[Array, "draws seeds steps"], Float[Array, "draws seeds"]]:

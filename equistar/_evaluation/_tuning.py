@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
@@ -47,7 +47,7 @@ def tune(
     *,
     steps: int,
     segment: int,
-    keys: PRNGKeyArray,
+    keys: Array,
     key: PRNGKeyArray,
     programs: Programs,
     progress: AbstractProgress,
