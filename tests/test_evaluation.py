@@ -107,7 +107,14 @@ def test_steps_are_cut_into_at_most_ten_equal_segments():
 # 2. Sweeps.
 
 
-def _tune(setting, baseline, cache=eqs.NoStore(), memory=None, steps=20, heard=None):
+def _tune(
+    setting,
+    baseline,
+    cache: eqs.AbstractStore = eqs.NoStore(),
+    memory=None,
+    steps=20,
+    heard=None,
+):
     return tune(
         baseline,
         setting[0],
@@ -128,7 +135,7 @@ RATES = (1e-3, 0.03, 0.3, 3.0)
 
 
 def test_the_chosen_adam_is_the_best_of_a_loop_over_the_grid(setting):
-    sweep = _tune(setting, eqs.TunedAdam(RATES))
+    sweep = _tune(setting, eqs.TunedAdam(rates=RATES))
     adam = lambda rate: as_batch(eqs.OptaxOptimizer(optax.adam, learning_rate=rate))
     means = np.stack([_train(setting, adam(r)).losses[0].mean(1) for r in RATES])
     np.testing.assert_allclose(sweep.means, means, rtol=1e-9)
@@ -137,40 +144,42 @@ def test_the_chosen_adam_is_the_best_of_a_loop_over_the_grid(setting):
 
 
 def test_a_sweep_in_chunks_is_the_sweep_in_one(setting):
-    whole = _tune(setting, eqs.TunedSGD(RATES[:3]))
+    whole = _tune(setting, eqs.TunedSGD(rates=RATES[:3]))
     # Room for no draw at all: one at a time.
     np.testing.assert_allclose(
-        _tune(setting, eqs.TunedSGD(RATES[:3]), memory=1).means, whole.means, rtol=1e-9
+        _tune(setting, eqs.TunedSGD(rates=RATES[:3]), memory=1).means,
+        whole.means,
+        rtol=1e-9,
     )
 
 
 def test_a_draw_that_diverges_is_never_chosen(setting):
-    sweep = _tune(setting, eqs.TunedSGD((1e200, 0.1, 1e200)))
+    sweep = _tune(setting, eqs.TunedSGD(rates=(1e200, 0.1, 1e200)))
     assert sweep.chosen == 1 and np.all(np.isinf(sweep.means[[0, 2]]))
 
 
 def test_a_sweep_is_paid_once_for_its_settings(setting, tmp_path):
     cache, heard = eqs.FolderStore(tmp_path), Heard()
-    first = _tune(setting, eqs.TunedSGD(RATES[:3]), cache, heard=heard)
-    again = _tune(setting, eqs.TunedSGD(RATES[:3]), cache, heard=heard)
+    first = _tune(setting, eqs.TunedSGD(rates=RATES[:3]), cache, heard=heard)
+    again = _tune(setting, eqs.TunedSGD(rates=RATES[:3]), cache, heard=heard)
     assert heard.count("from before") == 1
     np.testing.assert_array_equal(first.means, again.means)
     assert first.best() == again.best()
-    _tune(setting, eqs.TunedSGD(RATES[:3]), cache, steps=8, heard=heard)
-    _tune(setting, eqs.TunedSGD((0.02, 0.05, 0.1)), cache, heard=heard)
+    _tune(setting, eqs.TunedSGD(rates=RATES[:3]), cache, steps=8, heard=heard)
+    _tune(setting, eqs.TunedSGD(rates=(0.02, 0.05, 0.1)), cache, heard=heard)
     assert heard.count("from before") == 1
     # A file that is cut short is made again.
     for path in tmp_path.iterdir():
         path.write_bytes(path.read_bytes()[:50])
-    _tune(setting, eqs.TunedSGD(RATES[:3]), cache, heard=heard)
+    _tune(setting, eqs.TunedSGD(rates=RATES[:3]), cache, heard=heard)
     assert heard.count("from before") == 1
 
 
 BASELINES = (
-    eqs.TunedMomentum((0.01, 0.1)),
-    eqs.TunedAdafactor((0.1, 0.3)),
-    eqs.TunedLion((0.01, 0.1)),
-    eqs.TunedNAdamW(8),
+    eqs.TunedMomentum(rates=(0.01, 0.1)),
+    eqs.TunedAdafactor(rates=(0.1, 0.3)),
+    eqs.TunedLion(rates=(0.01, 0.1)),
+    eqs.TunedNAdamW(number=8),
     eqs.DAdaptation(),
     eqs.Prodigy(),
     eqs.ScheduleFree(),
@@ -189,7 +198,7 @@ def test_a_baseline_lowers_the_loss_and_says_its_budget(setting, baseline):
 
 
 def test_the_draws_of_the_random_search_are_in_their_ranges():
-    draws = eqs.TunedNAdamW(1000).draws(key=jr.key(0))
+    draws = eqs.TunedNAdamW(number=1000).draws(key=jr.key(0))
     for name, low, high in (("learning_rate", 1e-5, 1.0), ("b1", 0.5, 0.99)):
         values = np.asarray(draws[name])
         assert low <= values.min() < 1.1 * low and high / 1.1 < values.max() <= high
@@ -267,7 +276,7 @@ def test_speed_up_and_ratio_are_relative_to_tuned_adam():
 # 4. Everything together.
 
 KEY = jr.key(7)
-ADAM = eqs.TunedAdam((0.03, 0.3))
+ADAM = eqs.TunedAdam(rates=(0.03, 0.3))
 
 
 def _quadratic():

@@ -193,7 +193,7 @@ def _suite(name: str) -> tuple[str, ...]:
 
 
 def _baseline(name: str, draws: int) -> AbstractBaseline:
-    return TunedNAdamW(draws) if name == "nadamw" else _BASELINES[name]()
+    return TunedNAdamW(number=draws) if name == "nadamw" else _BASELINES[name]()
 
 
 def _optimizers(paths: Sequence[pathlib.Path]) -> dict[str, AbstractOptimizer]:

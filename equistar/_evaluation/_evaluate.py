@@ -1,5 +1,7 @@
 """Optimizers on tasks, beside tuned baselines."""
 
+import dataclasses
+import functools as ft
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -100,6 +102,8 @@ def evaluate(
     _claim(results, plan.about, reference)
     runs, failures, notes = [], [], []
     for name, make in names.items():
+        # No two tasks share a program: those of the last one may go.
+        plan = dataclasses.replace(plan, programs=Programs())
         found = evaluate_task(plan, name, make, optimizers, baselines)
         runs += found.runs
         failures += found.failures
@@ -134,7 +138,7 @@ def _check(
                 f"There is no task '{unknown[0]}': choose among "
                 f"{sorted(tasks_module.NAMED)}."
             )
-        return {name: tasks_module.NAMED[name] for name in tasks}
+        return {name: ft.partial(tasks_module.named, name) for name in tasks}
     return {name: _maker(task) for name, task in tasks.items()}
 
 

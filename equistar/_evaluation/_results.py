@@ -69,17 +69,20 @@ class Run(eqx.Module):
 
     def entry(self, settings: dict[str, Any]) -> Entry:
         """As a store keeps it, with the settings that it was made with."""
-        names = "task", "optimizer", "steps", "seconds_per_step", "memory", "tuning"
-        header = {name: getattr(self, name) for name in names}
+        header = {name: getattr(self, name) for name in _IN_HEADER}
         arrays = {"losses": self.losses, "held_out": self.held_out}
         return Entry({**header, "chosen": self.settings, "settings": settings}, arrays)
 
     @staticmethod
     def from_entry(entry: Entry) -> "Run":
         """From what `entry` made."""
-        names = "task", "optimizer", "steps", "seconds_per_step", "memory", "tuning"
-        fields: dict[str, Any] = {name: entry.header[name] for name in names}
-        return Run(**(fields | entry.arrays), settings=entry.header["chosen"])
+        fields: dict[str, Any] = {name: entry.header[name] for name in _IN_HEADER}
+        arrays = {name: entry.arrays[name] for name in ("losses", "held_out")}
+        fields.update(arrays, settings=entry.header["chosen"])
+        return Run(**fields)
+
+
+_IN_HEADER = "task", "optimizer", "steps", "seconds_per_step", "memory", "tuning"
 
 
 class Failure(eqx.Module):
