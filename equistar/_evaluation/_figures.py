@@ -20,6 +20,29 @@ def draw_curves(path: pathlib.Path, results: Results, task: str, steps: int) -> 
     )
 
 
+def draw_held_out(path: pathlib.Path, results: Results, task: str, steps: int) -> None:
+    """The median held-out loss over seeds of all optimizers on a task."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    for run in results.runs:
+        if run.task == task and run.steps == steps:
+            points = run.held_out.shape[1]
+            worst = np.where(np.isfinite(run.held_out), run.held_out, np.inf)
+            middle = np.median(worst, axis=0)
+            where = steps * np.arange(1, points + 1) / points
+            shown = np.where(np.isfinite(middle), middle, np.nan)
+            marker = "." if points <= 20 else ""
+            axes.plot(where, shown, marker=marker, label=run.optimizer)
+    positive = any(line.get_ydata()[0] > 0 for line in axes.lines)  # pyright: ignore
+    axes.set(xlabel="step", ylabel="held-out loss", yscale="log" if positive else "linear")
+    axes.set_title(f"{task}, {steps:,} steps, held out")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", frameon=False)
+    figure.savefig(path, dpi=150)
+
+
 def draw_summary(path: pathlib.Path, results: Results) -> None:
     """The ratios of mean loss to the reference's: a panel for each number of steps."""
     from matplotlib.figure import Figure

@@ -4,7 +4,7 @@ import pathlib
 from typing import Any
 
 from .._files import write_atomically
-from ._figures import draw_curves, draw_summary
+from ._figures import draw_curves, draw_held_out, draw_summary
 from ._results import Failure, Results
 from ._store import file_name
 from ._tables import (
@@ -65,9 +65,12 @@ def _task(figures: pathlib.Path, results: Results, task: str) -> list[str]:
         rows = task_rows(results, task, steps)
         if rows:
             name = f"{file_name(f'{task}-{steps}')}.png"
+            held_out = f"{file_name(f'{task}-{steps}-held-out')}.png"
             draw_curves(figures / name, results, task, steps)
+            draw_held_out(figures / held_out, results, task, steps)
             parts += [f"### {steps:,} steps", markdown(TASK_HEADINGS, rows)]
-            parts.append(f"![Training curves on {task}](figures/{name})")
+            parts.append(f"![Training loss on {task}](figures/{name})")
+            parts.append(f"![Held-out loss on {task}](figures/{held_out})")
     return parts
 
 
@@ -121,7 +124,8 @@ _HOW_TO_READ = """## How to read this
   ratio is below 1.
 - **speed-up**: the steps over the first step by which the loss, averaged over the 2 % of
   the steps that end there (at least 10 steps, at most 10 %), is as low as the last-10 %
-  loss of {reference}. That of {reference} itself shows how much of it is chance.
+  loss of {reference}. That of {reference} itself shows how much of it is chance, or a
+  plateau.
 - **diverged**: a loss that is not finite, or a last tenth above the first loss.
 - **µs/step**: of one seed, all seeds being trained in one program, compilation apart.
   **MB**: of that whole program.
