@@ -11,7 +11,6 @@ import json
 import os
 import pathlib
 import platform
-import tempfile
 import zipfile
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -23,6 +22,7 @@ import numpy as np
 import optax
 
 from . import _components, _optimizers
+from ._files import write_npz_atomically
 from ._optimizers import AbstractOptimizer
 
 
@@ -62,14 +62,14 @@ def save(
         "format_version": FORMAT_VERSION,
         "class": type(optimizer).__name__,
         "structure": structure,
-        "provenance": {**(provenance or {}), "versions": _versions()},
+        "provenance": {**(provenance or {}), "versions": versions()},
     }
     try:
         text = json.dumps(header, allow_nan=False)
     except (TypeError, ValueError) as e:
         raise WeightsError(f"The provenance must be something JSON can hold: {e}.") from e
     contents = {_HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
-    _write_atomically(pathlib.Path(path), contents)
+    _write(pathlib.Path(path), contents)
 
 
 def load(
@@ -115,7 +115,8 @@ def load_header(path: str | os.PathLike) -> dict[str, Any]:
     return _read(pathlib.Path(path))[0]
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that results depend on."""
     packages = ("equistar", "jax", "equinox", "optax", "numpy")
     versions = {"python": platform.python_version()}
     for package in packages:
@@ -252,23 +253,11 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     return header, arrays
 
 
-def _write_atomically(path: pathlib.Path, contents: dict[str, np.ndarray]) -> None:
+def _write(path: pathlib.Path, contents: dict[str, np.ndarray]) -> None:
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        write_npz_atomically(path, contents)
     except OSError as e:
         raise WeightsError(
             f"Cannot write {path}: {e.strerror}. Choose a folder that is there and that "
             "you may write to."
         ) from e
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **contents)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException as e:
-        pathlib.Path(name).unlink(missing_ok=True)
-        if isinstance(e, OSError):
-            raise WeightsError(f"Cannot write {path}: {e.strerror}.") from e
-        raise

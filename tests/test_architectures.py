@@ -205,10 +205,3 @@ REFUSED = {
 def test_a_bad_setting_is_refused_with_the_remedy(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-@pytest.mark.parametrize("name", sorted(tasks.SUITES["offline"]))
-def test_every_named_task_has_a_scalar_loss(name):
-    task = tasks.named(name)
-    loss = jax.eval_shape(lambda: task.loss(task.init(key=jr.key(0)), key=jr.key(1)))
-    assert loss.shape == ()

@@ -96,6 +96,14 @@ def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
         (("stability", "nothing.npz"), 1, "is not there"),
         (("stability", "nothing.npz", "--steps", 5, 1), 2, "increasing"),
         (("stability", "nothing.npz", "--number", 0), 2, "at least 1"),
+        (("evaluate", "nothing.npz"), 1, "is not there"),
+        (("evaluate", "--tasks", "imagenet"), 2, "digits_mlp"),
+        (("evaluate", "--suite", "imagenet"), 2, "smoke"),
+        (("evaluate", "--baselines", "magic"), 2, "adam"),
+        (("evaluate", "--baselines"), 2, "--baselines adam"),
+        (("evaluate", "--horizons", 0), 2, "at least 1"),
+        (("evaluate", "--time-budget", "nan"), 2, "--time-budget"),
+        (("evaluate", "--compare", "nothing"), 1, "no results"),
         (("meta-train", "--estimator", "magic"), 2, "pes"),
         (("meta-train", "--save-every", 0), 2, "--save-every"),
         (("data", "prepare", "imagenet"), 2, "fashion_mnist"),
@@ -117,7 +125,16 @@ def test_wrong_arguments_get_one_sentence_and_an_exit_code(
 
 @pytest.mark.parametrize(
     "command",
-    ["quickstart", "meta-train", "train", "info", "stability", "reproduce", "data"],
+    [
+        "quickstart",
+        "meta-train",
+        "train",
+        "evaluate",
+        "info",
+        "stability",
+        "reproduce",
+        "data",
+    ],
 )
 def test_help_teaches(monkeypatch, capsys, command):
     assert _run(monkeypatch, command, "--help") == 0

@@ -12,12 +12,12 @@ ROOT = pathlib.Path(equistar.__file__).parent
 # From the bottom: a module may import from its own layer only within its own package,
 # and from every layer below.
 LAYERS = (
-    {"_devices", "_eigh", "_numerics", "_results", "_logger"},
+    {"_devices", "_eigh", "_files", "_numerics", "_results", "_logger"},
     {"_components", "_episodes", "_objectives", "_unroll", "tasks", "plot"},
     {"_optimizers", "_estimators"},
     {"_inner_training", "_outer", "_serialisation", "interop"},
     {"_meta_train", "_curves"},
-    {"analysis", "testing"},
+    {"_evaluation", "analysis", "testing"},
     {"_reproduce"},
     {"_cli"},
     {"__main__"},

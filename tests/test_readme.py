@@ -24,6 +24,11 @@ PAGES = {
         "assert scores['PES'] < 4.5 and scores['NRES'] < 4.5, scores\n"
         "assert len(result.history.meta_loss) == 5",
     ),
+    "docs/evaluation.md": (
+        1,
+        "import pathlib; assert pathlib.Path('my-evaluation/report.md').is_file()\n"
+        "assert not evaluation.failures and len(evaluation.results.runs) == 3",
+    ),
     "docs/testing.md": (3, "equistar.testing.check(mine)"),
     "docs/stability.md": (1, "assert abs(spectrum.radius - 1.4) < 1e-5"),
     "docs/step_size.md": (

@@ -7,6 +7,7 @@ import tyro
 
 from .._serialisation import WeightsError
 from ._data import Data
+from ._evaluate import Evaluate
 from ._info import Info
 from ._meta_train import MetaTrain
 from ._output import CommandError
@@ -25,6 +26,7 @@ _Command = (
     Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
     | Annotated[MetaTrain, tyro.conf.subcommand("meta-train")]
     | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Info, tyro.conf.subcommand("info")]
     | Annotated[Stability, tyro.conf.subcommand("stability")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]

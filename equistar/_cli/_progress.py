@@ -1,4 +1,4 @@
-"""The live display of a meta-training run."""
+"""The live displays of a meta-training run and of an evaluation."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +16,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from .._evaluation import AbstractProgress
 from .._logger import AbstractLogger, Metrics
+
+
+# Of a long training, where there is no terminal.
+_SECONDS_BETWEEN_LINES = 30.0
 
 
 class ProgressLogger(AbstractLogger):
@@ -85,3 +90,42 @@ def meta_train_logger(
     """A logger for a run of `total` meta-steps that is saved every `every` of them."""
     with progress_logger(console, total) as display:
         yield CheckpointLogger(display, every, save, [])
+
+
+class EvaluationProgress(AbstractProgress):
+    """A bar for the training that goes on; a line now and then without a terminal."""
+
+    progress: Progress
+    task: int
+    # One-element list: when the last line was printed.
+    printed: list[float]
+
+    def say(self, text: str) -> None:
+        self.progress.console.print(text, markup=False, highlight=False)
+
+    def advance(self, label: str, done: int, total: int) -> None:
+        self.progress.update(
+            self.task,  # pyright: ignore
+            completed=done,
+            total=total,
+            status=label,
+        )
+        now = time.monotonic()
+        plain = not self.progress.console.is_terminal
+        if plain and now - self.printed[0] > _SECONDS_BETWEEN_LINES:
+            self.printed[:] = [now]
+            self.say(f"{label}: {done}/{total} steps")
+
+
+@contextmanager
+def evaluation_progress(console: Console) -> Iterator[EvaluationProgress]:
+    """The display of an evaluation."""
+    columns = (
+        TextColumn("{task.fields[status]}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=1, status="compiling")
+        yield EvaluationProgress(bar, task, [time.monotonic()])

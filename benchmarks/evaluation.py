@@ -1,0 +1,67 @@
+"""The cost of evaluating one optimizer over many seeds, in units of one seed's.
+
+    python benchmarks/evaluation.py
+
+On digits_mlp: wall-clock of the whole evaluation, compilation included, as a user waits
+for it; and of a step alone, medians over segments and interleaved repetitions. The first is
+wanted at most 3; the second is bound by arithmetic on a CPU, and by latency on a GPU.
+"""
+
+import argparse
+import statistics
+import time
+
+import jax
+import jax.random as jr
+
+import equistar as eqs
+from equistar._evaluation._training import HeldOutLoss, Programs, train_many
+from equistar._evaluation._tuning import as_batch
+
+
+def measure(optimizer, seeds, steps, repetitions):
+    """Seconds in all of the first training, and of a step, by number of seeds."""
+    task, programs = eqs.tasks.digits_mlp(), Programs()
+    whole, seconds = {}, {1: [], seeds: []}
+    # What a process pays once is nobody's.
+    jax.block_until_ready(task.init(key=jr.key(0)))
+    for _ in range(repetitions):
+        for number, found in seconds.items():
+            started = time.perf_counter()
+            curves = train_many(
+                task,
+                as_batch(optimizer),
+                steps=steps,
+                segment=steps // 10,
+                keys=jr.split(jr.key(0), number),
+                held_out=HeldOutLoss(),
+                programs=programs,
+                progress=eqs.NoProgress(),
+                label="",
+            )
+            whole.setdefault(number, time.perf_counter() - started)
+            found.append(curves.seconds_per_step)
+    return whole, {number: statistics.median(x) for number, x in seconds.items()}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--repetitions", type=int, default=3)
+    arguments = parser.parse_args()
+    many = arguments.seeds
+    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}")
+    star = eqs.STAR(key=jr.key(0))
+    whole, step = measure(star, many, arguments.steps, arguments.repetitions)
+    print(
+        f"STAR on digits_mlp, {arguments.steps} steps, {many} seeds against 1\n"
+        f"  in all, compilation included: {whole[many]:6.2f} s / {whole[1]:6.2f} s = "
+        f"{whole[many] / whole[1]:.1f}\n"
+        f"  a step: {1e3 * step[many]:6.3f} ms / {1e3 * step[1]:6.3f} ms = "
+        f"{step[many] / step[1]:.1f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""The results of an evaluation, and several of them beside each other."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+from rich.table import Table
+
+from ._report import write_report
+from ._results import Failure, Results, Run
+from ._store import difference, FolderStore
+from ._tables import as_text, summary_table
+
+
+ABOUT = "about"
+# What two evaluations must share for their numbers to be comparable.
+_COMPARABLE = "steps", "seeds", "keys", "held_out", "dtype"
+
+
+class Evaluation(eqx.Module):
+    """What [`equistar.evaluate`][] returns; `print` shows a table.
+
+    **Attributes:**
+
+    - `results`: every [`equistar.Run`][], with what is read off them.
+    - `failures`: what raised an error.
+    - `notes`: sentences on what was left out, and why.
+    - `about`: settings, versions and device.
+    """
+
+    results: Results
+    failures: tuple[Failure, ...]
+    notes: tuple[str, ...]
+    about: dict[str, Any]
+
+    def table(self) -> Table:
+        """Every optimizer over all tasks, as a table for a `rich.console.Console`."""
+        return summary_table(self.results)
+
+    def __str__(self) -> str:
+        return as_text(self.table())
+
+    def report(self, path: str | os.PathLike) -> None:
+        """Writes a Markdown report; its figures go into the folder beside it.
+
+        **Arguments:**
+
+        - `path`: the file, say `evaluation/report.md`; its folder is made. Figures are
+            PNG files in `figures/` there.
+        """
+        path = pathlib.Path(path)
+        write_report(path, self.results, self.failures, self.notes, self.about)
+
+
+def load_evaluation(path: str | os.PathLike) -> Evaluation:
+    """Reads the results that an evaluation left in a folder.
+
+    **Arguments:**
+
+    - `path`: the folder that `FolderStore` was given; of `equistar evaluate`, the folder
+        `results` in its output folder, or the output folder itself.
+
+    **Raises:**
+
+    `ValueError` if there are no results in it.
+    """
+    path = pathlib.Path(path)
+    store = FolderStore(path if _is_results(path) else path / "results")
+    entry = store.load(ABOUT)
+    if entry is None:
+        raise ValueError(
+            f"There are no results in {path}: give a folder that `equistar evaluate "
+            "--output` or `FolderStore` wrote."
+        )
+    runs, failures = [], []
+    for found in store.entries():
+        if "failure" in found.header:
+            fields = (found.header[name] for name in ("task", "optimizer", "failure"))
+            failures.append(Failure(*fields))
+        elif "losses" in found.arrays:
+            runs.append(Run.from_entry(found))
+    reference = entry.header["reference"]
+    results = Results(tuple(runs), reference)
+    return Evaluation(results, tuple(failures), (), entry.header["settings"])
+
+
+def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> Evaluation:
+    """Several evaluations as one, with one table and one report.
+
+    An optimizer that is in several of them is called `label: name`, except a baseline,
+    which is taken from the first that has it.
+
+    **Arguments:**
+
+    - `evaluations`: by label.
+
+    **Raises:**
+
+    `ValueError` if there are none, or if they differ in steps, seeds, the split of
+    held-out losses or the precision.
+    """
+    if not evaluations:
+        raise ValueError("There is nothing to compare: give at least one evaluation.")
+    first_label, first = next(iter(evaluations.items()))
+    for label, other in evaluations.items():
+        pick = lambda e: {name: e.about.get(name) for name in _COMPARABLE}
+        where = f"in '{first_label}'", f"in '{label}'"
+        differs = difference(pick(first), pick(other), *where)
+        if differs:
+            raise ValueError(f"These evaluations cannot be compared ({differs}).")
+    runs: dict[tuple[str, str, int], Run] = {}
+    failures: list[Failure] = []
+    for label, evaluation in evaluations.items():
+        names = _names(label, evaluation, evaluations)
+        for run in evaluation.results.runs:
+            run = eqx.tree_at(lambda r: r.optimizer, run, names[run.optimizer])
+            runs.setdefault((run.task, run.optimizer, run.steps), run)
+        failures += [
+            Failure(f.task, f"{label}: {f.optimizer}", f.message)
+            for f in evaluation.failures
+        ]
+    references = (e.results.reference for e in evaluations.values())
+    reference = next((r for r in references if r), "")
+    notes = tuple(f"{label}: {n}" for label, e in evaluations.items() for n in e.notes)
+    results = Results(tuple(runs.values()), reference)
+    return Evaluation(results, tuple(failures), notes, first.about)
+
+
+def _names(
+    label: str, evaluation: Evaluation, evaluations: Mapping[str, Evaluation]
+) -> dict[str, str]:
+    """What the optimizers of one evaluation are called among several."""
+    others = [e.results.optimizers for e in evaluations.values() if e is not evaluation]
+    baselines = {r.optimizer for r in evaluation.results.runs if r.settings}
+    return {
+        name: f"{label}: {name}"
+        if name not in baselines and any(name in names for names in others)
+        else name
+        for name in evaluation.results.optimizers
+    }
+
+
+def _is_results(path: pathlib.Path) -> bool:
+    return (path / f"{ABOUT}.npz").is_file()

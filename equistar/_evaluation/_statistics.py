@@ -1,0 +1,98 @@
+"""What is read off training curves: plain arithmetic on arrays of (seeds, steps)."""
+
+import jax.random as jr
+import numpy as np
+from jaxtyping import Bool, Float, PRNGKeyArray
+
+
+def final_losses(losses: Float[np.ndarray, "seeds steps"]) -> Float[np.ndarray, " seeds"]:
+    """The mean over the last 10 % of the steps, at least one."""
+    last = max(1, losses.shape[1] // 10)
+    return mean_losses(losses[:, -last:])
+
+
+def mean_losses(losses: Float[np.ndarray, "seeds steps"]) -> Float[np.ndarray, " seeds"]:
+    """The mean over all steps; infinite where a loss is not finite."""
+    means = np.asarray(np.mean(losses, axis=1, dtype=np.float64))
+    return np.where(np.isfinite(means), means, np.inf)
+
+
+def diverged(losses: Float[np.ndarray, "seeds steps"]) -> Bool[np.ndarray, " seeds"]:
+    """Where a loss is not finite, or the last 10 % lie above the first loss."""
+    finite = np.all(np.isfinite(losses), axis=1)
+    # On one step there is no end to compare with.
+    above = (final_losses(losses) > losses[:, 0]) & (losses.shape[1] > 1)
+    return ~finite | above
+
+
+def first_reached(
+    losses: Float[np.ndarray, "seeds steps"], targets: Float[np.ndarray, " seeds"]
+) -> Float[np.ndarray, " seeds"]:
+    """The first step, counted from 1, by which the loss is as low as the target.
+
+    The loss is the mean over the 2 % of the steps that end there, or 10 steps where that
+    is more (but never more than 10 % of them), since that of a single minibatch may be low
+    by chance. Infinite where the target is not reached.
+    """
+    steps = losses.shape[1]
+    width = max(1, min(steps // 10, max(10, steps // 50)))
+    # A step that is not finite spoils the windows that hold it, and none after them.
+    padded = np.where(np.isfinite(losses), losses, np.inf).astype(np.float64)
+    windows = np.lib.stride_tricks.sliding_window_view(padded, width, axis=1)
+    low = np.mean(windows, axis=-1) <= targets[:, None]
+    first = np.argmax(low, axis=1) + float(width)
+    return np.where(np.any(low, axis=1) & np.isfinite(targets), first, np.inf)
+
+
+def log_ratios(
+    means: Float[np.ndarray, " seeds"], reference: Float[np.ndarray, " seeds"]
+) -> Float[np.ndarray, " seeds"]:
+    """The logarithm of the ratio of mean losses, seed by seed.
+
+    +inf where the first diverged, NaN where the reference did or a loss is not positive.
+    """
+    valid = np.isfinite(reference) & (reference > 0) & (means > 0)
+    numerator = np.where(valid, means, 1.0)
+    return np.where(valid, np.log(numerator / np.where(valid, reference, 1.0)), np.nan)
+
+
+def quartiles(values: np.ndarray) -> tuple[float, float, float]:
+    """Lower quartile, median, upper quartile; infinite values are the worst."""
+    kept = values[~np.isnan(values)]
+    if len(kept) == 0:
+        return np.nan, np.nan, np.nan
+    # Between a finite and an infinite value there is nothing to interpolate.
+    method = "linear" if np.all(np.isfinite(kept)) else "higher"
+    low, middle, high = np.quantile(kept, [0.25, 0.5, 0.75], method=method)
+    return float(low), float(middle), float(high)
+
+
+def interquartile_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """The mean of what is left when a quarter is cut off each end (rounded down)."""
+    ordered = np.sort(values, axis=axis)
+    n = values.shape[axis]
+    middle = np.take(ordered, np.arange(n // 4, n - n // 4), axis=axis)
+    return np.asarray(np.mean(middle, axis=axis))
+
+
+def bootstrap_interval(
+    values: Float[np.ndarray, "tasks seeds"],
+    *,
+    key: PRNGKeyArray,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """The interval of the interquartile mean of all entries, by the percentile bootstrap.
+
+    Tasks are drawn with replacement, and for each drawn task its seeds are.
+    """
+    tasks, seeds = values.shape
+    task_key, seed_key = jr.split(key)
+    rows = np.asarray(jr.randint(task_key, (resamples, tasks, 1), 0, tasks))
+    columns = np.asarray(jr.randint(seed_key, (resamples, tasks, seeds), 0, seeds))
+    drawn = values[rows, columns].reshape(resamples, -1)
+    means = interquartile_mean(drawn)
+    ends = (1 - level) / 2, (1 + level) / 2
+    method = "linear" if np.all(np.isfinite(means)) else "nearest"
+    low, high = np.quantile(means, ends, method=method)
+    return float(low), float(high)

@@ -1,0 +1,135 @@
+"""Results on disk: named entries, each one atomic file, nothing unpickled."""
+
+import abc
+import hashlib
+import json
+import os
+import pathlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+from jaxtyping import PyTree
+
+from .._files import write_npz_atomically
+
+
+_HEADER = "header"
+
+
+class Entry(eqx.Module):
+    """What a store holds under a name: JSON and arrays."""
+
+    header: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+class AbstractStore(eqx.Module):
+    """Where results, or the sweeps of baselines, are kept from one run to the next."""
+
+    @abc.abstractmethod
+    def load(self, name: str) -> Entry | None:
+        """The entry of this name; `None` if there is none that can be read."""
+
+    @abc.abstractmethod
+    def save(self, name: str, entry: Entry) -> None:
+        """Keeps an entry, in place of an older one of its name."""
+
+
+class NoStore(AbstractStore):
+    """Keeps nothing."""
+
+    def load(self, name: str) -> Entry | None:
+        return None
+
+    def save(self, name: str, entry: Entry) -> None:
+        pass
+
+
+class FolderStore(AbstractStore):
+    """Keeps each entry in a file of its own, an `.npz` archive with a JSON header.
+
+    Files are written atomically: a run that is killed leaves whole entries only.
+    """
+
+    path: pathlib.Path = eqx.field(static=True)
+
+    def __init__(self, path: str | os.PathLike):
+        """**Arguments:**
+
+        - `path`: the folder; made at the first entry.
+        """
+        self.path = pathlib.Path(path)
+
+    def load(self, name: str) -> Entry | None:
+        return _read(self._file(name))
+
+    def save(self, name: str, entry: Entry) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"name": name, **entry.header}, allow_nan=False)
+        header = np.frombuffer(text.encode(), np.uint8)
+        write_npz_atomically(self._file(name), {_HEADER: header, **entry.arrays})
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries that can be read, in the order of their files' names."""
+        for path in sorted(self.path.glob("*.npz")):
+            entry = _read(path)
+            if entry is not None:
+                yield entry
+
+    def _file(self, name: str) -> pathlib.Path:
+        return self.path / f"{file_name(name)}.npz"
+
+
+def file_name(name: str) -> str:
+    """A name as a part of a path, with a digest where letters had to be changed."""
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-.")[:80]
+    return safe if safe == name else f"{safe}-{digest(name)[:6]}"
+
+
+def digest(value: Any) -> str:
+    """Of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def fingerprint(tree: PyTree) -> str:
+    """A digest of a pytree's structure, of what is fixed in it, and of its arrays."""
+    # Functions print with their addresses, which differ from one process to the next.
+    text = re.sub(r" at 0x[0-9a-f]+", "", eqx.tree_pformat(tree, width=10_000))
+    found = hashlib.sha256(text.encode())
+    for leaf in jtu.tree_leaves(eqx.filter(tree, eqx.is_array)):
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jr.key_data(leaf)
+        array = np.ascontiguousarray(np.asarray(leaf))
+        found.update(f"{array.dtype}{array.shape}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()[:24]
+
+
+def difference(
+    one: dict[str, Any], other: dict[str, Any], there: str = "there", here: str = "here"
+) -> str:
+    """The settings that differ, as words; empty if none does."""
+    # As JSON reads them back: tuples are lists there.
+    other = json.loads(json.dumps(other))
+    names = [n for n in {**one, **other} if one.get(n) != other.get(n)]
+    show = lambda settings, n: f"{settings.get(n, 'not set')!s:.40}"
+    return ", ".join(f"{n}: {show(one, n)} {there}, {show(other, n)} {here}" for n in names)
+
+
+def _read(path: pathlib.Path) -> Entry | None:
+    if not path.is_file():
+        return None
+    # A file that cannot be read is one that has to be made again.
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        return Entry(json.loads(arrays.pop(_HEADER).tobytes()), arrays)
+    except Exception:
+        return None

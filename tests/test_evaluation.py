@@ -1,0 +1,474 @@
+"""Evaluation: curves in closed form, sweeps by brute force, hand-made statistics."""
+
+import pathlib
+import sys
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+
+import equistar as eqs
+from equistar._cli import main
+from equistar._evaluation import _statistics as statistics
+from equistar._evaluation._store import file_name, fingerprint
+from equistar._evaluation._training import HeldOutLoss, Programs, segments, train_many
+from equistar._evaluation._tuning import as_batch, tune
+
+
+class Heard(eqs.AbstractProgress):
+    """Remembers what it was told."""
+
+    lines: list[str] = eqx.field(default_factory=list)
+
+    def say(self, text):
+        self.lines.append(text)
+
+    def advance(self, label, done, total):
+        pass
+
+    def count(self, text):
+        return sum(text in line for line in self.lines)
+
+
+def _sgd(rate):
+    return eqs.OptaxOptimizer(optax.sgd, learning_rate=rate)
+
+
+@pytest.fixture(scope="module")
+def setting():
+    """A noisy quadratic, and programs that the tests of this module share."""
+    task = eqs.tasks.Quadratic(jnp.array([2.0, 0.5]), noise=0.1)
+    return task, Programs()
+
+
+def _train(setting, optimizers, steps=20, segment=4, keys=None):
+    task, programs = setting
+    return train_many(
+        task,
+        optimizers,
+        steps=steps,
+        segment=segment,
+        keys=jr.split(jr.key(0), 3) if keys is None else keys,
+        held_out=HeldOutLoss(),
+        programs=programs,
+        progress=eqs.NoProgress(),
+        label="",
+    )
+
+
+# 1. Training.
+
+
+def test_gradient_descent_on_a_quadratic_follows_its_closed_form():
+    # l = h p^2 / 2 and p <- (1 - eta h) p: the loss falls by (1 - eta h)^2 a step.
+    task = eqs.tasks.Quadratic(jnp.array([2.0]))
+    evaluation = eqs.evaluate(
+        {"sgd": _sgd(0.3)}, {"quadratic": task}, steps=20, seeds=3, baselines=(), key=KEY
+    )
+    (run,) = evaluation.results.runs
+    factors = (1 - 0.3 * 2.0) ** (2 * np.arange(20))
+    np.testing.assert_allclose(run.losses, run.losses[:, :1] * factors, rtol=1e-9)
+    # Ten points two steps apart; the point after step t has the loss before step t + 1.
+    assert run.held_out.shape == (3, 10)
+    np.testing.assert_allclose(run.held_out[:, :9], run.losses[:, 2::2], rtol=1e-9)
+    np.testing.assert_allclose(run.mean, run.losses[:, 0] * factors.mean(), rtol=1e-9)
+    assert not run.diverged.any() and run.seconds_per_step > 0 and run.memory > 0
+    assert np.all(np.isnan(evaluation.results.speed_up(run)))
+
+
+def test_a_longer_training_begins_as_a_shorter_one_and_nothing_is_compiled_again(setting):
+    short = _train(setting, as_batch(_sgd(0.3)))
+    before = len(setting[1].compiled)
+    long = _train(setting, as_batch(_sgd(0.3)), steps=40)
+    np.testing.assert_array_equal(long.losses[..., :20], short.losses)
+    other = _train(setting, as_batch(_sgd(0.1)))
+    assert not np.array_equal(other.losses, short.losses)
+    assert len(setting[1].compiled) == before
+
+
+def test_training_is_a_loop_of_training_steps(setting):
+    key = jr.key(3)
+    curves = _train(setting, as_batch(_sgd(0.3)), keys=key[None])
+    init_key, data_key = jr.split(key)
+    state = eqs.train_init(setting[0], _sgd(0.3), key=init_key)
+    step = eqx.filter_jit(eqs.train_step)
+    for n in range(20):
+        state, loss = step(setting[0], _sgd(0.3), state, key=jr.fold_in(data_key, n))
+        np.testing.assert_allclose(curves.losses[0, 0, n], loss, rtol=1e-9)
+
+
+def test_steps_are_cut_into_at_most_ten_equal_segments():
+    assert [segments(n) for n in (1, 7, 20, 500, 101, 36)] == [1, 7, 10, 10, 1, 9]
+
+
+# 2. Sweeps.
+
+
+def _tune(
+    setting,
+    baseline,
+    cache: eqs.AbstractStore = eqs.NoStore(),
+    memory=None,
+    steps=20,
+    heard=None,
+):
+    return tune(
+        baseline,
+        setting[0],
+        steps=steps,
+        segment=4,
+        keys=jr.split(jr.key(0), 3),
+        key=jr.key(1),
+        programs=setting[1],
+        progress=heard or Heard(),
+        label="quadratic",
+        cache=cache,
+        about={"task": "quadratic"},
+        memory=memory,
+    )
+
+
+RATES = (1e-3, 0.03, 0.3, 3.0)
+
+
+def test_the_chosen_adam_is_the_best_of_a_loop_over_the_grid(setting):
+    sweep = _tune(setting, eqs.TunedAdam(rates=RATES))
+    adam = lambda rate: as_batch(eqs.OptaxOptimizer(optax.adam, learning_rate=rate))
+    means = np.stack([_train(setting, adam(r)).losses[0].mean(1) for r in RATES])
+    np.testing.assert_allclose(sweep.means, means, rtol=1e-9)
+    assert sweep.chosen == int(np.argmin(means.mean(1))) == 2
+    assert abs(sweep.best()["learning_rate"] - 0.3) < 1e-12
+
+
+def test_a_sweep_in_chunks_is_the_sweep_in_one(setting):
+    whole = _tune(setting, eqs.TunedSGD(rates=RATES[:3]))
+    # Room for no draw at all: one at a time.
+    np.testing.assert_allclose(
+        _tune(setting, eqs.TunedSGD(rates=RATES[:3]), memory=1).means,
+        whole.means,
+        rtol=1e-9,
+    )
+
+
+def test_a_draw_that_diverges_is_never_chosen(setting):
+    sweep = _tune(setting, eqs.TunedSGD(rates=(1e200, 0.1, 1e200)))
+    assert sweep.chosen == 1 and np.all(np.isinf(sweep.means[[0, 2]]))
+
+
+def test_a_sweep_is_paid_once_for_its_settings(setting, tmp_path):
+    cache, heard = eqs.FolderStore(tmp_path), Heard()
+    first = _tune(setting, eqs.TunedSGD(rates=RATES[:3]), cache, heard=heard)
+    again = _tune(setting, eqs.TunedSGD(rates=RATES[:3]), cache, heard=heard)
+    assert heard.count("from before") == 1
+    np.testing.assert_array_equal(first.means, again.means)
+    assert first.best() == again.best()
+    _tune(setting, eqs.TunedSGD(rates=RATES[:3]), cache, steps=8, heard=heard)
+    _tune(setting, eqs.TunedSGD(rates=(0.02, 0.05, 0.1)), cache, heard=heard)
+    assert heard.count("from before") == 1
+    # A file that is cut short is made again.
+    for path in tmp_path.iterdir():
+        path.write_bytes(path.read_bytes()[:50])
+    _tune(setting, eqs.TunedSGD(rates=RATES[:3]), cache, heard=heard)
+    assert heard.count("from before") == 1
+
+
+BASELINES = (
+    eqs.TunedMomentum(rates=(0.01, 0.1)),
+    eqs.TunedAdafactor(rates=(0.1, 0.3)),
+    eqs.TunedLion(rates=(0.01, 0.1)),
+    eqs.TunedNAdamW(number=8),
+    eqs.DAdaptation(),
+    eqs.Prodigy(),
+    eqs.ScheduleFree(),
+)
+
+
+@pytest.mark.parametrize("baseline", BASELINES, ids=lambda b: b.name)
+def test_a_baseline_lowers_the_loss_and_says_its_budget(setting, baseline):
+    draws = baseline.draws(key=jr.key(2))
+    (number,) = {len(x) for x in draws.values()}
+    assert str(number) in baseline.budget() or (number == 1 and "none" in baseline.budget())
+    # Those that set their own learning rate take some 100 steps to find it.
+    sweep = _tune(setting, baseline, steps=600)
+    start = _train(setting, as_batch(_sgd(0.3))).losses[0, :, 0]
+    assert np.min(sweep.means.mean(1)) < 0.7 * start.mean()
+
+
+def test_the_draws_of_the_random_search_are_in_their_ranges():
+    draws = eqs.TunedNAdamW(number=1000).draws(key=jr.key(0))
+    for name, low, high in (("learning_rate", 1e-5, 1.0), ("b1", 0.5, 0.99)):
+        values = np.asarray(draws[name])
+        assert low <= values.min() < 1.1 * low and high / 1.1 < values.max() <= high
+    # A third each: 333 +- 5 standard deviations of 15.
+    constant = np.sum(np.asarray(draws["final"]) == 1)
+    warm = np.sum(np.asarray(draws["warm_up"]) > 0.01)
+    assert abs(constant - 333) < 75 and abs(warm - 333) < 75
+
+
+# 3. Statistics, by hand.
+
+
+def test_final_loss_and_divergence():
+    t = np.arange(20.0)
+    curves = np.stack([20 - t, 1 + t, np.where(t == 5, np.nan, 20 - t), np.ones(20)])
+    # The last 10 % are two steps; the third is not finite at one step only.
+    np.testing.assert_allclose(statistics.final_losses(curves), [1.5, 19.5, 1.5, 1])
+    np.testing.assert_array_equal(statistics.diverged(curves), [False, True, True, False])
+    assert np.isinf(statistics.mean_losses(curves)[2])
+
+
+def test_the_first_step_that_reaches_a_loss():
+    # 100 steps: windows of ten. 100 - t averages 100 - t + 4.5 over the ten ending at t,
+    # counted from 0: as low as 50 first at t = 54.5, so in the 56th step.
+    curve = 100 - np.arange(100.0)
+    curves = np.stack([curve, curve, curve])
+    first = statistics.first_reached(curves, np.array([50.0, 0.0, np.inf]))
+    np.testing.assert_array_equal(first, [56, np.inf, np.inf])
+    # One low minibatch is not enough.
+    noisy = np.where(np.arange(100) == 3, 0.0, curve)[None]
+    assert statistics.first_reached(noisy, np.array([50.0]))[0] > 50
+
+
+def test_the_interquartile_mean_cuts_a_quarter_off_each_end():
+    assert statistics.interquartile_mean(np.array([9.0, 1, 2, 3, 4, 5, 6, -7])) == 3.5
+    assert statistics.interquartile_mean(np.array([1.0, 2, 6])) == 3
+    assert statistics.interquartile_mean(np.array([1.0, 2, 3, np.inf])) == 2.5
+
+
+def test_the_bootstrap_interval_is_a_point_for_constants_and_covers_the_mean():
+    constant = statistics.bootstrap_interval(np.full((3, 4), 0.2), key=KEY)
+    np.testing.assert_allclose(constant, 0.2)
+    values = np.asarray(jr.normal(jr.key(5), (50, 4)))
+    low, high = statistics.bootstrap_interval(values, key=KEY)
+    middle = statistics.interquartile_mean(values.reshape(-1))
+    # The standard error of the middle half's mean of 200 normals is about .08.
+    assert low < middle < high and 0.15 < high - low < 0.6
+
+
+def test_log_ratios_of_what_cannot_be_compared():
+    found = statistics.log_ratios(
+        np.array([2.0, np.inf, 1.0, -1.0]), np.array([1.0, 1.0, np.inf, 1.0])
+    )
+    np.testing.assert_allclose(found, [np.log(2), np.inf, np.nan, np.nan])
+
+
+def test_speed_up_and_ratio_are_relative_to_tuned_adam():
+    t = np.arange(100)
+    run = lambda name, losses: eqs.Run(
+        "task", name, 100, np.stack([losses, losses]), np.ones((2, 1)), 1.0, -1, "", {}
+    )
+    adam = run("tuned Adam", np.where(t < 80, 4.0, 1.0))
+    # At 1.0 from step 31 on: the window of ten that ends at the 40th step is the first.
+    fast = run("fast", np.where(t < 30, 4.0, 1.0))
+    never = run("never", np.full(100, 8.0))
+    results = eqs.Results((adam, fast, never), "tuned Adam")
+    np.testing.assert_allclose(results.speed_up(fast), 100 / 40)
+    np.testing.assert_allclose(results.speed_up(never), 0)
+    np.testing.assert_allclose(results.log_ratio(fast), np.log(1.9 / 3.4))
+    summary = results.summary("fast", 100)
+    np.testing.assert_allclose(summary.log_ratio, np.log(1.9 / 3.4))
+    assert (summary.tasks, summary.better, summary.diverged, summary.runs) == (1, 1, 0, 2)
+
+
+# 4. Everything together.
+
+KEY = jr.key(7)
+ADAM = eqs.TunedAdam(rates=(0.03, 0.3))
+
+
+def _quadratic():
+    return eqs.tasks.Quadratic(jnp.array([2.0, 0.5]))
+
+
+def _evaluate(optimizers, tasks, folder, heard, **settings):
+    results = eqs.FolderStore(folder)
+    settings = {"steps": 20, "seeds": 2, "baselines": (ADAM,), "key": KEY, **settings}
+    return eqs.evaluate(optimizers, tasks, results=results, progress=heard, **settings)
+
+
+def test_a_failure_loses_nothing_else_and_is_tried_again(tmp_path):
+    broken = [True]
+
+    def fragile():
+        if broken[0]:
+            raise RuntimeError("no such data\nand more")
+        return _quadratic()
+
+    tasks, heard = {"fragile": fragile, "quadratic": _quadratic}, Heard()
+    first = _evaluate({"sgd": _sgd(0.3)}, tasks, tmp_path, heard)
+    assert {(f.task, f.optimizer) for f in first.failures} == {
+        ("fragile", "tuned Adam"),
+        ("fragile", "sgd"),
+    }
+    assert first.failures[0].message == "RuntimeError: no such data"
+    assert first.results.tasks == ("quadratic",) and len(first.results.runs) == 2
+    assert len(eqs.load_evaluation(tmp_path).failures) == 2
+
+    broken[0] = False
+    second = _evaluate({"sgd": _sgd(0.3)}, tasks, tmp_path, heard)
+    assert not second.failures and len(second.results.runs) == 4
+    assert heard.count("there from before") == 2
+    loaded = eqs.load_evaluation(tmp_path)
+    assert not loaded.failures
+    order = lambda e: sorted(e.results.runs, key=lambda run: (run.task, run.optimizer))
+    for one, other in zip(order(loaded), order(second), strict=True):
+        assert eqx.tree_equal(one, other)
+
+    # Another optimizer under the old name is run again, and that is said.
+    third = _evaluate({"sgd": _sgd(0.1)}, {"quadratic": _quadratic}, tmp_path, heard)
+    assert heard.count("made with another optimizer") == 1
+    assert third.results.find("quadratic", "sgd", 20) is not None
+    with pytest.raises(ValueError, match=r"other settings \(seeds: 2 there, 3 here\)"):
+        _evaluate({"sgd": _sgd(0.1)}, tasks, tmp_path, heard, seeds=3)
+
+
+def test_an_optimizer_that_fails_or_diverges_loses_nothing_else(tmp_path):
+    class Broken(eqs.AbstractOptimizer):
+        def init(self, params):
+            raise ValueError("not today")
+
+        def update(self, grads, state, params, **extra):
+            raise NotImplementedError
+
+    optimizers = {"broken": Broken(), "wild": _sgd(1e200)}
+    tasks = {"quadratic": _quadratic}
+    evaluation = _evaluate(optimizers, tasks, tmp_path / "results", Heard())
+    assert [f.message for f in evaluation.failures] == ["ValueError: not today"]
+    wild = evaluation.results.find("quadratic", "wild", 20)
+    assert wild is not None and wild.diverged.all()
+    summary = evaluation.results.summary("wild", 20)
+    assert np.isposinf(summary.log_ratio) and summary.diverged == 2
+    assert "∞" in str(evaluation)
+    evaluation.report(tmp_path / "report.md")
+    assert "not today" in (tmp_path / "report.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluation")
+    optimizers = {"sgd": _sgd(0.3), "slow | sgd": _sgd(0.03)}
+    tasks = {"quadratic": _quadratic, "steep": eqs.tasks.Quadratic(jnp.array([3.0, 0.1]))}
+    run = lambda horizons, budget: _evaluate(
+        optimizers,
+        tasks,
+        folder / "results",
+        Heard(),
+        horizons=horizons,
+        time_budget=budget,
+    )
+    return run((1, 2), 60.0), run((1, 2, 30), 0.0), folder
+
+
+def test_horizons_are_run_while_a_step_is_cheap_enough(evaluated):
+    evaluation, poor, _ = evaluated
+    assert evaluation.results.horizons == (20, 40) and not evaluation.notes
+    assert poor.results.horizons == (20,) and len(poor.notes) == 2
+    assert "40 steps" in poor.notes[0]
+    for task in ("quadratic", "steep"):
+        short, long = (evaluation.results.find(task, "sgd", n) for n in (20, 40))
+        assert short is not None and long is not None
+        np.testing.assert_array_equal(short.losses, long.losses[:, :20])
+
+
+def test_the_report_has_its_tables_figures_and_budgets(evaluated):
+    evaluation, _, folder = evaluated
+    evaluation.report(folder / "report.md")
+    text = (folder / "report.md").read_text()
+    assert "best of 2 learning rates, 0.03 to 0.3" in text
+    assert f"jax {evaluation.about['versions']['jax']}" in text
+    figures = [line.split("](")[1][:-1] for line in text.splitlines() if line[:2] == "!["]
+    # One of all, and for each task and horizon the training and the held-out loss.
+    assert len(figures) == 1 + 2 * 2 * 2 == len(set(figures))
+    for figure in figures:
+        assert (folder / figure).read_bytes().startswith(b"\x89PNG")
+    # A bar in a name does not break a table.
+    for block in text.split("\n\n"):
+        rows = [x.replace("\\|", "") for x in block.splitlines() if x.startswith("|")]
+        assert len({row.count("|") for row in rows}) <= 1
+    reference = evaluation.results.summary("tuned Adam", 20)
+    assert (reference.log_ratio, reference.low, reference.high) == (0, 0, 0)
+    assert "tuned Adam" in str(evaluation)
+
+
+def test_evaluations_are_compared_in_one_table(evaluated):
+    evaluation, poor, folder = evaluated
+    both = eqs.compare_evaluations({"a": evaluation, "b": eqs.load_evaluation(folder)})
+    assert set(both.results.optimizers) == {
+        "tuned Adam",
+        *(f"{label}: {name}" for label in "ab" for name in ("sgd", "slow | sgd")),
+    }
+    assert both.results.horizons == (20, 40)
+    one, other = (both.results.summary(f"{x}: sgd", 40).log_ratio for x in "ab")
+    assert one == other
+    longer = eqx.tree_at(lambda e: e.about["steps"], poor, 30)
+    with pytest.raises(ValueError, match="steps: 20 in 'a', 30 in 'b'"):
+        eqs.compare_evaluations({"a": evaluation, "b": longer})
+    with pytest.raises(ValueError, match="no results"):
+        eqs.load_evaluation(folder / "nowhere")
+
+
+def test_fingerprints_tell_contents_apart():
+    one, same, other = _sgd(0.1), _sgd(0.1), _sgd(0.2)
+    assert fingerprint(one) == fingerprint(same) != fingerprint(other)
+    adam = eqs.OptaxOptimizer(optax.adam, learning_rate=0.1)
+    assert fingerprint(one) != fingerprint(adam)
+
+
+def test_names_become_files_of_their_own():
+    names = "a/b", "a b", "a-b", "../a", "ä"
+    files = {file_name(name) for name in names}
+    assert len(files) == len(names)
+    assert all(len(pathlib.PurePath(f).parts) == 1 and f[0] != "." for f in files)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"steps": 0}, "at least 1"),
+        ({"seeds": 0}, "at least 1"),
+        ({"horizons": (0,)}, "at least 1"),
+        ({"time_budget": float("nan")}, "at least"),
+        ({"tasks": ["imagenet"]}, "digits_mlp"),
+        ({"tasks": []}, "a task"),
+        ({"baselines": (ADAM, ADAM)}, "names of their own"),
+        ({"optimizers": {}, "baselines": ()}, "an optimizer"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_runs(arguments, message):
+    settings = {"optimizers": {"sgd": _sgd(0.1)}, "tasks": ["digits_mlp"], **arguments}
+    with pytest.raises(ValueError, match=message):
+        eqs.evaluate(**settings, key=KEY)
+
+
+# 5. The command line.
+
+
+def _command(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["equistar", "evaluate", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    return exit.value.code
+
+
+def test_the_command_writes_a_report_and_goes_on_from_it(tmp_path, monkeypatch, capsys):
+    weights = tmp_path / "mine.npz"
+    eqs.save(weights, _sgd(0.1))
+    settings = ("--tasks", "digits_logistic", "--steps", 10, "--seeds", 2)
+    settings += ("--output", tmp_path / "out", "--cache", tmp_path / "cache")
+    assert _command(monkeypatch, weights, *settings, "--baselines", "sgd") == 0
+    out = capsys.readouterr().out
+    assert "mine.npz" in out and "tuned SGD" in out and "report.md" in out
+    assert (tmp_path / "out" / "report.md").is_file()
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+    assert _command(monkeypatch, weights, *settings, "--baselines", "sgd") == 0
+    assert capsys.readouterr().out.count("from before") == 3
+    assert _command(monkeypatch, weights, *settings, "--seed", 1) == 1
+    assert "other settings" in capsys.readouterr().err
+    compare = ("--compare", tmp_path / "out", "--output", tmp_path / "other")
+    assert _command(monkeypatch, weights, *settings[:4], "--seeds", 3, *compare) == 2
+    assert "--seeds 2" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
