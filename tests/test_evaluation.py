@@ -471,4 +471,6 @@ def test_the_command_writes_a_report_and_goes_on_from_it(tmp_path, monkeypatch, 
     compare = ("--compare", tmp_path / "out", "--output", tmp_path / "other")
     assert _command(monkeypatch, weights, *settings[:4], "--seeds", 3, *compare) == 2
     assert "--seeds 2" in capsys.readouterr().err
+    assert _command(monkeypatch, weights, *settings[:-1], weights) == 2
+    assert "--cache" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()

@@ -1,5 +1,6 @@
 """`equistar evaluate`."""
 
+import errno
 import os
 import pathlib
 import shutil
@@ -111,6 +112,7 @@ class Evaluate:
         names = self.tasks or _suite(self.suite)
         optimizers = _optimizers(self.weights)
         earlier = self._earlier()
+        sweeps = _sweeps_folder(self.cache)
         results = _results_folder(self.output, self.overwrite)
         out = console()
         out.print(
@@ -120,7 +122,7 @@ class Evaluate:
             highlight=False,
         )
         try:
-            evaluation = self._evaluate(optimizers, names, results, out)
+            evaluation = self._evaluate(optimizers, names, results, sweeps, out)
         except KeyboardInterrupt:
             out.print("Interrupted. The same command goes on from what is finished.")
             return 130
@@ -140,6 +142,7 @@ class Evaluate:
         optimizers: dict[str, AbstractOptimizer],
         names: tuple[str, ...],
         results: FolderStore,
+        sweeps: FolderStore,
         out: Console,
     ) -> Evaluation:
         with evaluation_progress(out) as progress:
@@ -152,7 +155,7 @@ class Evaluate:
                 horizons=self.horizons,
                 time_budget=self.time_budget,
                 results=results,
-                sweeps=FolderStore(self.cache.expanduser()),
+                sweeps=sweeps,
                 progress=progress,
                 key=jr.key(self.seed),
             )
@@ -203,6 +206,21 @@ def _optimizers(paths: Sequence[pathlib.Path]) -> dict[str, AbstractOptimizer]:
     if len({label(path) for path in paths}) < len(paths):
         raise CommandError("A weights file is given twice: give each of them once.")
     return {label(path): load(path) for path in paths}
+
+
+def _sweeps_folder(cache: pathlib.Path) -> FolderStore:
+    """The store of sweeps; refused now rather than after the first of them."""
+    path = cache.expanduser()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as e:
+        raise CommandError(
+            f"Cannot keep sweeps in {path} ({e.strerror}): choose another folder with "
+            "--cache."
+        ) from e
+    return FolderStore(path)
 
 
 def _results_folder(output: pathlib.Path, overwrite: bool) -> FolderStore:
