@@ -18,7 +18,8 @@ class MetaGradient(eqx.Module):
     - `meta_loss`: the mean of the losses that the estimate was made from.
     - `diverged`: members whose carry is not finite at the window's end.
     - `dead`: particles that carry no signal: their contribution is exactly zero, as when
-        both members of a pair recorded the same losses.
+        both members of a pair recorded the same losses; with [`equistar.FinalLoss`][] also
+        in every window in which no episode ends.
     - `dropped`: particles whose contribution was not finite, and counted as zero. Where
         all of them were, nothing is known and the gradient is NaN.
     """
