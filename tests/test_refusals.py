@@ -1,0 +1,92 @@
+"""What the analysis refuses, or gets right at the edge of what numbers can hold."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+import pytest
+
+import equistar as eqs
+from equistar.analysis import (
+    descent_iterates,
+    ExactGradient,
+    Health,
+    joint_spectrum,
+    LeastSquares,
+    LongRun,
+    meta_gradient_health,
+    NoisyQuadratic,
+    StepSizeProblem,
+)
+from equistar.analysis._compare_estimators import AbstractReference
+
+from .helpers import LinearWalk
+
+
+class NaNs(eqs.AbstractOptimizer):
+    def init(self, params):
+        return jtu.tree_map(jnp.zeros_like, params)
+
+    def update(self, grads, state, params, **extra):
+        return jtu.tree_map(lambda g: g * jnp.nan, grads), state
+
+
+def test_an_update_that_is_not_finite_has_no_spectrum():
+    task = eqs.tasks.Quadratic(jnp.array([2.0, 1.0]))
+    state = eqs.train_init(task, NaNs(), key=jr.key(0))
+    with pytest.raises(ValueError, match="update at this state is not finite"):
+        joint_spectrum(task, NaNs(), state, key=jr.key(0))
+
+
+class Silent(eqs.AbstractUnroll):
+    def init(self, theta, *, key):
+        return jnp.ones(())
+
+    def step(self, theta, carry, *, key):
+        return carry, carry + 0 * theta
+
+
+def test_a_gradient_of_zeros_is_silent_at_the_only_horizon_too():
+    health = meta_gradient_health(Silent(), jnp.ones(()), [30], key=jr.key(0))
+    assert health.verdict == Health.SILENTLY_ZERO and health.turns_at == 30
+    assert "silently zero" in str(health)
+
+
+def test_the_log_objective_has_a_derivative_where_a_factor_is_exactly_zero():
+    problem = StepSizeProblem(jnp.array([0.5, 1.0, 4.0]), jnp.ones(3))
+    at = jnp.asarray(0.25)
+    slope = jax.grad(problem.log_objective)(at, 5)
+    np.testing.assert_allclose(slope, problem.log_objective_slope(at, 5), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: StepSizeProblem(-jnp.ones(2), jnp.ones(2)), "positive"),
+        (lambda: StepSizeProblem(jnp.ones(2), jnp.zeros(2)), "not all zero"),
+        (lambda: NoisyQuadratic(jnp.eye(2), -jnp.eye(2)), "semi-definite"),
+        (
+            lambda: NoisyQuadratic(jnp.array([[1.0, 2.0], [0.0, 1.0]]), jnp.eye(2)),
+            "symmetric",
+        ),
+        (lambda: LongRun(eqs.FullES(3), runs=1), "at least 2"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_an_exact_gradient_of_another_structure_is_refused():
+    reference: AbstractReference = ExactGradient(jnp.asarray(0.5))
+    with pytest.raises(ValueError, match="must have the structure"):
+        reference.gradient(LinearWalk(0.0), jnp.ones(3), 10, key=jr.key(0))
+
+
+def test_iterates_whose_square_overflows_are_not_frozen():
+    # One dimension, x = 1, y = 1: w_t = 1 - (1 - eta)^t, and 1e30 squared is no float32.
+    one = jnp.ones((1, 1), jnp.float32)
+    problem = LeastSquares(one, one[0], one[0])
+    (w,) = descent_iterates(problem, jnp.asarray([11.0], jnp.float32), 30)
+    np.testing.assert_allclose(w, [-1e30], rtol=1e-5)
