@@ -3,6 +3,12 @@
 import importlib.metadata
 
 from . import analysis as analysis, interop as interop, tasks as tasks
+from ._checkpoints import (
+    AbstractCheckpoints as AbstractCheckpoints,
+    CheckpointError as CheckpointError,
+    Checkpoints as Checkpoints,
+    NoCheckpoints as NoCheckpoints,
+)
 from ._components import (
     AbstractAccumulator as AbstractAccumulator,
     AbstractAggregation as AbstractAggregation,

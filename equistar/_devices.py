@@ -12,6 +12,7 @@ import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
+import numpy as np
 from jaxtyping import Array, PyTree
 
 
@@ -89,3 +90,21 @@ def replicated(tree: PyTree) -> PyTree:
         return tree
     whole = jax.sharding.PartitionSpec()
     return jtu.tree_map(lambda x: lax.with_sharding_constraint(x, whole), tree)
+
+
+def gather(x: Array) -> np.ndarray:
+    """An array on the host, whole, whichever devices and processes hold it."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    from jax.experimental import multihost_utils
+
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+
+
+def spread_like(host: np.ndarray, like: Array) -> Array:
+    """An array from the host on the devices, and of the dtype, of another."""
+    if jnp.issubdtype(like.dtype, jax.dtypes.prng_key):
+        data = spread_like(host, jr.key_data(like))
+        return jr.wrap_key_data(data, impl=jr.key_impl(like))
+    host = host.astype(like.dtype)
+    return jax.make_array_from_callback(host.shape, like.sharding, lambda i: host[i])

@@ -1,8 +1,13 @@
 """What a meta-step measured, and who is told."""
 
 import abc
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 
@@ -15,6 +20,25 @@ class Metrics(eqx.Module):
     dead: Int[Array, ""]
     dropped: Int[Array, ""]
     skipped: Int[Array, ""]
+
+
+def stack_metrics(history: Sequence[Metrics]) -> Metrics:
+    """The metrics of many meta-steps as arrays with one leading axis."""
+    return jtu.tree_map(lambda *xs: np.stack(xs), *history)
+
+
+def unstack_metrics(history: Metrics) -> list[Metrics]:
+    """The metrics of each meta-step."""
+    rows = zip(*vars(history).values(), strict=True)
+    return [metrics_from(dict(zip(vars(history), row, strict=True))) for row in rows]
+
+
+def metrics_from(columns: Mapping[str, Any]) -> Metrics:
+    """Metrics of numbers on the host, or of arrays of them, by name."""
+    number, count = jnp.zeros(()), jnp.zeros((), jnp.int32)
+    blank = Metrics(number, number, count, count, count, count)
+    leaves = [columns[name] for name in vars(blank)]
+    return jtu.tree_unflatten(jtu.tree_structure(blank), leaves)
 
 
 class AbstractLogger(eqx.Module):

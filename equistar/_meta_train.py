@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
-import numpy as np
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
+from ._checkpoints import AbstractCheckpoints, NoCheckpoints
 from ._devices import replicate
 from ._estimators import AbstractEstimator, MetaGradient
-from ._logger import AbstractLogger, Metrics, NoLogger
+from ._logger import AbstractLogger, Metrics, NoLogger, stack_metrics, unstack_metrics
 from ._numerics import all_finite
 from ._outer import default_outer
 from ._results import RESULTS
@@ -140,6 +140,7 @@ def meta_train(
     steps: int,
     key: PRNGKeyArray,
     logger: AbstractLogger = NoLogger(),
+    checkpoints: AbstractCheckpoints = NoCheckpoints(),
     max_skipped: int = 100,
     throw: bool = True,
 ) -> MetaTrainResult:
@@ -163,6 +164,8 @@ def meta_train(
     - `steps`: number of meta-steps.
     - `key`: a PRNG key.
     - `logger`: told of every meta-step.
+    - `checkpoints`: where the run's state is kept, say `Checkpoints("my-run")`: started
+        again with the same arguments, the run goes on from there.
     - `max_skipped`: the run stops after so many meta-steps with a non-finite gradient.
     - `throw`: whether a run that fails raises.
 
@@ -182,31 +185,37 @@ def meta_train(
     outer = default_outer() if outer is None else outer
     unroll = replicate(unroll)
     state = meta_train_init(unroll, estimator, theta, outer, key=key)
-    history, result = [], RESULTS.successful
-    try:
-        for step in range(1, steps + 1):
-            # Nothing of a step is kept before its metrics have arrived: where a process
-            # has died, the arrays of the step that it missed cannot be read.
-            after, metrics = meta_train_step(unroll, estimator, outer, state)
-            metrics = jax.device_get(metrics)
-            state = after
-            history.append(metrics)
-            logger(step, metrics, state.theta)
-            if metrics.skipped >= max_skipped:
-                result = RESULTS.no_meta_gradient
-                break
-    except KeyboardInterrupt:
-        if not history:
-            raise
-        result = RESULTS.interrupted
-    except jax.errors.JaxRuntimeError:
-        if throw or not history:
-            raise
-        result = RESULTS.process_lost
-    stacked = jtu.tree_map(lambda *xs: np.stack(xs), *history)
+    result = RESULTS.successful
+    with checkpoints.locked():
+        state, earlier = checkpoints.restore(state)
+        history = [] if earlier is None else unstack_metrics(earlier)
+        keep = lambda *, last: checkpoints.save(len(history), state, history, last=last)
+        try:
+            for step in range(len(history) + 1, steps + 1):
+                # Nothing of a step is kept before its metrics have arrived: where a process
+                # has died, the arrays of the step that it missed cannot be read.
+                after, metrics = meta_train_step(unroll, estimator, outer, state)
+                metrics = jax.device_get(metrics)
+                state = after
+                history.append(metrics)
+                logger(step, metrics, state.theta)
+                stop = bool(metrics.skipped >= max_skipped)
+                keep(last=stop or step == steps)
+                if stop:
+                    result = RESULTS.no_meta_gradient
+                    break
+        except KeyboardInterrupt:
+            if not history:
+                raise
+            keep(last=True)
+            result = RESULTS.interrupted
+        except jax.errors.JaxRuntimeError:
+            if throw or not history:
+                raise
+            result = RESULTS.process_lost
     if throw and result == RESULTS.no_meta_gradient:
         raise RuntimeError(RESULTS[result])
-    return MetaTrainResult(state.theta, stacked, state, result)
+    return MetaTrainResult(state.theta, stack_metrics(history), state, result)
 
 
 @eqx.filter_jit

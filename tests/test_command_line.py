@@ -30,6 +30,7 @@ def trained(tmp_path_factory):
 
 def test_meta_train_writes_weights_metrics_and_a_figure(trained):
     assert {p.name for p in trained.iterdir()} == {
+        "checkpoints",
         "weights.npz",
         "metrics.jsonl",
         "meta_loss.png",
@@ -75,9 +76,12 @@ def test_stability_prints_spectra_and_invariances(trained, tmp_path, monkeypatch
 
 def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
     before = (trained / "weights.npz").read_bytes()
-    assert _run(monkeypatch, "meta-train", "--output", trained) == 2
-    assert "not empty" in capsys.readouterr().err
+    # Of another run, and not of a run at all.
+    assert _run(monkeypatch, "meta-train", "--output", trained) == 1
+    assert "was written by a run with" in capsys.readouterr().err
     assert (trained / "weights.npz").read_bytes() == before
+    assert _run(monkeypatch, "meta-train", "--output", trained.parent) == 2
+    assert "not empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ LAYERS = (
     {"_devices", "_eigh", "_files", "_numerics", "_results", "_logger"},
     {"_components", "_episodes", "_objectives", "_unroll", "tasks", "plot"},
     {"_optimizers", "_estimators"},
-    {"_inner_training", "_outer", "_serialisation", "interop"},
+    {"_inner_training", "_outer", "_checkpoints", "_serialisation", "interop"},
     {"_meta_train", "_curves"},
     {"_evaluation", "analysis", "testing"},
     {"_reproduce"},

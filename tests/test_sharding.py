@@ -100,11 +100,11 @@ def test_survivors_of_a_dead_process_keep_what_was_trained(tmp_path):
     assert "Traceback" not in err
     # Both files are whole, and the survivor's is the later one.
     steps = {
-        p.name: eqs.load_header(p)["provenance"]["meta_steps"] for p in folder.iterdir()
+        p.name: eqs.load_header(p)["provenance"]["meta_steps"] for p in folder.glob("*.npz")
     }
     assert set(steps) == {"weights.npz", "rescued-by-process-0.npz"}
     assert steps["rescued-by-process-0.npz"] >= steps["weights.npz"] >= 10
-    for path in folder.iterdir():
+    for path in folder.glob("*.npz"):
         assert isinstance(eqs.load(path), eqs.HyperparamController)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import tyro
 
+from .._checkpoints import CheckpointError
 from .._serialisation import WeightsError
 from ._data import Data
 from ._evaluate import Evaluate
@@ -34,12 +35,15 @@ _Command = (
 )
 
 
+_EXPECTED = CommandError, WeightsError, CheckpointError, ValueError, FileNotFoundError
+
+
 def main() -> None:
     """Runs a command. Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
     command = tyro.cli(_Command, prog="equistar", description=_DESCRIPTION)  # pyright: ignore
     try:
         sys.exit(command.run())
-    except (CommandError, WeightsError, ValueError, FileNotFoundError) as e:
+    except _EXPECTED as e:
         print(f"equistar: {e}", file=sys.stderr)
         sys.exit(2 if isinstance(e, CommandError) else 1)
     except KeyboardInterrupt:

@@ -3,15 +3,17 @@
 import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.random as jr
 import numpy as np
 import tyro
 from jaxtyping import PRNGKeyArray
+from rich.console import Console
 
 from .. import plot, tasks
+from .._checkpoints import Checkpoints
 from .._devices import particle_mesh
 from .._episodes import AbstractEpisodeLength, ConstantLength
 from .._estimators import AbstractEstimator, NRES, PES, PESAnalytic, TruncatedES
@@ -22,6 +24,7 @@ from .._inner_training import (
     InnerTraining,
     TrainingBatch,
 )
+from .._logger import Metrics, unstack_metrics
 from .._meta_train import meta_train, MetaTrainResult
 from .._optimizers import AbstractOptimizer, Blackbox, HyperparamController, STAR
 from .._outer import default_outer
@@ -57,9 +60,10 @@ class MetaTrain:
     """Meta-train a learned optimizer on a task, and save it.
 
     Writes weights.npz (for `equistar train` and `equistar.load`), metrics.jsonl and
-    meta_loss.png into the output folder. Ctrl-C ends the run early and saves what has
-    been trained so far. All devices of the machine are used; the pairs must divide over
-    them.
+    meta_loss.png into the output folder, and checkpoints of the whole run: after a crash,
+    a kill or Ctrl-C the same command goes on where the last one stands, to the same bits;
+    with more --steps it goes on beyond its end. All devices of the machine are used; the
+    pairs must divide over them.
     """
 
     task: str = "digits_mlp"
@@ -88,7 +92,9 @@ class MetaTrain:
     seed: int = 0
     """Of the initial weights, the noise and the data."""
     save_every: int = 100
-    """Meta-steps between two writings of weights.npz."""
+    """Meta-steps between two checkpoints, and writings of weights.npz."""
+    keep: int = 3
+    """Checkpoints to keep, the newest ones."""
     distributed: bool = False
     """Be one of several processes that make the run together: start the same command in
     each, with JAX_COORDINATOR_ADDRESS (host:port of the first one), JAX_NUM_PROCESSES and
@@ -96,7 +102,7 @@ class MetaTrain:
     output: pathlib.Path = pathlib.Path("equistar-meta-train")
     """The folder to write into; made if it is not there."""
     overwrite: bool = False
-    """Replace what is in the output folder."""
+    """Replace what is in the output folder, and begin anew."""
 
     def run(self) -> int:
         """Runs the command and returns the exit code."""
@@ -104,8 +110,8 @@ class MetaTrain:
         length = ConstantLength(self.length)
         settings = self.window, self.pairs, self.sigma, length
         estimator = _ESTIMATORS[self.estimator](*settings)
-        if self.steps < 1 or self.save_every < 1:
-            raise CommandError("--steps and --save-every must be at least 1.")
+        if min(self.steps, self.save_every, self.keep) < 1:
+            raise CommandError("--steps, --save-every and --keep must be at least 1.")
         out = console()
         processes = join_processes(out) if self.distributed else one_process()
         out.quiet = not processes.first
@@ -114,13 +120,16 @@ class MetaTrain:
         fresh = _VARIANTS[self.optimizer](theta_key)
         mesh = particle_mesh()
         _check_pairs(self.pairs, mesh.size)
-        folder = new_folder(self.output, self.overwrite) if processes.first else self.output
-        weights = folder / "weights.npz"
+        checkpoints = Checkpoints(
+            self.output / "checkpoints", self.save_every, self.keep, self._settings()
+        )
+        earlier = self._earlier(checkpoints, processes, out)
+        folder, weights = self.output, self.output / "weights.npz"
         every = self.save_every if processes.first else self.steps + 1
         checkpoint = lambda theta, history: save(
             weights, theta, provenance(self, self.seed, history)
         )
-        logger = meta_train_logger(out, self.steps, every, checkpoint)
+        logger = meta_train_logger(out, self.steps, every, checkpoint, earlier)
         with jax.set_mesh(mesh), logger as log:
             result = meta_train(
                 unroll,
@@ -130,6 +139,7 @@ class MetaTrain:
                 steps=self.steps,
                 key=run_key,
                 logger=log,
+                checkpoints=checkpoints,
                 throw=False,
             )
         if result.result == RESULTS.process_lost:
@@ -150,6 +160,27 @@ class MetaTrain:
             out.print(RESULTS[result.result])
             return 130 if result.result == RESULTS.interrupted else 1
         return 0
+
+    def _settings(self) -> dict[str, Any]:
+        """What makes the run what it is; the others may change when it goes on."""
+        free = "steps", "save_every", "keep", "output", "overwrite", "distributed"
+        return {k: v for k, v in vars(self).items() if k not in free}
+
+    def _earlier(
+        self, checkpoints: Checkpoints, processes: Processes, out: Console
+    ) -> list[Metrics]:
+        """The metrics of the meta-steps that the folder's checkpoints hold."""
+        if processes.first:
+            if not checkpoints.folder.is_dir():
+                new_folder(self.output, self.overwrite)
+            if self.overwrite:
+                checkpoints.clear()
+        history = checkpoints.history()
+        if history is None:
+            return []
+        earlier = unstack_metrics(history)
+        out.print(f"{self.output} has {len(earlier)} meta-steps already: going on.")
+        return earlier
 
     def _rescue(self, result: MetaTrainResult, processes: Processes) -> None:
         """What a survivor does: its own copy of what was trained, a message, the end."""

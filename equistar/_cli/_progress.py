@@ -1,11 +1,9 @@
 """The live displays of a meta-training run and of an evaluation."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-import jax.tree_util as jtu
-import numpy as np
 from jaxtyping import PyTree
 from rich.console import Console
 from rich.progress import (
@@ -17,7 +15,7 @@ from rich.progress import (
 )
 
 from .._evaluation import AbstractProgress
-from .._logger import AbstractLogger, Metrics
+from .._logger import AbstractLogger, Metrics, stack_metrics
 
 
 # Of a long training, where there is no terminal.
@@ -30,20 +28,23 @@ class ProgressLogger(AbstractLogger):
     progress: Progress
     task: int
     total: int
-    # One-element lists: a logger is the one place that may remember.
+    # A logger is the one place that may remember: the smoothed loss, and which step of
+    # this process was the first, and when.
     smoothed: list[float]
-    started: list[float]
+    began: list[tuple[int, float]]
 
     def __call__(self, step: int, metrics: Metrics, theta: PyTree) -> None:
         now = time.monotonic()
-        if step == 1:
+        if not self.began:
             # The first step compiles: it would spoil the speed.
-            self.started[:] = [now]
+            self.began[:] = [(step, now)]
             self.smoothed[:] = [float(metrics.meta_loss)]
-        decay = min(0.98, 1 - 1 / step)
+        first, started = self.began[0]
+        made = step - first
+        decay = min(0.98, made / (made + 1))
         value = decay * self.smoothed[0] + (1 - decay) * float(metrics.meta_loss)
         self.smoothed[:] = [value]
-        speed = (step - 1) / max(now - self.started[0], 1e-9)
+        speed = made / max(now - started, 1e-9)
         text = f"meta-loss {value:.4f}  {speed:.1f} steps/s"
         self.progress.update(self.task, completed=step, status=text)  # pyright: ignore
         plain = not self.progress.console.is_terminal
@@ -64,7 +65,7 @@ def progress_logger(console: Console, total: int) -> Iterator[ProgressLogger]:
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total, status="compiling")
-        yield ProgressLogger(bar, task, total, [0.0], [0.0])
+        yield ProgressLogger(bar, task, total, [], [])
 
 
 class CheckpointLogger(AbstractLogger):
@@ -79,17 +80,23 @@ class CheckpointLogger(AbstractLogger):
         self.display(step, metrics, theta)
         self.history.append(metrics)
         if step % self.every == 0:
-            stacked = jtu.tree_map(lambda *xs: np.stack(xs), *self.history)
-            self.save(theta, stacked)
+            self.save(theta, stack_metrics(self.history))
 
 
 @contextmanager
 def meta_train_logger(
-    console: Console, total: int, every: int, save: Callable[[PyTree, Metrics], None]
+    console: Console,
+    total: int,
+    every: int,
+    save: Callable[[PyTree, Metrics], None],
+    history: Sequence[Metrics],
 ) -> Iterator[CheckpointLogger]:
-    """A logger for a run of `total` meta-steps that is saved every `every` of them."""
+    """A logger for a run of `total` meta-steps that is saved every `every` of them.
+
+    `history` is of the meta-steps that were made before.
+    """
     with progress_logger(console, total) as display:
-        yield CheckpointLogger(display, every, save, [])
+        yield CheckpointLogger(display, every, save, list(history))
 
 
 class EvaluationProgress(AbstractProgress):

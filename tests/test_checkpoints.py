@@ -1,0 +1,207 @@
+"""A run goes on after anything, to the bits of one that was never interrupted."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+import pytest
+
+import equistar as eqs
+
+
+ESTIMATOR = eqs.PES(3, 4, 0.1, eqs.LogUniformLength(2, 7))
+THETA = {"a": jnp.asarray(0.5), "b": jnp.ones(2)}
+
+
+class Walk(eqs.AbstractUnroll):
+    """A random walk that theta pulls; its carry holds integers and a key, too."""
+
+    def init(self, theta, *, key):
+        return jnp.zeros(()), jnp.zeros((), jnp.int32), key
+
+    def step(self, theta, carry, *, key):
+        x, n, own = carry
+        pull = theta["a"] * jnp.tanh(x) + jnp.sum(theta["b"]) / 10
+        x = x - pull + 0.1 * jr.normal(jr.fold_in(own, n), (), x.dtype)
+        return (x, n + 1, own), x**2
+
+
+def _run(steps, checkpoints, **options):
+    return eqs.meta_train(
+        Walk(),
+        ESTIMATOR,
+        THETA,
+        steps=steps,
+        key=jr.key(0),
+        checkpoints=checkpoints,
+        **options,
+    )
+
+
+@pytest.fixture(scope="module")
+def unbroken():
+    return _run(12, eqs.NoCheckpoints())
+
+
+def _assert_same(one, other):
+    leaves = jtu.tree_leaves((one.state, one.history))
+    for a, b in zip(leaves, jtu.tree_leaves((other.state, other.history)), strict=True):
+        if jnp.issubdtype(a.dtype, jnp.inexact) or jnp.issubdtype(a.dtype, jnp.integer):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("stop", [1, 5, 8, 12])
+def test_a_run_goes_on_to_the_same_bits(tmp_path, unbroken, stop):
+    checkpoints = eqs.Checkpoints(tmp_path, every=3)
+    _run(stop, checkpoints)
+    _assert_same(_run(12, checkpoints), unbroken)
+
+
+def test_a_run_that_is_done_does_nothing_more(tmp_path, unbroken):
+    checkpoints = eqs.Checkpoints(tmp_path)
+    _run(12, checkpoints)
+    seen = []
+
+    class Told(eqs.AbstractLogger):
+        def __call__(self, step, metrics, theta):
+            seen.append(step)
+
+    _assert_same(_run(12, checkpoints, logger=Told()), unbroken)
+    assert seen == []
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    _run(12, eqs.Checkpoints(tmp_path, every=2, keep=2))
+    names = sorted(p.name for p in tmp_path.glob("*.npz"))
+    assert names == ["checkpoint-0000000010.npz", "checkpoint-0000000012.npz"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
+    tmp_path, unbroken, damage
+):
+    checkpoints = eqs.Checkpoints(tmp_path, every=3)
+    _run(9, checkpoints)
+    newest = tmp_path / "checkpoint-0000000009.npz"
+    whole = newest.read_bytes()
+    flipped = bytearray(whole)
+    # In an array's numbers: archives have bytes, such as times, that mean nothing.
+    flipped[whole.index(b"\x93NUMPY") + 128] ^= 1
+    newest.write_bytes(
+        {
+            "truncated": whole[: len(whole) // 2],
+            "flipped": bytes(flipped),
+            "foreign": b"something else",
+            "empty": b"",
+        }[damage]
+    )
+    with pytest.warns(UserWarning, match="checkpoint-0000000009.npz is damaged"):
+        result = _run(12, checkpoints)
+    _assert_same(result, unbroken)
+
+
+def test_another_run_is_refused(tmp_path):
+    _run(2, eqs.Checkpoints(tmp_path, settings={"sigma": 0.1}))
+    with pytest.raises(eqs.CheckpointError, match=r"sigma = 0\.1, and this one has 0\.2"):
+        _run(2, eqs.Checkpoints(tmp_path, settings={"sigma": 0.2}))
+    wider = eqs.PES(3, 6, 0.1, eqs.LogUniformLength(2, 7))
+    with pytest.raises(eqs.CheckpointError, match="written by another run"):
+        eqs.meta_train(
+            Walk(),
+            wider,
+            THETA,
+            steps=3,
+            key=jr.key(0),
+            checkpoints=eqs.Checkpoints(tmp_path, settings={"sigma": 0.1}),
+        )
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path):
+    checkpoints = eqs.Checkpoints(tmp_path)
+    with checkpoints.locked(), pytest.raises(eqs.CheckpointError, match="Another run"):
+        _run(1, checkpoints)
+    _run(1, checkpoints)
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(eqs.CheckpointError, match="choose another folder"):
+        _run(1, eqs.Checkpoints(file / "run"))
+
+
+def test_a_full_disk_leaves_the_checkpoints_before_it(tmp_path, monkeypatch, unbroken):
+    checkpoints = eqs.Checkpoints(tmp_path, every=3)
+
+    def full(path, contents):
+        if "09" in path.name:
+            raise OSError(28, "No space left on device")
+        write(path, contents)
+
+    write = eqs._checkpoints.write_npz_atomically
+    monkeypatch.setattr(eqs._checkpoints, "write_npz_atomically", full)
+    with pytest.raises(eqs.CheckpointError, match="No space left"):
+        _run(12, checkpoints)
+    monkeypatch.undo()
+    _assert_same(_run(12, checkpoints), unbroken)
+
+
+def test_skipped_steps_are_remembered(tmp_path):
+    class Broken(eqs.AbstractUnroll):
+        def init(self, theta, *, key):
+            return jnp.zeros(())
+
+        def step(self, theta, carry, *, key):
+            return carry, theta * jnp.nan
+
+    args = Broken(), eqs.FullBackprop(2, 1), jnp.ones(())
+    checkpoints = eqs.Checkpoints(tmp_path, every=1)
+    settings = {"key": jr.key(0), "checkpoints": checkpoints, "throw": False}
+    eqs.meta_train(*args, steps=2, max_skipped=5, **settings)
+    result = eqs.meta_train(*args, steps=9, max_skipped=5, **settings)
+    assert result.result == eqs.RESULTS.no_meta_gradient
+    assert list(result.history.skipped) == [1, 2, 3, 4, 5]
+
+
+COMMAND = [
+    *(sys.executable, "-m", "equistar", "meta-train", "--task", "wine_mlp"),
+    *("--optimizer", "hyperparam", "--steps", "60", "--window", "2", "--pairs", "2"),
+    *("--length", "5", "--save-every", "1", "--output"),
+]
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_process_that_is_killed_at_any_instant_goes_on_to_the_same_bits(tmp_path, kills):
+    # Every meta-step is written, so that kills hit the writing of checkpoints, too.
+    env = os.environ | {"JAX_PLATFORMS": "cpu"}
+    run = lambda folder: [*COMMAND, str(tmp_path / folder)]
+    quiet = {"env": env, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    assert subprocess.run(run("whole"), **quiet, timeout=300).returncode == 0
+    draw, folder = random.Random(kills), tmp_path / "killed" / "checkpoints"
+    newest = lambda: max(folder.glob("checkpoint-*.npz"), default=None)
+    for _ in range(kills):
+        process, before = subprocess.Popen(run("killed"), **quiet), newest()
+        while process.poll() is None and newest() == before:
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.05))
+        # It was alive, with meta-steps to go.
+        assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    done = subprocess.run(run("killed"), **quiet, timeout=300)
+    assert done.returncode == 0, done.stderr.decode()
+    for name in ("weights.npz", "metrics.jsonl"):
+        one, other = (tmp_path / d / name for d in ("whole", "killed"))
+        if name.endswith("npz"):
+            one, other = eqs.load(one), eqs.load(other)
+            assert eqx.tree_equal(one, other)
+        else:
+            assert one.read_text() == other.read_text()
