@@ -198,9 +198,9 @@ def meta_train(
                 metrics = jax.device_get(metrics)
                 state = after
                 history.append(metrics)
-                logger(step, metrics, state.theta)
                 stop = bool(metrics.skipped >= max_skipped)
                 keep(last=stop or step == steps)
+                logger(step, metrics, state.theta)
                 if stop:
                     result = RESULTS.no_meta_gradient
                     break
