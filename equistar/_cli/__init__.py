@@ -51,7 +51,7 @@ def _parse(arguments: Sequence[str]) -> Any:
     commands = (
         Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
         | Annotated[
-            tyro.conf.OmitArgPrefixes[MetaTrain],
+            tyro.conf.OmitArgPrefixes[tyro.conf.FlagCreatePairsOff[MetaTrain]],
             tyro.conf.subcommand("meta-train", default=MetaTrain(recipe=recipe)),
         ]
         | Annotated[Plot, tyro.conf.subcommand("plot")]

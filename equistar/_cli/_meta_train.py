@@ -45,11 +45,12 @@ class MetaTrain:
     A recipe by name (--list shows them) or from a file (--config), and flags that change
     it: `equistar meta-train star-paper --steps 100`; with --help, its own values are shown.
 
-    Writes weights.npz (for `equistar train` and `equistar.load`), recipe.json (for
-    --config), metrics.jsonl, meta_loss.png and event files for TensorBoard into the output
-    folder, and checkpoints of the whole run: after a crash, a kill or Ctrl-C the same
-    command goes on where the last one stands, to the same bits; with more --steps it goes
-    on beyond its end. All devices of the machine are used; the pairs must divide over them.
+    Into the output folder go weights.npz (for `equistar train` and `equistar.load`),
+    weights_best.npz (where the smoothed meta-loss was lowest), recipe.json (for --config),
+    metrics.jsonl, meta_loss.png, event files for TensorBoard, and checkpoints of the whole
+    run: after a crash, a kill or Ctrl-C the same command goes on where the last one stands,
+    to the same bits; with more --steps it goes on beyond its end. All devices of the
+    machine are used; the pairs must divide over them.
     """
 
     name: Annotated[str, tyro.conf.Positional] = DEFAULT
@@ -135,7 +136,12 @@ class MetaTrain:
                 RecipeFile(output / "recipe.json", recipe_text(recipe)),
                 MetricsLines(output / "metrics.jsonl", labels),
                 *boards,
-                WeightsFile(self._save, self.folder.save_every),
+                WeightsFile(
+                    lambda theta, history: self._save(
+                        output / "weights.npz", theta, history
+                    ),
+                    self.folder.save_every,
+                ),
                 Display(out, recipe.steps, pairs, estimator.members),
                 FaultWatch(
                     pairs,
@@ -171,12 +177,15 @@ class MetaTrain:
         self, result: MetaTrainResult, checkpoints: Checkpoints, out: Console
     ) -> int:
         output, weights = self.folder.output, self.folder.output / "weights.npz"
-        self._save(result.theta, result.history)
+        self._save(weights, result.theta, result.history)
+        best, history = checkpoints.restore_best(result.state)
+        if history is not None:
+            self._save(output / "weights_best.npz", best.theta, history)
         losses = np.asarray(result.history.meta_loss)
         title = f"Meta-training on {', '.join(self.recipe.tasks.labels)}"
         figure = output / "meta_loss.png"
         plot.meta_training_curves(figure, {output.name: losses}, title=title)
-        out.print(f"Weights: {weights}")
+        out.print(f"Weights: {weights} (where the meta-loss was lowest: weights_best.npz)")
         task = next(iter(self.recipe.tasks.task), "digits_mlp")
         out.print(f"Try:     equistar train {weights} --task {task}")
         out.print(f"         equistar plot {output}")
@@ -197,17 +206,15 @@ class MetaTrain:
             return 1
         return 0
 
-    def _save(self, theta: PyTree, history: Metrics) -> None:
-        about = provenance(self.recipe.settings(), self.recipe.seed, history)
-        save(self.folder.output / "weights.npz", theta, about)
+    def _save(self, path: pathlib.Path, theta: PyTree, history: Metrics) -> None:
+        save(path, theta, provenance(self.recipe.settings(), self.recipe.seed, history))
 
     def _rescue(self, result: MetaTrainResult, processes: Processes) -> None:
         """What a survivor does: its own copy of what was trained, a message, the end."""
         output = self.folder.output
         output.mkdir(parents=True, exist_ok=True)
         rescued = output / f"rescued-by-process-{processes.index}.npz"
-        about = provenance(self.recipe.settings(), self.recipe.seed, result.history)
-        save(rescued, result.theta, about)
+        self._save(rescued, result.theta, result.history)
         steps = len(np.asarray(result.history.meta_loss))
         print(
             f"Another process of the run, or a device, failed after {steps} meta-steps. "

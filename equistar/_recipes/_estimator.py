@@ -16,6 +16,7 @@ from .._estimators import (
 )
 from .._objectives import (
     AbstractObjective,
+    AbstractStepObjective,
     EpisodeMeanLoss,
     FinalLoss,
     LogFinalLoss,
@@ -81,12 +82,15 @@ class EstimatorRecipe:
             return FullES(length, self.pairs, self.sigma, objective)
         if self.estimator == "full-backprop":
             return FullBackprop(length, self.pairs, objective)
-        # An objective that needs whole episodes is refused by the estimator itself.
-        step_objective: dict = {"objective": objective}
+        if not isinstance(objective, AbstractStepObjective):
+            raise ValueError(
+                f"The objective {self.objective} needs whole episodes: use full-es or "
+                "full-backprop, or another objective, say mean."
+            )
         if self.estimator == "truncated-backprop":
-            return TruncatedBackprop(self.window, self.pairs, length, **step_objective)
+            return TruncatedBackprop(self.window, self.pairs, length, objective=objective)
         make = _WINDOWED[self.estimator]
-        return make(self.window, self.pairs, self.sigma, length, **step_objective)
+        return make(self.window, self.pairs, self.sigma, length, objective=objective)
 
     def episode_length(self) -> AbstractEpisodeLength:
         """The length of episodes, constant or drawn."""
