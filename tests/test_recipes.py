@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from dataclasses import replace
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -149,7 +150,7 @@ def test_fixed_magnitudes_are_not_learned_and_saved_so(tmp_path):
 
 def test_parts_that_are_held_are_not_trainable():
     recipe = OptimizerRecipe(hold=("network", "accumulators"))
-    star = recipe.build(key=jr.key(0))
+    star: Any = recipe.build(key=jr.key(0))
     trained = eqx.filter(star, recipe.trainable(star))
     heads = eqs.count_learned(star.blackbox) + eqs.count_learned(star.nominal)
     assert eqs.count_learned(trained) == heads == 15
@@ -165,13 +166,14 @@ def test_tasks_are_mixed_with_their_weights():
     np.testing.assert_allclose(mixture.weights, [1 / 8, 2 / 8, 2.5 / 8, 2.5 / 8])
     assert recipe.labels == ("quadratic", "rosenbrock", "quadratics_1", "quadratics_2")
     assert isinstance(mixture.combination, eqs.WeightedMean)
-    drawn = [unroll.task for unroll in mixture.at(0)[2:]]
+    unrolls: Any = mixture.at(0)
+    drawn = [unroll.task for unroll in unrolls[2:]]
     assert drawn[0].curvature.shape != drawn[1].curvature.shape
 
 
 def test_tasks_are_seen_in_other_units():
-    scaled = TasksRecipe(("quadratic",), reparametrise=100.0).unroll(key=jr.key(0))
-    plain = TasksRecipe(("quadratic",)).unroll(key=jr.key(0))
+    scaled: Any = TasksRecipe(("quadratic",), reparametrise=100.0).unroll(key=jr.key(0))
+    plain: Any = TasksRecipe(("quadratic",)).unroll(key=jr.key(0))
     assert isinstance(scaled.task, eqs.tasks.Reparametrised)
     assert eqx.tree_equal(scaled.task.task, plain.task)
     (scale,) = jtu.tree_leaves(scaled.task.scales)

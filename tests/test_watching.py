@@ -6,6 +6,7 @@ import shlex
 import signal
 import struct
 import sys
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -26,8 +27,8 @@ from equistar._curves import training_curves
 
 def _metrics(loss=1.0, diverged=0, dead=0, dropped=0, skipped=0, losses=(1.0,)):
     counts = (jnp.asarray(n, jnp.int32) for n in (diverged, dead, dropped, skipped))
-    numbers = jnp.asarray(loss), jnp.asarray(0.5)
-    return eqs.Metrics(*numbers, *counts, jnp.asarray(losses, jnp.zeros(()).dtype))
+    losses = jnp.asarray(losses, jnp.zeros(()).dtype)
+    return eqs.Metrics(jnp.asarray(loss), jnp.asarray(0.5), *counts, unroll_losses=losses)
 
 
 # Runs, whole and killed --------------------------------------------------------------
@@ -47,7 +48,8 @@ def _run(patch, *arguments):
 
 
 def _programs():
-    return [f._cached._cache_size() for f in (_means, _meta_step._estimate)]
+    compiled: tuple[Any, ...] = _means, _meta_step._estimate
+    return [f._cached._cache_size() for f in compiled]
 
 
 @pytest.fixture(scope="module")
@@ -69,17 +71,18 @@ def _lines(path):
 
 def _events(folder):
     """All scalars of the event files, as (tag, step, value), and where they begin anew."""
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto import event_pb2
 
+    messages: Any = event_pb2
     scalars, purged = [], []
     for path in sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime_ns):
         data, place = path.read_bytes(), 0
         while place < len(data):
             # Length, its checksum, the record, its checksum.
             (size,) = struct.unpack("<Q", data[place : place + 8])
-            event = Event.FromString(data[place + 12 : place + 12 + size])
+            event = messages.Event.FromString(data[place + 12 : place + 12 + size])
             place += 16 + size
-            if event.session_log.status == SessionLog.START:
+            if event.session_log.status == messages.SessionLog.START:
                 purged.append(event.step)
                 scalars = [s for s in scalars if s[1] < event.step]
             scalars += [(v.tag, event.step, v.simple_value) for v in event.summary.value]
@@ -223,8 +226,8 @@ def test_a_run_without_meta_gradients_warns_once_and_stops(tmp_path, monkeypatch
     assert [row["skipped"] for row in rows] == list(range(1, 24))
     # JSON has no NaN.
     assert rows[0]["gradient_norm"] is None
-    fresh = eqs.load(tmp_path / "run" / "weights.npz")
-    assert np.all(np.isfinite(fresh.network.weights[0]))
+    weights: Any = eqs.load(tmp_path / "run" / "weights.npz")
+    assert np.all(np.isfinite(weights.network.weights[0]))
 
 
 def test_a_mixture_is_meta_trained_and_its_tasks_told_apart(tmp_path, monkeypatch):
