@@ -10,6 +10,7 @@ import tyro
 
 from .._checkpoint_file import CheckpointError
 from .._serialisation import WeightsError
+from ._convert import Convert
 from ._data import Data
 from ._evaluate import Evaluate
 from ._info import Info
@@ -58,6 +59,7 @@ def _parse(arguments: Sequence[str]) -> Any:
         | Annotated[Train, tyro.conf.subcommand("train")]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Info, tyro.conf.subcommand("info")]
+        | Annotated[Convert, tyro.conf.subcommand("convert")]
         | Annotated[Stability, tyro.conf.subcommand("stability")]
         | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
         | Data
