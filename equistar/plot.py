@@ -108,7 +108,7 @@ def meta_training_curves(
     axes[0].set(ylabel="meta-loss", title=title)
     for label, (steps, losses) in (evaluations or {}).items():
         axes[1].plot(steps, losses, marker=".", label=label)
-        axes[1].set(ylabel="mean training loss", title="held-out evaluation")
+        axes[1].set(ylabel="mean training loss", title="evaluation on fresh networks")
     for panel in axes:
         panel.set(xlabel="meta-step", yscale=_scale(panel))
         panel.grid(alpha=0.3)
