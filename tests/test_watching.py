@@ -75,7 +75,7 @@ def _events(folder):
 
     messages: Any = event_pb2
     scalars, purged = [], []
-    for path in sorted(folder.iterdir(), key=lambda p: p.stat().st_mtime_ns):
+    for path in sorted(folder.iterdir(), key=lambda p: int(p.suffix[1:])):
         data, place = path.read_bytes(), 0
         while place < len(data):
             # Length, its checksum, the record, its checksum.
