@@ -147,7 +147,7 @@ class TensorBoard(AbstractWatcher):
             shutil.rmtree(self.folder, ignore_errors=True)
         # The last step that was kept may not have been told of; TensorBoard forgets the
         # events from there on, and they are written again.
-        # Names have the second only: of two starts in one, the later would replace the file.
+        # Names have the second only: of two starts in one the later would replace a file.
         number = len(list(self.folder.glob("*tfevents*")))
         self._writer = SummaryWriter(
             str(self.folder), purge_step=len(history), filename_suffix=f".{number}"
