@@ -22,6 +22,8 @@ PAGES = {
         "assert eqx.tree_equal(result.theta.accumulators, star.accumulators)\n"
         "import pathlib; assert len(list(pathlib.Path('my-mixture').glob('best-*'))) == 1",
     ),
+    "docs/compose.md": (8, "assert data.classes == 2 and len(data.splits) == 4"),
+    "docs/training_loop.md": (7, "assert bool(jnp.isfinite(loss))"),
     "docs/estimators.md": (
         3,
         "from equistar.analysis import Health\n"
