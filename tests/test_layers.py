@@ -17,7 +17,7 @@ LAYERS = (
     {"_optimizers", "_estimators"},
     {"_feed", "_trainable"},
     {"_inner_training", "_mixture", "_outer"},
-    {"_checkpoints", "_serialisation", "interop"},
+    {"_checkpoints", "_serialisation", "_slab_feed", "interop"},
     {"_meta_gradient", "_meta_step"},
     {"_meta_train", "_curves"},
     {"_evaluation", "analysis", "testing"},

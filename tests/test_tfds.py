@@ -88,23 +88,42 @@ def test_the_shapes_and_classes_are_those_of_the_real_builders(name):
     assert sizes == [16, 2, 2, 20] and data.in_shape == source.shape
 
 
+def _mock(name, **_):
+    # Nothing but shapes is looked at.
+    tfds = _library()
+    with tfds.testing.mock_data(num_examples=20):
+        train, test = map(
+            tfds.builder(name).as_data_source, ("train", tasks.IMAGES[name].test)
+        )
+        return _tfds._dataset(tasks.IMAGES[name], train, test, 0)
+
+
+def _mock_slabs(name, ahead):
+    return tasks.Slabs(np.zeros(2), 1, lambda _: _mock(name), ahead=ahead)
+
+
+def _mock_text(vocabulary=32_000, *, ahead):
+    text = tasks.text_from_tokens(np.arange(2000) % 256, vocabulary)
+    return tasks.Slabs(np.zeros(2), 1, lambda _: text, ahead=ahead)
+
+
 @pytest.mark.parametrize("name", sorted(PREPARED))
 def test_the_papers_tasks_have_their_shapes(name, monkeypatch):
-    # Of mock data: nothing but shapes is looked at.
-    def mock(name):
-        tfds = _library()
-        with tfds.testing.mock_data(num_examples=20):
-            train, test = map(
-                tfds.builder(name).as_data_source, ("train", tasks.IMAGES[name].test)
-            )
-            return _tfds._dataset(tasks.IMAGES[name], train, test, 0)
-
-    monkeypatch.setattr(_prepared, "tfds_images", mock)
+    monkeypatch.setattr(_prepared, "tfds_images", _mock)
+    monkeypatch.setattr(_prepared, "tfds_image_slabs", _mock_slabs)
+    monkeypatch.setattr(_prepared, "lm1b_slabs", _mock_text)
     task = tasks.named(name)
     params = jax.eval_shape(lambda: task.init(key=jr.key(0)))
     loss = lambda p: task.loss(p, key=jr.key(1))
     assert jax.eval_shape(loss, params).shape == ()
-    sizes = {"fashion_mnist_mlp": 118_282, "cifar10_convnet": 56_970}
+    # The MLP: 784-128-128-10. The ConvNet: 3x3 kernels, 3-32-64-64 channels, then 10.
+    # The transformer's 20.3M and the LSTM's are derived beside the architectures.
+    sizes = {
+        "fashion_mnist_mlp": 118_282,
+        "cifar10_convnet": 56_970,
+        "lm1b_transformer": 20_392_960,
+        "lm1b_lstm": 12_714_240,
+    }
     if name in sizes:
         assert sum(p.size for p in jax.tree_util.tree_leaves(params)) == sizes[name]
 

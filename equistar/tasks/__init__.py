@@ -46,6 +46,7 @@ from ._likelihoods import (
     BernoulliLikelihood as BernoulliLikelihood,
     GaussianLikelihood as GaussianLikelihood,
 )
+from ._lm1b import lm1b_slabs as lm1b_slabs
 from ._offline import (
     digits_autoencoder as digits_autoencoder,
     digits_convnet as digits_convnet,
@@ -55,9 +56,15 @@ from ._offline import (
     digits_vit as digits_vit,
     OFFLINE as _OFFLINE,
 )
-from ._prepared import PREPARED as _PREPARED
+from ._prepared import PREPARED as _PREPARED, STREAMED as STREAMED
 from ._quadratic import Quadratic as Quadratic
 from ._regression import Regression as Regression
+from ._slab_sources import (
+    classification_slabs as classification_slabs,
+    tfds_image_slabs as tfds_image_slabs,
+)
+from ._slabs import RandomAccess as RandomAccess, Slabs as Slabs
+from ._streamed import StreamedTask as StreamedTask
 from ._suites import suite as suite, SUITES as SUITES
 from ._synthetic import LinearTeacher as LinearTeacher, Rosenbrock as Rosenbrock
 from ._tables import (
@@ -71,6 +78,7 @@ from ._text import (
     text_from_tokens as text_from_tokens,
     TextDataset as TextDataset,
 )
+from ._text_slabs import text_slabs as text_slabs
 from ._tfds import (
     IMAGES as IMAGES,
     ImageSource as ImageSource,
