@@ -111,6 +111,7 @@ def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
         (("meta-train", "--estimator", "magic"), 2, "pes"),
         (("meta-train", "--save-every", 0), 2, "--save-every"),
         (("data", "prepare", "imagenet"), 2, "fashion_mnist"),
+        (("data", "prepare", "lm1b", "--vocabulary", 10), 2, "--vocabulary"),
         (("nonsense",), 2, "quickstart"),
         ((), 2, "quickstart"),
     ],

@@ -202,7 +202,7 @@ def _learn(texts: Iterator[bytes], vocabulary: int) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as e:
-        raise ValueError(f"A vocabulary of {vocabulary} cannot be learned: {e}.") from e
+        raise ValueError(f"A vocabulary of {vocabulary} cannot be learned ({e}).") from e
     return written.getvalue()
 
 
