@@ -3,9 +3,9 @@
 import importlib.metadata
 
 from . import analysis as analysis, interop as interop, tasks as tasks
+from ._checkpoint_file import CheckpointError as CheckpointError
 from ._checkpoints import (
     AbstractCheckpoints as AbstractCheckpoints,
-    CheckpointError as CheckpointError,
     Checkpoints as Checkpoints,
     NoCheckpoints as NoCheckpoints,
 )

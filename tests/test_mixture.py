@@ -1,5 +1,7 @@
 """Many unrolls at once, parts that are held, and data that change."""
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
@@ -28,7 +30,7 @@ class _Slope(eqs.AbstractUnroll):
 BACKPROP = eqs.FullBackprop(2, 1)
 
 
-def _meta_train(unroll, theta=jnp.zeros(()), steps=1, **options):
+def _meta_train(unroll, theta: Any = jnp.zeros(()), steps=1, **options):
     outer = options.pop("outer", optax.sgd(1.0))
     estimator = options.pop("estimator", BACKPROP)
     settings = {"steps": steps, "key": jr.key(0)} | options

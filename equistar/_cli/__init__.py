@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from .._checkpoints import CheckpointError
+from .._checkpoint_file import CheckpointError
 from .._serialisation import WeightsError
 from ._data import Data
 from ._evaluate import Evaluate
