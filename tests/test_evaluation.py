@@ -373,6 +373,26 @@ def test_horizons_are_run_while_a_step_is_cheap_enough(evaluated):
         np.testing.assert_array_equal(short.losses, long.losses[:, :20])
 
 
+def test_what_was_left_out_is_said_by_a_report_made_later(tmp_path):
+    run = lambda budget: _evaluate(
+        {"sgd": _sgd(0.3)},
+        {"quadratic": _quadratic},
+        tmp_path / "results",
+        Heard(),
+        baselines=(),
+        horizons=(1, 2),
+        time_budget=budget,
+    )
+    (note,) = run(0.0).notes
+    later = eqs.load_evaluation(tmp_path)
+    assert later.notes == (note,) and "40 steps" in note and "0 s were allowed" in note
+    later.report(tmp_path / "report.md")
+    assert note in (tmp_path / "report.md").read_text()
+    # And no longer once it was run.
+    assert not run(60.0).notes
+    assert not eqs.load_evaluation(tmp_path).notes
+
+
 def test_the_report_has_its_tables_figures_and_budgets(evaluated):
     evaluation, _, folder = evaluated
     evaluation.report(folder / "report.md")
