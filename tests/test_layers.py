@@ -15,7 +15,7 @@ LAYERS = (
     {"_devices", "_eigh", "_files", "_interrupts", "_logger", "_numerics", "_results"},
     {"_components", "_episodes", "_objectives", "_unroll", "tasks", "plot"},
     {"_optimizers", "_estimators"},
-    {"_feed", "_trainable"},
+    {"_feed", "_toy_unrolls", "_trainable"},
     {"_inner_training", "_mixture", "_outer"},
     {"_checkpoint_file", "_serialisation", "_slab_feed", "interop"},
     {"_checkpoints"},

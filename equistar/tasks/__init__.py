@@ -36,7 +36,6 @@ from ._data import (
 )
 from ._families import (
     AbstractFamily as AbstractFamily,
-    PerceptronFamily as PerceptronFamily,
     QuadraticFamily as QuadraticFamily,
 )
 from ._label_noise import with_label_noise as with_label_noise
@@ -47,6 +46,10 @@ from ._likelihoods import (
     GaussianLikelihood as GaussianLikelihood,
 )
 from ._lm1b import lm1b_slabs as lm1b_slabs
+from ._network_families import (
+    ConvNetFamily as ConvNetFamily,
+    PerceptronFamily as PerceptronFamily,
+)
 from ._offline import (
     digits_autoencoder as digits_autoencoder,
     digits_convnet as digits_convnet,
