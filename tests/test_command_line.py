@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import equistar as eqs
+from equistar import tasks
 from equistar._cli import main
 
 
@@ -151,3 +152,11 @@ def test_data_list_shows_what_is_prepared(monkeypatch, capsys):
     folder = pathlib.Path(__file__).parent / "data" / "tfds"
     assert _run(monkeypatch, "data", "list", "--data-dir", folder) == 0
     assert "version 3.0.2" in capsys.readouterr().out
+
+
+def test_every_task_is_listed_by_the_command_line_and_the_guide(monkeypatch, capsys):
+    guide = (pathlib.Path(__file__).parents[1] / "docs" / "tasks.md").read_text()
+    assert _run(monkeypatch, "data", "tasks") == 0
+    out = capsys.readouterr().out
+    for name in tasks.NAMED:
+        assert name in out and f"`{name}`" in guide

@@ -4,9 +4,12 @@ import gzip
 import hashlib
 import importlib
 import importlib.util
+import inspect
+import io
 import pathlib
 import shutil
 import sys
+import tarfile
 from typing import Any
 
 import jax
@@ -176,21 +179,10 @@ def _idx(path, array):
     path.write_bytes(gzip.compress(header + array.tobytes()))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("tensorflow") is None, reason="needs equistar[prepare]"
-)
-def test_the_real_builder_prepares_from_raw_files(monkeypatch, tmp_path):
-    tfds = _library()
+def _take_for_real(monkeypatch, name, raw):
+    """Lets a builder take made raw files for those that it would download."""
     checksums = importlib.import_module("tensorflow_datasets.core.download.checksums")
-    raw, rng = tmp_path / "raw", np.random.default_rng(0)
-    raw.mkdir()
-    for name, count in (("train", 60_000), ("t10k", 10_000)):
-        images = np.zeros((count, 28, 28), np.uint8)
-        images[:, 0, 0] = np.arange(count) % 251
-        _idx(raw / f"{name}-images-idx3-ubyte.gz", images)
-        _idx(raw / f"{name}-labels-idx1-ubyte.gz", rng.integers(0, 10, count, np.uint8))
-    builder = tfds.builder_cls("mnist")
+    builder = _library().builder_cls(name)
     files = {url: raw / pathlib.Path(url).name for url in builder.url_infos}
     infos = {
         url: checksums.UrlInfo(
@@ -201,7 +193,49 @@ def test_the_real_builder_prepares_from_raw_files(monkeypatch, tmp_path):
         for url, path in files.items()
     }
     monkeypatch.setattr(builder, "url_infos", infos)
+
+
+needs_tensorflow = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow") is None, reason="needs equistar[prepare]"
+)
+
+
+@pytest.mark.slow
+@needs_tensorflow
+def test_the_real_builder_prepares_from_raw_files(monkeypatch, tmp_path):
+    raw, rng = tmp_path / "raw", np.random.default_rng(0)
+    raw.mkdir()
+    for name, count in (("train", 60_000), ("t10k", 10_000)):
+        images = np.zeros((count, 28, 28), np.uint8)
+        images[:, 0, 0] = np.arange(count) % 251
+        _idx(raw / f"{name}-images-idx3-ubyte.gz", images)
+        _idx(raw / f"{name}-labels-idx1-ubyte.gz", rng.integers(0, 10, count, np.uint8))
+    _take_for_real(monkeypatch, "mnist", raw)
     _data.prepare("mnist", tmp_path / "data", raw)
     data = tasks.tfds_images("mnist", data_dir=tmp_path / "data")
     assert len(data[tasks.Split.TEST].targets) == 10_000
     assert len(data[tasks.Split.TRAIN].targets) == 48_000
+
+
+@pytest.mark.slow
+@needs_tensorflow
+def test_the_real_builder_prepares_text_and_its_tokens_are_made(monkeypatch, tmp_path):
+    raw, top = tmp_path / "raw", "1-billion-word-language-modeling-benchmark-r13output"
+    raw.mkdir()
+    text = pathlib.Path(inspect.getfile(inspect)).read_text().splitlines()
+    lines = [" ".join(line.split()) for line in text if line.strip()]
+    with tarfile.open(raw / f"{top}.tar.gz", "w:gz") as archive:
+        for kind, name in (("training", "news.en-1"), ("heldout", "news.en.heldout-1")):
+            made = ("\n".join(lines) + "\n").encode()
+            info = tarfile.TarInfo(f"{top}/{kind}-monolingual.tokenized.shuffled/{name}")
+            info.size = len(made)
+            archive.addfile(info, io.BytesIO(made))
+    _take_for_real(monkeypatch, "lm1b", raw)
+    for vocabulary in (256, 600):
+        _data.PrepareData("lm1b", tmp_path / "data", raw, vocabulary).run()
+        options = {"size": 4, "row": 100, "held_out": 2, "data_dir": tmp_path / "data"}
+        with tasks.lm1b_slabs(vocabulary, **options) as slabs:
+            assert slabs[1][tasks.Split.TRAIN].shape == (400,)
+    folder = tmp_path / "data" / "equistar_tokens" / "lm1b" / "256"
+    # Prepared data are shuffled.
+    assert sorted((folder / "test.tokens").read_text().splitlines()) == sorted(lines)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from .. import tasks
 from ..tasks._lm1b import BYTES, is_tokenised, NAME as LM1B, token_folder, tokenise
+from ..tasks._prepared import PREPARED
 from ..tasks._tfds import data_folder, prepared_folder
 from ._output import CommandError, console
 
@@ -46,6 +47,23 @@ class ListData:
         folders = token_folder(BYTES, self.data_dir).parent.glob("*")
         found = {int(f.name) for f in folders if f.name.isdigit()}
         return sorted(found - {32_000, BYTES})
+
+
+@dataclass
+class ListTasks:
+    """Show the tasks with a name, and the suites that they are in."""
+
+    def run(self) -> int:
+        """Runs the command and returns the exit code."""
+        table = Table(title="Tasks")
+        for heading in ("task", "data", "suites"):
+            table.add_column(heading)
+        for name in tasks.NAMED:
+            suites = [suite for suite, names in tasks.SUITES.items() if name in names]
+            data = "to prepare" if name in PREPARED else "in every install"
+            table.add_row(name, data, ", ".join(suites))
+        console().print(table)
+        return 0
 
 
 def _status(folder: pathlib.Path | None, what: str) -> tuple[str, str]:
@@ -144,7 +162,8 @@ def _online() -> bool:
 
 Data = Annotated[
     Annotated[ListData, tyro.conf.subcommand("list")]
+    | Annotated[ListTasks, tyro.conf.subcommand("tasks")]
     | Annotated[PrepareData, tyro.conf.subcommand("prepare")],
-    tyro.conf.subcommand("data", description="Data sets: which are here, and more."),
+    tyro.conf.subcommand("data", description="Data sets and tasks: which there are."),
 ]
 """The commands about data sets."""
