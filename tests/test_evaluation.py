@@ -12,6 +12,7 @@ import pytest
 
 import equistar as eqs
 from equistar._cli import main
+from equistar._cli._evaluate import Evaluate
 from equistar._evaluation import _statistics as statistics
 from equistar._evaluation._store import file_name, fingerprint
 from equistar._evaluation._training import HeldOutLoss, Programs, segments, train_many
@@ -494,3 +495,9 @@ def test_the_command_writes_a_report_and_goes_on_from_it(tmp_path, monkeypatch, 
     assert _command(monkeypatch, weights, *settings[:-1], weights) == 2
     assert "--cache" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_how_far_beyond_its_length_is_chosen_by_the_suite():
+    horizons = lambda **chosen: Evaluate(**chosen)._horizons()
+    assert horizons() == (1, 10, 100) and horizons(suite="offline") == (1, 10)
+    assert horizons(horizons=(1, 3)) == (1, 3) and horizons(tasks=("quadratic",)) == (1,)

@@ -276,6 +276,7 @@ def test_sampled_quadratics_have_their_extreme_eigenvalues():
 
 def test_suites_name_tasks_that_exist():
     assert len(tasks.SUITES["smoke"]) == 3
+    assert set(tasks.HORIZONS) == set(tasks.SUITES)
     assert len(tasks.SUITES["offline"]) >= 16
     for name in tasks.SUITES:
         assert len(set(tasks.suite(name))) == len(tasks.suite(name))

@@ -131,6 +131,20 @@ def test_the_papers_tasks_have_their_shapes(name, monkeypatch):
         assert sum(p.size for p in jax.tree_util.tree_leaves(params)) == sizes[name]
 
 
+@pytest.mark.parametrize("name", tasks.SUITES["paper_in_distribution"])
+def test_the_papers_tasks_in_distribution_run(name, monkeypatch):
+    # CIFAR-10 is the prepared one of the repository.
+    monkeypatch.setenv("TFDS_DATA_DIR", str(FOLDER))
+    if name == "fashion_mnist_mlp":
+        monkeypatch.setattr(_prepared, "tfds_images", _mock)
+    task = tasks.named(name)
+    params = task.init(key=jr.key(0))
+    loss, slopes = jax.jit(jax.value_and_grad(task.loss))(params, key=jr.key(1))
+    assert abs(loss - np.log(10)) < 0.3
+    for slope in jax.tree_util.tree_leaves(slopes):
+        assert np.all(np.isfinite(slope)) and np.any(slope != 0)
+
+
 def test_what_is_not_prepared_is_said_at_once(tmp_path):
     with pytest.raises(FileNotFoundError, match="equistar data prepare mnist"):
         tasks.tfds_images("mnist", data_dir=tmp_path)

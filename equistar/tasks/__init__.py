@@ -68,7 +68,7 @@ from ._slab_sources import (
 )
 from ._slabs import RandomAccess as RandomAccess, Slabs as Slabs
 from ._streamed import StreamedTask as StreamedTask
-from ._suites import suite as suite, SUITES as SUITES
+from ._suites import HORIZONS as HORIZONS, suite as suite, SUITES as SUITES
 from ._synthetic import LinearTeacher as LinearTeacher, Rosenbrock as Rosenbrock
 from ._tables import (
     breast_cancer as breast_cancer,

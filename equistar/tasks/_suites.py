@@ -56,6 +56,19 @@ does not describe are chosen from the families that it names.
 """
 
 
+HORIZONS: dict[str, tuple[int, ...]] = {
+    "smoke": (1, 10, 100),
+    "offline": (1, 10),
+    "paper_in_distribution": (1, 10),
+    "paper_out_of_distribution": (1,),
+}
+"""How far beyond its length `equistar evaluate` goes on each suite, as multiples of it.
+
+As far as a step is cheap enough, up to a hundred times: a longer training that would take
+more than the time that is allowed is left out.
+"""
+
+
 def suite(name: str) -> tuple[str, ...]:
     """The names of a suite's tasks.
 
