@@ -34,6 +34,10 @@ def _library() -> Any:
     return importlib.import_module("tensorflow_datasets")
 
 
+def _digests(images):
+    return sorted(hashlib.sha256(np.asarray(i).tobytes()).digest() for i in images)
+
+
 @pytest.fixture(scope="module")
 def cifar():
     return tasks.tfds_images("cifar10", data_dir=FOLDER)
@@ -55,12 +59,48 @@ def test_every_image_is_in_one_split_and_seeds_split_differently(cifar):
     np.testing.assert_array_equal(cifar[tasks.Split.TEST].inputs, held)
     train = np.stack([example["image"] for example in builder.as_data_source("train")])
     learned = [s for s in tasks.Split if s != tasks.Split.TEST]
-    digest = lambda x: sorted(hashlib.sha256(np.asarray(i).tobytes()).digest() for i in x)
     ours = np.concatenate([cifar[s].inputs for s in learned])
-    assert digest(ours) == digest(train)
+    assert _digests(ours) == _digests(train)
     other = tasks.tfds_images("cifar10", data_dir=FOLDER, seed=1)
     first = lambda d: np.asarray(d[tasks.Split.TRAIN].inputs[0])
     assert np.any(first(other) != first(cifar))
+
+
+def _labelled(examples):
+    pairs = zip(examples.inputs, examples.targets, strict=True)
+    return {np.asarray(image).tobytes(): int(label) for image, label in pairs}
+
+
+def test_slabs_of_a_prepared_data_set_go_through_all_of_it(cifar):
+    options = {"size": 100, "held_out": 100, "data_dir": FOLDER}
+    with tasks.tfds_image_slabs("cifar10", **options) as slabs:
+        # The images to learn from, all but the held-out ones, are 8 slabs.
+        epoch = [slabs[n] for n in range(8)]
+        again = slabs[9]
+    learned = [d[tasks.Split.TRAIN].inputs for d in epoch]
+    held = [epoch[0][s].inputs for s in (tasks.Split.INNER_VALID, tasks.Split.OUTER_VALID)]
+    whole = [cifar[s].inputs for s in tasks.Split if s is not tasks.Split.TEST]
+    assert _digests(np.concatenate([*learned, *held])) == _digests(np.concatenate(whole))
+    assert len(again[tasks.Split.TEST].targets) == 100
+    # Labels are their images' own.
+    known = {}
+    for split in tasks.Split:
+        known |= _labelled(cifar[split])
+    assert _labelled(again[tasks.Split.TRAIN]).items() <= known.items()
+    assert again.scale == cifar.scale and again.classes == 10
+
+
+def test_slabs_of_damaged_data_name_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    shutil.copytree(FOLDER / "cifar10", tmp_path / "cifar10")
+    train = next((tmp_path / "cifar10" / "3.0.2").glob("*train*"))
+    train.write_bytes(train.read_bytes()[:65536] + b"x" * 65536)
+    with pytest.raises(ValueError, match="equistar data prepare cifar10"):
+        tasks.tfds_image_slabs(
+            "cifar10", size=100, held_out=100, data_dir=tmp_path / "tfds"
+        )
+    with pytest.raises(FileNotFoundError, match="equistar data prepare imagenet"):
+        tasks.named("imagenet32_resnet")
 
 
 def test_the_variable_says_where_data_sets_are(monkeypatch):
