@@ -96,9 +96,7 @@ def test_slabs_of_damaged_data_name_them(tmp_path, monkeypatch):
     train = next((tmp_path / "cifar10" / "3.0.2").glob("*train*"))
     train.write_bytes(train.read_bytes()[:65536] + b"x" * 65536)
     with pytest.raises(ValueError, match="equistar data prepare cifar10"):
-        tasks.tfds_image_slabs(
-            "cifar10", size=100, held_out=100, data_dir=tmp_path / "tfds"
-        )
+        tasks.tfds_image_slabs("cifar10", size=100, held_out=100)
     with pytest.raises(FileNotFoundError, match="equistar data prepare imagenet"):
         tasks.named("imagenet32_resnet")
 
