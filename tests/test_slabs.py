@@ -129,6 +129,31 @@ def test_closing_ends_the_thread():
         slabs[1]
 
 
+class _Slow:
+    """The first 1,000 reads take no time; as many more would take a minute and a half."""
+
+    def __init__(self):
+        self.read = 0
+
+    def __len__(self):
+        return 2000
+
+    def __getitem__(self, i):
+        self.read += 1
+        if self.read > 1000:
+            time.sleep(0.09)
+        return np.array(i)
+
+
+def test_closing_does_not_wait_for_the_rest_of_a_slab():
+    before = _reading_threads()
+    with _slabs(_Slow(), 1000) as slabs:
+        slabs[0]
+        (thread,) = [t for t in _reading_threads() if t not in before]
+    thread.join(timeout=30)
+    assert not thread.is_alive()
+
+
 @pytest.mark.parametrize(
     "make, message",
     [

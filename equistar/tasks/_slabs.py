@@ -70,14 +70,14 @@ class Slabs(Generic[_Data]):
                 "`ahead` must be at least 0 and `seed` from 0 to 2**32 - 1; got "
                 f"{ahead} and {seed}."
             )
-        order = grain.MapDataset.source(source).shuffle(seed=seed).repeat()  # pyright: ignore
+        self._source = _Closable(source)
+        order = grain.MapDataset.source(self._source).shuffle(seed=seed).repeat()  # pyright: ignore
         batches = order.batch(size, drop_remainder=True)
         # One thread, so that no source need be safe for several.
         options = grain.ReadOptions(num_threads=min(1, ahead), prefetch_buffer_size=ahead)
         self._reader = iter(batches.to_iter_dataset(options))
         self._make = make
         self._held: tuple[int, _Data] | None = None
-        self._closed = False
 
     def __getitem__(self, n: int) -> _Data:
         """Slab $n$ = 0, 1, ... The last one that was asked for is held.
@@ -95,7 +95,7 @@ class Slabs(Generic[_Data]):
         return self._held[1]
 
     def _read(self, n: int) -> Any:
-        if self._closed:
+        if self._source.closed:
             raise RuntimeError(
                 f"Slab {n} was asked for after `close`: open the slabs again."
             )
@@ -116,7 +116,7 @@ class Slabs(Generic[_Data]):
 
     def close(self) -> None:
         """Ends the thread, and lets go of the slab that is held."""
-        self._closed, self._held = True, None
+        self._source.closed, self._held = True, None
         self._reader.close()
 
     def __enter__(self) -> "Slabs[_Data]":
@@ -129,3 +129,22 @@ class Slabs(Generic[_Data]):
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class _Closable:
+    """A source that gives nothing more once it is closed.
+
+    So that a thread in the middle of a slab ends with the example that it is at; Python
+    waits for threads before it ends itself.
+    """
+
+    def __init__(self, source: RandomAccess):
+        self.source, self.closed = source, False
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Any:
+        if self.closed:
+            raise RuntimeError("The slabs are closed.")
+        return self.source[index]
