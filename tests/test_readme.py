@@ -16,6 +16,8 @@ PAGES = {
         "assert value < 1 and isinstance(mine.nominal.direction, SignMomentum)\n"
         "import pathlib; assert pathlib.Path('mine.npz').is_file()",
     ),
+    "docs/compose.md": (8, "assert data.classes == 2 and len(data.splits) == 4"),
+    "docs/training_loop.md": (7, "assert bool(jnp.isfinite(loss))"),
     "docs/estimators.md": (
         3,
         "from equistar.analysis import Health\n"
