@@ -160,3 +160,4 @@ def test_every_task_is_listed_by_the_command_line_and_the_guide(monkeypatch, cap
     out = capsys.readouterr().out
     for name in tasks.NAMED:
         assert name in out and f"`{name}`" in guide
+    assert f"`offline`: {len(tasks.SUITES['offline'])} tasks" in guide
