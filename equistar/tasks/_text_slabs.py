@@ -1,11 +1,12 @@
 """Slabs of text, and files of tokens to take them from."""
 
+import jax
 import numpy as np
 from jaxtyping import Shaped
 
 from ._base import Split
 from ._slabs import Slabs
-from ._text import check_tokens, device_tokens, TextDataset
+from ._text import stored_tokens, TextDataset
 
 
 def text_slabs(
@@ -30,7 +31,8 @@ def text_slabs(
     - `train`, `test`: whole numbers from 0 up, along one axis.
     - `vocabulary`: number of different tokens.
     - `size`: rows in a slab: 4096 of 4096 are 16.8 million tokens.
-    - `row`: tokens in a row. Two rows that meet in a slab are from different places.
+    - `row`: tokens in a row, at least 20. Two rows that meet in a slab are from different
+        places.
     - `held_out`: rows in each of the other splits.
     - `seed`: of the order of the slabs.
     - `ahead`: slabs that are read ahead.
@@ -40,38 +42,37 @@ def text_slabs(
     `ValueError` if `train` has fewer rows than a slab and two held-out splits.
     """
     rows = len(train) // row - 2 * held_out
-    if min(row, held_out) < 1 or rows < size:
+    if row < 20 or held_out < 1 or rows < size:
         raise ValueError(
             f"Slabs of {size} rows of {row} tokens and two held-out splits of {held_out} "
             f"rows do not fit into {len(train)} tokens: make `size`, `row` or `held_out` "
-            "smaller."
+            "smaller, down to 1, 20 and 1."
         )
     fixed = {
         Split.INNER_VALID: train[rows * row : (rows + held_out) * row],
         Split.OUTER_VALID: train[(rows + held_out) * row : (rows + 2 * held_out) * row],
         Split.TEST: test[: held_out * row],
     }
-    for tokens in fixed.values():
-        check_tokens(tokens, vocabulary)
-    kept = {split.value: device_tokens(x, vocabulary) for split, x in fixed.items()}
+    put = lambda tokens: jax.device_put(stored_tokens(tokens, vocabulary))
+    kept = {split.value: put(tokens) for split, tokens in fixed.items()}
 
     def make(slab: Shaped[np.ndarray, "size row"]) -> TextDataset:
-        tokens = slab.reshape(-1)
-        check_tokens(tokens, vocabulary)
-        splits = {Split.TRAIN.value: device_tokens(tokens, vocabulary), **kept}
+        splits = {Split.TRAIN.value: jax.device_put(slab.reshape(-1)), **kept}
         return TextDataset(splits, vocabulary)
 
-    return Slabs(_Rows(train, rows, row), size, make, seed=seed, ahead=ahead)
+    return Slabs(_Rows(train, rows, row, vocabulary), size, make, seed=seed, ahead=ahead)
 
 
 class _Rows:
-    """Equal pieces of a long text."""
+    """Equal pieces of a long text, checked, in their storage type."""
 
-    def __init__(self, tokens: np.ndarray, rows: int, row: int):
+    def __init__(self, tokens: np.ndarray, rows: int, row: int, vocabulary: int):
         self.tokens, self.rows, self.row = tokens, rows, row
+        self.vocabulary = vocabulary
 
     def __len__(self) -> int:
         return self.rows
 
     def __getitem__(self, i: int) -> np.ndarray:
-        return np.asarray(self.tokens[i * self.row : (i + 1) * self.row])
+        piece = np.asarray(self.tokens[i * self.row : (i + 1) * self.row])
+        return stored_tokens(piece, self.vocabulary)
