@@ -198,6 +198,11 @@ from ._serialisation import (
     save as save,
     WeightsError as WeightsError,
 )
+from ._slab_feed import SlabFeed as SlabFeed
+from ._toy_unrolls import (
+    InfluenceBalancing as InfluenceBalancing,
+    RuggedRegression as RuggedRegression,
+)
 from ._trainable import all_but as all_but, only as only
 from ._unroll import AbstractUnroll as AbstractUnroll
 

@@ -37,6 +37,11 @@ PAGES = {
         "import pathlib; assert pathlib.Path('my-evaluation/report.md').is_file()\n"
         "assert not evaluation.failures and len(evaluation.results.runs) == 3",
     ),
+    "docs/tasks.md": (
+        4,
+        "assert len(result.history.meta_loss) == 5 and len(mixture.feeds) == 4\n"
+        "assert feed.at(4).task.dataset[eqs.tasks.Split.TRAIN].inputs.shape[0] == 200",
+    ),
     "docs/testing.md": (3, "equistar.testing.check(mine)"),
     "docs/stability.md": (1, "assert abs(spectrum.radius - 1.4) < 1e-5"),
     "docs/step_size.md": (
