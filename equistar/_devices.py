@@ -98,9 +98,7 @@ def gather(x: Array) -> np.ndarray:
     """An array on the host, whole, whichever devices and processes hold it."""
     if x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
-    from jax.experimental import multihost_utils
-
-    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+    return _all_gather(x, tiled=True)
 
 
 def spread_like(host: np.ndarray, like: Array) -> Array:
@@ -116,6 +114,14 @@ def any_process(flag: bool) -> bool:
     """Whether `flag` is true in any process of the run; all must ask."""
     if jax.process_count() == 1:
         return flag
+    return bool(_all_gather(np.array([flag])).any())
+
+
+def _all_gather(x: Any, tiled: bool = False) -> np.ndarray:
     from jax.experimental import multihost_utils
 
-    return bool(multihost_utils.process_allgather(np.array([flag])).any())
+    try:
+        return np.asarray(multihost_utils.process_allgather(x, tiled=tiled))
+    except ValueError as e:
+        # What the death of another process raises here, now and then.
+        raise jax.errors.JaxRuntimeError(str(e)) from e
