@@ -39,17 +39,17 @@ def count_learned(tree: PyTree) -> int:
     return sum(x.size for x in jtu.tree_leaves(eqx.filter(tree, eqx.is_inexact_array)))
 
 
-def mean_squares(xs: Sequence[Float[Array, "*shape"]]) -> list[Float[Array, ""]]:
+def mean_squares(xs: Sequence[Float[Array, "*shape"]]) -> Float[Array, " arrays"]:
     """The mean of the squares of each of several arrays of one shape.
 
     One pass over memory for all of them: a multi-operand reduction over the minor axes,
     then a second tiny sum, which also keeps float32 accurate on large tensors.
     """
-    return list(_mean_squares(*xs)) if xs else []
+    return _mean_squares(*xs) if xs else jnp.zeros(0)
 
 
 @jax.custom_jvp
-def _mean_squares(*xs: Array) -> tuple[Array, ...]:
+def _mean_squares(*xs: Array) -> Float[Array, " arrays"]:
     shape = xs[0].shape
     axis = len(shape)
     while axis > 0 and (axis == len(shape) or math.prod(shape[axis:]) < _MINOR_WIDTH):
@@ -58,7 +58,7 @@ def _mean_squares(*xs: Array) -> tuple[Array, ...]:
     zeros = tuple(jnp.zeros((), x.dtype) for x in xs)
     add = lambda a, b: tuple(i + j for i, j in zip(a, b, strict=True))
     partial = lax.reduce(squares, zeros, add, tuple(range(axis, len(shape))))
-    return tuple(jnp.sum(x) / max(1, math.prod(shape)) for x in partial)
+    return jnp.sum(jnp.stack(partial), range(1, axis + 1)) / max(1, math.prod(shape))
 
 
 # JAX has no reverse-mode rule for a multi-operand reduction, and its forward-mode rule
@@ -66,6 +66,6 @@ def _mean_squares(*xs: Array) -> tuple[Array, ...]:
 @_mean_squares.defjvp
 def _mean_squares_jvp(
     primals: tuple[Array, ...], tangents: tuple[Array, ...]
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    slopes = tuple(2 * jnp.mean(x * dx) for x, dx in zip(primals, tangents, strict=True))
-    return _mean_squares(*primals), slopes
+) -> tuple[Array, Array]:
+    slopes = [2 * jnp.mean(x * dx) for x, dx in zip(primals, tangents, strict=True)]
+    return _mean_squares(*primals), jnp.stack(slopes)

@@ -1,6 +1,7 @@
 """Feature sets: what the per-element network reads of a tensor."""
 
 import abc
+import math
 from typing import ClassVar
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._accumulators import factored_axes
-from ._tensor import Factors, Tensor
+from ._tensor import Tensor
 
 
 TIMESCALES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
@@ -25,15 +26,17 @@ class Inputs(eqx.Module):
 
     **Attributes:**
 
-    - `element`: arrays of the tensor's shape.
-    - `row`, `column`: arrays that broadcast to the tensor's shape.
-    - `tensor`: scalars, or arrays of size 1 that broadcast to the tensor's shape.
+    - `element`: arrays of the tensor's shape, apart: side by side they would be the
+        largest array of the program.
+    - `row`, `column`: arrays that broadcast to the tensor's shape, stacked on a new
+        leading axis.
+    - `tensor`: a vector of numbers.
     """
 
     element: tuple[Array, ...] = ()
-    row: tuple[Array, ...] = ()
-    column: tuple[Array, ...] = ()
-    tensor: tuple[Array, ...] = ()
+    row: Array | tuple[()] = ()
+    column: Array | tuple[()] = ()
+    tensor: Array | tuple[()] = ()
 
     def __len__(self) -> int:
         return sum(map(len, (self.element, self.row, self.column, self.tensor)))
@@ -87,17 +90,14 @@ class AdafactorFeatures(AbstractFeatures):
     reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment", "factored")
 
     def __call__(self, tensor: Tensor) -> Inputs:
+        rows, columns, row_factors, column_factors = _factors(tensor)
+        inverse_rows, inverse_columns = lax.rsqrt(rows + 1e-8), lax.rsqrt(columns + 1e-8)
         if tensor.param.ndim < 2:
-            rows = columns = tuple(f.row for f in tensor.factored)
-            scaled = _scaled_by_vector(tensor)
-            inverse_rows = tuple(lax.rsqrt(r + 1e-8) for r in rows)
-            inverse_columns = inverse_rows
+            scaled_momenta = _times(tensor.momentum, lax.rsqrt(rows + 1e-6))
         else:
-            rows, columns = _spread(tensor.param.shape, tensor.factored)
-            scaled = _scaled_by_factors(tensor, rows, columns)
-            inverse_rows = tuple(lax.rsqrt(r + 1e-8) for r in rows)
-            inverse_columns = tuple(lax.rsqrt(c + 1e-8) for c in columns)
-        scaled_grads, scaled_momenta = scaled
+            scaled_momenta = _times(tensor.momentum, row_factors, column_factors)
+        grads = (tensor.grad,) * len(tensor.momentum)
+        row = jnp.concatenate([rows, inverse_rows])
         return Inputs(
             element=(
                 tensor.grad,
@@ -106,50 +106,37 @@ class AdafactorFeatures(AbstractFeatures):
                 tensor.second_moment,
                 *tensor.normalised_momentum,
                 tensor.inverse_rms,
-                *scaled_grads,
+                *_times(grads, row_factors, column_factors),
                 *scaled_momenta,
             ),
-            row=(*rows, *inverse_rows),
-            column=(*columns, *inverse_columns),
+            row=row,
+            column=row if columns is rows else jnp.concatenate([columns, inverse_columns]),
             tensor=_time_inputs(tensor),
         )
 
 
-def _time_inputs(tensor: Tensor) -> tuple[Float[Array, ""], ...]:
+def _time_inputs(tensor: Tensor) -> Float[Array, " scales"]:
     time = tensor.count.astype(tensor.param.dtype)
-    return tuple(jnp.tanh(time / tau - 1) for tau in TIMESCALES)
+    return jnp.tanh(time / jnp.array(TIMESCALES, time.dtype) - 1)
 
 
-def _spread(
-    shape: tuple[int, ...], factors: tuple[Factors, ...]
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    d1, d0 = factored_axes(shape)
-    rows = tuple(jnp.expand_dims(f.row, d0) for f in factors)
-    columns = tuple(jnp.expand_dims(f.column, d1) for f in factors)
-    return rows, columns
+# The rows, the columns, and what their scaled gradients are multiplied by, each stacked
+# over the decays.
+def _factors(tensor: Tensor) -> tuple[Array, Array, Array, Array]:
+    rows = jnp.stack([f.row for f in tensor.factored])
+    if tensor.param.ndim < 2:
+        ones = jnp.ones((len(rows),) + (1,) * tensor.param.ndim, rows.dtype)
+        return rows, rows, _safe_rsqrt(rows + 1e-9), ones
+    d1, d0 = factored_axes(tensor.param.shape)
+    rows = jnp.expand_dims(rows, 1 + d0)
+    columns = jnp.stack([f.column for f in tensor.factored])
+    columns = jnp.expand_dims(columns, 1 + d1)
+    relative = rows / (jnp.mean(rows, 1 + d1, keepdims=True) + 1e-9)
+    return rows, columns, _safe_rsqrt(relative), _safe_rsqrt(columns)
 
 
-def _scaled_by_factors(
-    tensor: Tensor, rows: tuple[Array, ...], columns: tuple[Array, ...]
-) -> tuple[list[Array], list[Array]]:
-    d1, _ = factored_axes(tensor.param.shape)
-    grads, momenta = [], []
-    for m, row, column in zip(tensor.momentum, rows, columns, strict=True):
-        mean_row = jnp.mean(row, d1, keepdims=True)
-        row_factor = _safe_rsqrt(row / (mean_row + 1e-9))
-        column_factor = _safe_rsqrt(column)
-        grads.append(tensor.grad * row_factor * column_factor)
-        momenta.append(m * row_factor * column_factor)
-    return grads, momenta
-
-
-def _scaled_by_vector(tensor: Tensor) -> tuple[list[Array], list[Array]]:
-    grads = [tensor.grad * _safe_rsqrt(f.row + 1e-9) for f in tensor.factored]
-    momenta = [
-        m * lax.rsqrt(f.row + 1e-6)
-        for m, f in zip(tensor.momentum, tensor.factored, strict=True)
-    ]
-    return grads, momenta
+def _times(xs: tuple[Array, ...], *stacked: Array) -> list[Array]:
+    return [math.prod((f[j] for f in stacked), start=x) for j, x in enumerate(xs)]
 
 
 def _safe_rsqrt(x: Array) -> Array:
