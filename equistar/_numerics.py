@@ -69,3 +69,8 @@ def _mean_squares_jvp(
 ) -> tuple[Array, Array]:
     slopes = [2 * jnp.mean(x * dx) for x, dx in zip(primals, tangents, strict=True)]
     return _mean_squares(*primals), jnp.stack(slopes)
+
+
+def unstack(x: Float[Array, "n ..."]) -> list[Float[Array, "..."]]:
+    """The arrays stacked on the first axis. Its derivative is one concatenation."""
+    return [lax.squeeze(part, (0,)) for part in lax.split(x, (1,) * len(x))]

@@ -1,7 +1,6 @@
 """Feature sets: what the per-element network reads of a tensor."""
 
 import abc
-import math
 from typing import ClassVar
 
 import equinox as eqx
@@ -9,6 +8,7 @@ import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._numerics import unstack
 from ._accumulators import factored_axes
 from ._tensor import Tensor
 
@@ -90,14 +90,9 @@ class AdafactorFeatures(AbstractFeatures):
     reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment", "factored")
 
     def __call__(self, tensor: Tensor) -> Inputs:
-        rows, columns, row_factors, column_factors = _factors(tensor)
-        inverse_rows, inverse_columns = lax.rsqrt(rows + 1e-8), lax.rsqrt(columns + 1e-8)
-        if tensor.param.ndim < 2:
-            scaled_momenta = _times(tensor.momentum, lax.rsqrt(rows + 1e-6))
-        else:
-            scaled_momenta = _times(tensor.momentum, row_factors, column_factors)
-        grads = (tensor.grad,) * len(tensor.momentum)
-        row = jnp.concatenate([rows, inverse_rows])
+        rows, columns, of_grad, of_momentum = _factors(tensor)
+        row = jnp.concatenate([rows, lax.rsqrt(rows + 1e-8)])
+        column = jnp.concatenate([columns, lax.rsqrt(columns + 1e-8)])
         return Inputs(
             element=(
                 tensor.grad,
@@ -106,11 +101,11 @@ class AdafactorFeatures(AbstractFeatures):
                 tensor.second_moment,
                 *tensor.normalised_momentum,
                 tensor.inverse_rms,
-                *_times(grads, row_factors, column_factors),
-                *scaled_momenta,
+                *(tensor.grad * f for f in of_grad),
+                *(m * f for m, f in zip(tensor.momentum, of_momentum, strict=True)),
             ),
             row=row,
-            column=row if columns is rows else jnp.concatenate([columns, inverse_columns]),
+            column=row if columns is rows else column,
             tensor=_time_inputs(tensor),
         )
 
@@ -120,23 +115,21 @@ def _time_inputs(tensor: Tensor) -> Float[Array, " scales"]:
     return jnp.tanh(time / jnp.array(TIMESCALES, time.dtype) - 1)
 
 
-# The rows, the columns, and what their scaled gradients are multiplied by, each stacked
-# over the decays.
-def _factors(tensor: Tensor) -> tuple[Array, Array, Array, Array]:
+# The rows and the columns, stacked over the decays, and what the gradient and the momenta
+# are multiplied by, one factor for each decay.
+def _factors(tensor: Tensor) -> tuple[Array, Array, list[Array], list[Array]]:
     rows = jnp.stack([f.row for f in tensor.factored])
     if tensor.param.ndim < 2:
-        ones = jnp.ones((len(rows),) + (1,) * tensor.param.ndim, rows.dtype)
-        return rows, rows, _safe_rsqrt(rows + 1e-9), ones
+        of_grad = unstack(_safe_rsqrt(rows + 1e-9))
+        return rows, rows, of_grad, unstack(lax.rsqrt(rows + 1e-6))
     d1, d0 = factored_axes(tensor.param.shape)
     rows = jnp.expand_dims(rows, 1 + d0)
     columns = jnp.stack([f.column for f in tensor.factored])
     columns = jnp.expand_dims(columns, 1 + d1)
     relative = rows / (jnp.mean(rows, 1 + d1, keepdims=True) + 1e-9)
-    return rows, columns, _safe_rsqrt(relative), _safe_rsqrt(columns)
-
-
-def _times(xs: tuple[Array, ...], *stacked: Array) -> list[Array]:
-    return [math.prod((f[j] for f in stacked), start=x) for j, x in enumerate(xs)]
+    both = unstack(_safe_rsqrt(relative)), unstack(_safe_rsqrt(columns))
+    factors = [r * c for r, c in zip(*both, strict=True)]
+    return rows, columns, factors, factors
 
 
 def _safe_rsqrt(x: Array) -> Array:

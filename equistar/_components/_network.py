@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._numerics import mean_squares
+from .._numerics import mean_squares, unstack
 from ._features import Inputs
 
 
@@ -185,7 +185,7 @@ def _stacked_perceptron(layers: list[_Layer], inputs: Array) -> Array:
 
 def _differentiated_as(stacked: Callable[[Any, Array], Array]) -> Callable:
     def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-        form = lambda layers, xs: tuple(stacked(layers, jnp.stack(xs)))
+        form = lambda layers, xs: tuple(unstack(stacked(layers, jnp.stack(xs))))
         return jax.jvp(form, primals, tangents)
 
     return rule
