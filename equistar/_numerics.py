@@ -39,36 +39,34 @@ def count_learned(tree: PyTree) -> int:
     return sum(x.size for x in jtu.tree_leaves(eqx.filter(tree, eqx.is_inexact_array)))
 
 
-def mean_squares(xs: Sequence[Float[Array, "*shape"]]) -> Float[Array, " arrays"]:
-    """The mean of the squares of each of several arrays of one shape.
+def means(xs: Sequence[Float[Array, "*shape"]]) -> Float[Array, " arrays"]:
+    """The mean of each of several arrays of one shape.
 
     One pass over memory for all of them: a multi-operand reduction over the minor axes,
     then a second tiny sum, which also keeps float32 accurate on large tensors.
     """
-    return _mean_squares(*xs) if xs else jnp.zeros(0)
+    return _means(*xs) if xs else jnp.zeros(0)
 
 
 @jax.custom_jvp
-def _mean_squares(*xs: Array) -> Float[Array, " arrays"]:
+def _means(*xs: Array) -> Float[Array, " arrays"]:
     shape = xs[0].shape
     axis = len(shape)
     while axis > 0 and (axis == len(shape) or math.prod(shape[axis:]) < _MINOR_WIDTH):
         axis -= 1
-    squares = tuple(x * x for x in xs)
     zeros = tuple(jnp.zeros((), x.dtype) for x in xs)
     add = lambda a, b: tuple(i + j for i, j in zip(a, b, strict=True))
-    partial = lax.reduce(squares, zeros, add, tuple(range(axis, len(shape))))
+    partial = lax.reduce(xs, zeros, add, tuple(range(axis, len(shape))))
     return jnp.sum(jnp.stack(partial), range(1, axis + 1)) / max(1, math.prod(shape))
 
 
 # JAX has no reverse-mode rule for a multi-operand reduction, and its forward-mode rule
-# takes minutes to compile; the derivative itself is one line.
-@_mean_squares.defjvp
-def _mean_squares_jvp(
+# takes minutes to compile; but the function is linear.
+@_means.defjvp
+def _means_jvp(
     primals: tuple[Array, ...], tangents: tuple[Array, ...]
 ) -> tuple[Array, Array]:
-    slopes = [2 * jnp.mean(x * dx) for x, dx in zip(primals, tangents, strict=True)]
-    return _mean_squares(*primals), jnp.stack(slopes)
+    return _means(*primals), jnp.stack([jnp.mean(dx) for dx in tangents])
 
 
 def unstack(x: Float[Array, "n ..."]) -> list[Float[Array, "..."]]:

@@ -1,6 +1,7 @@
 """Feature sets: what the per-element network reads of a tensor."""
 
 import abc
+from collections.abc import Callable
 from typing import ClassVar
 
 import equinox as eqx
@@ -28,12 +29,15 @@ class Inputs(eqx.Module):
 
     - `element`: arrays of the tensor's shape, apart: side by side they would be the
         largest array of the program.
+    - `element_squares`: the squares of `element`, where there is a cheaper way to them
+        than to square each; else empty.
     - `row`, `column`: arrays that broadcast to the tensor's shape, stacked on a new
         leading axis.
     - `tensor`: a vector of numbers.
     """
 
     element: tuple[Array, ...] = ()
+    element_squares: tuple[Array, ...] = ()
     row: Array | tuple[()] = ()
     column: Array | tuple[()] = ()
     tensor: Array | tuple[()] = ()
@@ -90,19 +94,20 @@ class AdafactorFeatures(AbstractFeatures):
     reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment", "factored")
 
     def __call__(self, tensor: Tensor) -> Inputs:
-        rows, columns, of_grad, of_momentum = _factors(tensor)
+        g, p, ms, v = tensor.grad, tensor.param, tensor.momentum, tensor.second_moment
+        rows, columns = _rows_and_columns(tensor)
         row = jnp.concatenate([rows, lax.rsqrt(rows + 1e-8)])
         column = jnp.concatenate([columns, lax.rsqrt(columns + 1e-8)])
+        # Every input is a product: its square is the same product of squares, which
+        # share their factors and need no roots.
         return Inputs(
-            element=(
-                tensor.grad,
-                tensor.param,
-                *tensor.momentum,
-                tensor.second_moment,
-                *tensor.normalised_momentum,
-                tensor.inverse_rms,
-                *(tensor.grad * f for f in of_grad),
-                *(m * f for m, f in zip(tensor.momentum, of_momentum, strict=True)),
+            element=_products(
+                *(g, p, ms, v, tensor.inverse_rms),
+                *_factors(tensor, rows, columns, lax.rsqrt),
+            ),
+            element_squares=_products(
+                *(g * g, p * p, tuple(m * m for m in ms), v * v, 1 / (v + 1e-6)),
+                *_factors(tensor, rows, columns, jnp.reciprocal),
             ),
             row=row,
             column=row if columns is rows else column,
@@ -110,27 +115,47 @@ class AdafactorFeatures(AbstractFeatures):
         )
 
 
+def _products(
+    g: Array,
+    p: Array,
+    momenta: tuple[Array, ...],
+    v: Array,
+    inverse_rms: Array,
+    of_grad: list[Array],
+    of_momentum: list[Array],
+) -> tuple[Array, ...]:
+    normalised = (m * inverse_rms for m in momenta)
+    grads = (g * f for f in of_grad)
+    scaled = (m * f for m, f in zip(momenta, of_momentum, strict=True))
+    return (g, p, *momenta, v, *normalised, inverse_rms, *grads, *scaled)
+
+
 def _time_inputs(tensor: Tensor) -> Float[Array, " scales"]:
     time = tensor.count.astype(tensor.param.dtype)
     return jnp.tanh(time / jnp.array(TIMESCALES, time.dtype) - 1)
 
 
-# The rows and the columns, stacked over the decays, and what the gradient and the momenta
-# are multiplied by, one factor for each decay.
-def _factors(tensor: Tensor) -> tuple[Array, Array, list[Array], list[Array]]:
+# Stacked over the decays.
+def _rows_and_columns(tensor: Tensor) -> tuple[Array, Array]:
     rows = jnp.stack([f.row for f in tensor.factored])
     if tensor.param.ndim < 2:
-        of_grad = unstack(_safe_rsqrt(rows + 1e-9))
-        return rows, rows, of_grad, unstack(lax.rsqrt(rows + 1e-6))
+        return rows, rows
     d1, d0 = factored_axes(tensor.param.shape)
-    rows = jnp.expand_dims(rows, 1 + d0)
     columns = jnp.stack([f.column for f in tensor.factored])
-    columns = jnp.expand_dims(columns, 1 + d1)
+    return jnp.expand_dims(rows, 1 + d0), jnp.expand_dims(columns, 1 + d1)
+
+
+# What the gradient and the momenta are multiplied by, one factor for each decay, with
+# `root` the inverse square root; their squares, with `root` the reciprocal.
+def _factors(
+    tensor: Tensor, rows: Array, columns: Array, root: Callable[[Array], Array]
+) -> tuple[list[Array], list[Array]]:
+    if tensor.param.ndim < 2:
+        of_grad = root(jnp.maximum(rows + 1e-9, 1e-9))
+        return unstack(of_grad), unstack(root(rows + 1e-6))
+    d1, _ = factored_axes(tensor.param.shape)
     relative = rows / (jnp.mean(rows, 1 + d1, keepdims=True) + 1e-9)
-    both = unstack(_safe_rsqrt(relative)), unstack(_safe_rsqrt(columns))
-    factors = [r * c for r, c in zip(*both, strict=True)]
-    return rows, columns, factors, factors
-
-
-def _safe_rsqrt(x: Array) -> Array:
-    return lax.rsqrt(jnp.maximum(x, 1e-9))
+    of_row = unstack(root(jnp.maximum(relative, 1e-9)))
+    of_column = unstack(root(jnp.maximum(columns, 1e-9)))
+    factors = [r * c for r, c in zip(of_row, of_column, strict=True)]
+    return factors, factors

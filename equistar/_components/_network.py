@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._numerics import mean_squares, unstack
+from .._numerics import means, unstack
 from ._features import Inputs
 
 
@@ -122,7 +122,7 @@ class BlackboxMLP(AbstractNetwork):
     def normalise(self, inputs: Inputs) -> Float[Array, " inputs"]:
         spread = [x for x in (inputs.row, inputs.column) if len(x)]
         squares = [
-            mean_squares(inputs.element),
+            means(inputs.element_squares or tuple(x * x for x in inputs.element)),
             *(jnp.mean(x * x, range(1, x.ndim)) for x in spread),
         ]
         scales = lax.rsqrt(1e-5 + jnp.concatenate(squares))
