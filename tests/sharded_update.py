@@ -1,5 +1,6 @@
 """Run by test_sharding.py in a process with four devices; prints what it found."""
 
+import re
 from typing import Any
 
 import jax
@@ -45,4 +46,23 @@ fresh = eqs.Scaled(star).init(sharded).inner.accumulators["factored"][0]
 # The largest axis of t (3, 2, 4) is the last and the second largest the first.
 assert fresh.row["t"].sharding == NamedSharding(mesh, P(None, "y"))
 assert fresh.column["t"].sharding == NamedSharding(mesh, P("y", "x"))
-print("sharded as its parameters, equal to unsharded")
+
+
+def collectives(names):
+    """The collective operations of the compiled update of these parameters."""
+    some = {n: large[n] for n in names}
+    step = jax.jit(lambda g, s, p: star.update(g, s, p))
+    text = step.lower(some, star.init(some), some).compile().as_text()
+    return re.findall(r"= .* (all-\w+|reduce-scatter|collective-\w+)\(", text)
+
+
+# All sums of all tensors cross devices together: one collective for the squared gradient's
+# means, one for the means of the rows, one for the normaliser's sums of all tensors.
+large = {
+    n: jax.device_put(jnp.ones(s), NamedSharding(mesh, P("x", "y")))
+    for n, s in {"a": (256, 128), "b": (64, 32), "c": (128, 256)}.items()
+}
+one, all_three = collectives("a"), collectives("abc")
+assert set(all_three) == {"all-reduce"}, all_three
+assert len(all_three) == len(one) <= 4, (one, all_three)
+print("sharded as its parameters, equal to unsharded, in", len(all_three), "collectives")
