@@ -144,13 +144,12 @@ def main():
         f"jax {jax.__version__} on {jax.devices()[0].device_kind}, {os.cpu_count()} cores, "
         f"{settings.clock} time{', fast-math, 512-bit vectors' if settings.fast else ''}\n"
     )
-    task = mlp_784(settings.batch_size)
+    task, window = mlp_784(settings.batch_size), settings.window
     programs = {}
     for pairs in settings.pairs:
-        window = settings.window
         programs[pairs] = pes(task, window, pairs, options)
         programs[f"sgd {pairs}"] = sgd(task, window, 2 * pairs, options)
-    programs["reverse"], programs["forward"] = backprop(settings.window, options)
+    programs["reverse"], programs["forward"] = backprop(window, options)
     for _ in range(settings.repetitions + 1):
         for program in programs.values():
             program()

@@ -82,6 +82,6 @@ def _means_jvp(
     return _means(*primals), jnp.stack([jnp.mean(dx) for dx in tangents])
 
 
-def unstack(x: Float[Array, "n ..."]) -> list[Float[Array, "..."]]:
+def unstack(x: Float[Array, "arrays ..."]) -> list[Float[Array, "..."]]:
     """The arrays stacked on the first axis. Its derivative is one concatenation."""
     return [lax.squeeze(part, (0,)) for part in lax.split(x, (1,) * len(x))]

@@ -56,6 +56,6 @@ large = {
 }
 step = jax.jit(lambda g, s, p: star.update(g, s, p))
 compiled = step.lower(large, star.init(large), large).compile().as_text()
-kinds = re.findall(r"= .* (all-\w+|reduce-scatter|collective-\w+)\(", compiled)
+kinds = re.findall(r"= .* (all-\w+|reduce-scatter|collective-\w+)\(", str(compiled))
 assert set(kinds) == {"all-reduce"} and len(kinds) <= len(large) + 1, kinds
 print("sharded as its parameters, equal to unsharded, in", len(kinds), "collectives")

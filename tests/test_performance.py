@@ -7,6 +7,7 @@ import pathlib
 import re
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,10 @@ def _tree(*shapes):
     return [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
 
 
+def _memory(program) -> Any:
+    return program.memory_analysis()
+
+
 def _compiled(step, optimizer, params):
     state = jax.eval_shape(optimizer.init, params)
     return jax.jit(step, donate_argnums=0).lower(state, params, params).compile()
@@ -44,7 +49,7 @@ def test_no_input_of_the_network_is_ever_an_array_in_memory(make):
         optimizer,
         _tree((512, 512), (512,)),
     )
-    memory = program.memory_analysis()
+    memory = _memory(program)
     assert memory.temp_size_in_bytes <= 0.5 * largest
     # The state is updated where it stands: beside it there are the updates only.
     new = memory.output_size_in_bytes - memory.alias_size_in_bytes
@@ -57,7 +62,7 @@ def test_scratch_under_vmap_over_optimizers_is_below_the_largest_array():
     state = jax.eval_shape(jax.vmap(lambda o, p: o.init(p)), thetas, params)
     step = jax.vmap(lambda s, o, g, p: o.update(g, s, p)[::-1])
     program = jax.jit(step, donate_argnums=0).lower(state, thetas, params, params).compile()
-    assert program.memory_analysis().temp_size_in_bytes <= 0.5 * 4 * 128 * 256 * 4
+    assert _memory(program).temp_size_in_bytes <= 0.5 * 4 * 128 * 256 * 4
 
 
 def test_the_derivative_of_the_update_is_a_small_program():
@@ -71,7 +76,7 @@ def test_the_derivative_of_the_update_is_a_small_program():
 
     arguments = _shapes(optimizer), param, param, count
     program = jax.jit(jax.grad(total)).lower(*arguments).compile()
-    assert len(program.as_text().splitlines()) < 9000
+    assert len(str(program.as_text()).splitlines()) < 9000
 
 
 def test_importing_loads_nothing_that_only_some_functions_need():
@@ -111,7 +116,8 @@ def _bytes_a_parameter(optimizer, shape, dtype=jnp.float32):
 
 def test_bytes_of_state_in_the_guide_are_those_of_the_states():
     row = r"^\| ([^|]+?) \| ([\d.]+) \| ([\d.]+) \|$"
-    table = {n: (m, v) for n, m, v in re.findall(row, GUIDE.read_text(), re.MULTILINE)}
+    section = GUIDE.read_text().split("## Memory")[1]
+    table = {n: (m, v) for n, m, v in re.findall(row, section, re.MULTILINE)}
     assert table.keys() == STATES.keys()
     for name, (matrix, vector) in table.items():
         optimizer = STATES[name]

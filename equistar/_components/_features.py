@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.lax as lax
@@ -38,9 +38,9 @@ class Inputs(eqx.Module):
 
     element: tuple[Array, ...] = ()
     element_squares: tuple[Array, ...] = ()
-    row: Array | tuple[()] = ()
-    column: Array | tuple[()] = ()
-    tensor: Array | tuple[()] = ()
+    row: Any = ()
+    column: Any = ()
+    tensor: Any = ()
 
     def __len__(self) -> int:
         return sum(map(len, (self.element, self.row, self.column, self.tensor)))

@@ -157,10 +157,11 @@ _Layer = tuple[Array, tuple[Array, ...]]
 @jax.custom_jvp
 def _affine(layer: _Layer, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
     weight, biases = layer
-    return tuple(
-        sum((weight[i, k] * x for i, x in enumerate(inputs)), sum(b[k] for b in biases))
-        for k in range(weight.shape[1])
-    )
+    units = []
+    for k in range(weight.shape[1]):
+        products = (weight[i, k] * x for i, x in enumerate(inputs))
+        units.append(sum(products, sum((b[k] for b in biases[1:]), biases[0][k])))
+    return tuple(units)
 
 
 @jax.custom_jvp
@@ -174,7 +175,8 @@ def _stacked_affine(layer: _Layer, inputs: Array) -> Array:
     weight, biases = layer
     terms = [_mix(weight, inputs), *biases]
     ndim = max(x.ndim for x in terms)
-    return sum(x.reshape(*x.shape, *(1,) * (ndim - x.ndim)) for x in terms)
+    spread = [x.reshape(*x.shape, *(1,) * (ndim - x.ndim)) for x in terms]
+    return sum(spread[1:], spread[0])
 
 
 def _stacked_perceptron(layers: list[_Layer], inputs: Array) -> Array:
