@@ -4,10 +4,12 @@
 
 On digits_mlp: wall-clock of the whole evaluation, compilation included, as a user waits
 for it; and of a step alone, medians over segments and interleaved repetitions. The first is
-wanted at most 3; the second is bound by arithmetic on a CPU, and by latency on a GPU.
+wanted at most 3. The second is bound by arithmetic on a CPU: the time of all cores together
+that one seed's step takes says how much of it there is.
 """
 
 import argparse
+import os
 import statistics
 import time
 
@@ -20,14 +22,15 @@ from equistar._evaluation._tuning import as_batch
 
 
 def measure(optimizer, seeds, steps, repetitions):
-    """Seconds in all of the first training, and of a step, by number of seeds."""
+    """Seconds by number of seeds: of the first training in all, of a step, and of all
+    cores for one seed's step."""
     task, programs = eqs.tasks.digits_mlp(), Programs()
-    whole, seconds = {}, {1: [], seeds: []}
+    whole, seconds, cores = {}, {1: [], seeds: []}, {1: [], seeds: []}
     # What a process pays once is nobody's.
     jax.block_until_ready(task.init(key=jr.key(0)))
     for _ in range(repetitions):
         for number, found in seconds.items():
-            started = time.perf_counter()
+            started, cores_started = time.perf_counter(), time.process_time()
             curves = train_many(
                 task,
                 as_batch(optimizer),
@@ -41,7 +44,10 @@ def measure(optimizer, seeds, steps, repetitions):
             )
             whole.setdefault(number, time.perf_counter() - started)
             found.append(curves.seconds_per_step)
-    return whole, {number: statistics.median(x) for number, x in seconds.items()}
+            cores[number].append((time.process_time() - cores_started) / steps / number)
+    median = lambda x: {number: statistics.median(found) for number, found in x.items()}
+    # The first of these was compiled too.
+    return whole, median(seconds), median({n: x[1:] or x for n, x in cores.items()})
 
 
 def main():
@@ -53,13 +59,15 @@ def main():
     many = arguments.seeds
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}")
     star = eqs.STAR(key=jr.key(0))
-    whole, step = measure(star, many, arguments.steps, arguments.repetitions)
+    whole, step, cores = measure(star, many, arguments.steps, arguments.repetitions)
     print(
         f"STAR on digits_mlp, {arguments.steps} steps, {many} seeds against 1\n"
         f"  in all, compilation included: {whole[many]:6.2f} s / {whole[1]:6.2f} s = "
         f"{whole[many] / whole[1]:.1f}\n"
         f"  a step: {1e3 * step[many]:6.3f} ms / {1e3 * step[1]:6.3f} ms = "
-        f"{step[many] / step[1]:.1f}"
+        f"{step[many] / step[1]:.1f}\n"
+        f"  all cores, for one seed's step: {1e6 * cores[many]:.0f} us / "
+        f"{1e6 * cores[1]:.0f} us, on {os.cpu_count()} cores"
     )
 
 

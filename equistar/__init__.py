@@ -3,9 +3,9 @@
 import importlib.metadata
 
 from . import analysis as analysis, interop as interop, tasks as tasks
+from ._checkpoint_file import CheckpointError as CheckpointError
 from ._checkpoints import (
     AbstractCheckpoints as AbstractCheckpoints,
-    CheckpointError as CheckpointError,
     Checkpoints as Checkpoints,
     NoCheckpoints as NoCheckpoints,
 )
@@ -124,6 +124,7 @@ from ._evaluation import (
     TunedNAdamW as TunedNAdamW,
     TunedSGD as TunedSGD,
 )
+from ._feed import AbstractFeed as AbstractFeed
 from ._inner_training import (
     AbstractMetaLoss as AbstractMetaLoss,
     AfterUpdate as AfterUpdate,
@@ -141,13 +142,18 @@ from ._logger import (
     Metrics as Metrics,
     NoLogger as NoLogger,
 )
-from ._meta_train import (
-    meta_gradient as meta_gradient,
-    meta_train as meta_train,
+from ._meta_gradient import meta_gradient as meta_gradient
+from ._meta_step import (
     meta_train_init as meta_train_init,
     meta_train_step as meta_train_step,
-    MetaTrainResult as MetaTrainResult,
     MetaTrainState as MetaTrainState,
+)
+from ._meta_train import meta_train as meta_train, MetaTrainResult as MetaTrainResult
+from ._mixture import (
+    AbstractCombination as AbstractCombination,
+    Mixture as Mixture,
+    NormalisedMean as NormalisedMean,
+    WeightedMean as WeightedMean,
 )
 from ._numerics import count_learned as count_learned
 from ._objectives import (
@@ -192,6 +198,12 @@ from ._serialisation import (
     save as save,
     WeightsError as WeightsError,
 )
+from ._slab_feed import SlabFeed as SlabFeed
+from ._toy_unrolls import (
+    InfluenceBalancing as InfluenceBalancing,
+    RuggedRegression as RuggedRegression,
+)
+from ._trainable import all_but as all_but, only as only
 from ._unroll import AbstractUnroll as AbstractUnroll
 
 

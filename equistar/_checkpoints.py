@@ -3,33 +3,31 @@
 import abc
 import contextlib
 import json
+import math
 import pathlib
+import time
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-import jax.random as jr
-import jax.tree_util as jtu
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
-from ._devices import gather, spread_like
-from ._files import write_npz_atomically
-from ._logger import Metrics, metrics_from, stack_metrics
-
-
-FORMAT, FORMAT_VERSION = "equistar checkpoint", 1
-_HEADER, _HISTORY = "header", "history."
-_DAMAGE = OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile
-
-
-class CheckpointError(Exception):
-    """A checkpoint that cannot be written or used; the message says what to do."""
+from ._checkpoint_file import (
+    checkpoint_contents,
+    checkpoint_metrics,
+    CheckpointError,
+    DAMAGE,
+    read_checkpoint,
+    restore_checkpoint,
+)
+from ._devices import any_process
+from ._files import link_or_copy, write_npz_atomically
+from ._logger import Metrics, stack_metrics
 
 
 class AbstractCheckpoints(eqx.Module):
@@ -78,6 +76,19 @@ class NoCheckpoints(AbstractCheckpoints):
         pass
 
 
+@dataclass
+class _Clock:
+    """Remembers when it was last set."""
+
+    set_at: float = field(default_factory=time.monotonic)
+
+    def set(self) -> None:
+        self.set_at = time.monotonic()
+
+    def minutes(self) -> float:
+        return (time.monotonic() - self.set_at) / 60
+
+
 class Checkpoints(AbstractCheckpoints):
     """A file every so many meta-steps; the same run started again goes on from the newest.
 
@@ -89,16 +100,22 @@ class Checkpoints(AbstractCheckpoints):
 
     - `folder`: of the run; made if it is not there. Two runs cannot share one.
     - `every`: meta-steps between two files.
-    - `keep`: how many of the newest files are kept.
+    - `keep`: how many of the newest files are kept; the best one is kept besides: that
+        after which the meta-loss, smoothed over some 50 meta-steps, was lowest.
     - `settings`: what the run is made of, for JSON: a run with others is refused.
+    - `minutes`: after which a file is written even sooner.
     """
 
     folder: pathlib.Path = eqx.field(converter=pathlib.Path)
     every: int = 100
     keep: int = 3
     settings: Mapping[str, Any] = eqx.field(default_factory=dict)
+    minutes: float = 10.0
+    _clock: _Clock = eqx.field(default_factory=_Clock)
 
     def __check_init__(self):
+        if not self.minutes > 0:
+            raise ValueError(f"`minutes` must be positive; got {self.minutes}.")
         if self.every < 1 or self.keep < 1:
             raise ValueError(
                 f"`every` and `keep` must be at least 1; got {self.every} and {self.keep}."
@@ -123,40 +140,53 @@ class Checkpoints(AbstractCheckpoints):
             yield
 
     def restore(self, fresh: PyTree) -> tuple[PyTree, Metrics | None]:
-        for path in self._newest_first():
+        self._clock.set()
+        return self._first_whole(self._newest_first(), fresh)
+
+    def restore_best(self, fresh: PyTree) -> tuple[PyTree, Metrics | None]:
+        """The best state that was kept and its history, or `fresh` and none."""
+        return self._first_whole(self._best(), fresh)
+
+    def _first_whole(
+        self, paths: Sequence[pathlib.Path], fresh: PyTree
+    ) -> tuple[PyTree, Metrics | None]:
+        for path in paths:
             try:
-                header, arrays = _read(path)
-            except _DAMAGE as e:
-                warnings.warn(f"{path} is damaged and not used: {e}.", stacklevel=3)
+                header, arrays = read_checkpoint(path)
+            except DAMAGE as e:
+                warnings.warn(f"{path} is damaged and not used: {e}.", stacklevel=4)
                 continue
             self._check_settings(path, header["settings"])
-            return _restored(path, header, arrays, fresh)
+            return restore_checkpoint(path, header, arrays, fresh)
         return fresh, None
 
     def history(self) -> Metrics | None:
         """The metrics that the newest whole checkpoint holds, or none."""
         for path in self._newest_first():
-            with contextlib.suppress(*_DAMAGE):
-                return _metrics(_read(path)[1])
+            with contextlib.suppress(*DAMAGE):
+                return checkpoint_metrics(read_checkpoint(path)[1])
         return None
 
     def clear(self) -> None:
         """Deletes the checkpoints, unless another run is using them."""
         with self.locked():
-            for path in self._newest_first():
+            for path in (*self._newest_first(), *self._best()):
                 path.unlink(missing_ok=True)
 
     def save(
         self, step: int, state: PyTree, history: Sequence[Metrics], *, last: bool
     ) -> None:
-        if step % self.every and not last:
+        late = math.isfinite(self.minutes) and self._clock.minutes() >= self.minutes
+        if not any_process(late or last or step % self.every == 0):
             return
-        contents = _contents(state, stack_metrics(history), dict(self.settings))
+        self._clock.set()
+        contents = checkpoint_contents(state, stack_metrics(history), dict(self.settings))
         if jax.process_index():
             return
         path = self.folder / f"checkpoint-{step:010d}.npz"
         try:
             write_npz_atomically(path, contents)
+            self._keep_if_best(path, step, _smoothed([m.meta_loss for m in history]))
         except OSError as e:
             raise CheckpointError(
                 f"Cannot write {path} ({e.strerror}): make room or choose another folder, "
@@ -167,6 +197,24 @@ class Checkpoints(AbstractCheckpoints):
 
     def _newest_first(self) -> list[pathlib.Path]:
         return sorted(self.folder.glob("checkpoint-*.npz"), reverse=True)
+
+    def _best(self) -> list[pathlib.Path]:
+        return sorted(self.folder.glob("best-*.npz"), reverse=True)
+
+    def _keep_if_best(self, path: pathlib.Path, step: int, losses: np.ndarray) -> None:
+        # The step in the name of the best says what to compare with. One of a later step
+        # is of this very run, before it was set back.
+        former = self._best()
+        steps = [int(p.stem.removeprefix("best-")) for p in former]
+        if any(n > step or losses[n - 1] <= losses[step - 1] for n in steps if n != step):
+            return
+        # A second name for the same file costs nothing, and is there whole or not at all.
+        best = self.folder / f"best-{step:010d}.npz"
+        best.unlink(missing_ok=True)
+        link_or_copy(path, best)
+        for old in former:
+            if old != best:
+                old.unlink(missing_ok=True)
 
     def _check_settings(self, path: pathlib.Path, saved: dict[str, Any]) -> None:
         ours = json.loads(json.dumps(dict(self.settings), default=str))
@@ -179,6 +227,17 @@ class Checkpoints(AbstractCheckpoints):
             )
 
 
+def _smoothed(losses: Sequence[Any], decay: float = 0.98) -> np.ndarray:
+    """The exponential moving average, with the bias of its start corrected."""
+    average, mass, out = 0.0, 0.0, []
+    for loss in map(float, losses):
+        if math.isfinite(loss):
+            average = decay * average + (1 - decay) * loss
+            mass = decay * mass + (1 - decay)
+        out.append(average / mass if mass else math.inf)
+    return np.array(out)
+
+
 def _lock(handle: Any) -> bool:
     try:
         import fcntl
@@ -189,66 +248,3 @@ def _lock(handle: Any) -> bool:
     except OSError:
         return False
     return True
-
-
-def _leaves(state: PyTree) -> dict[str, Array]:
-    """Every array by its place, PRNG keys as their data."""
-    arrays = jtu.tree_flatten_with_path(eqx.filter(state, eqx.is_array))[0]
-    return {jtu.keystr(path): _plain(x) for path, x in arrays}
-
-
-def _plain(x: Array) -> Array:
-    return jr.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-
-
-def _contents(
-    state: PyTree, history: Metrics, settings: dict[str, Any]
-) -> dict[str, np.ndarray]:
-    leaves = {name: gather(x) for name, x in _leaves(state).items()}
-    header = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        "settings": settings,
-        "leaves": list(leaves),
-    }
-    text = json.dumps(header, default=str).encode()
-    contents = {f"leaf_{i}": x for i, x in enumerate(leaves.values())}
-    contents |= {_HISTORY + k: np.asarray(v) for k, v in vars(history).items()}
-    return contents | {_HEADER: np.frombuffer(text, np.uint8)}
-
-
-def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    with np.load(path, allow_pickle=False) as archive:
-        # Reading every entry checks its checksum.
-        arrays = {name: archive[name] for name in archive.files}
-    header = json.loads(arrays.pop(_HEADER).tobytes())
-    if header["format"] != FORMAT or header["format_version"] > FORMAT_VERSION:
-        raise ValueError("it is not a checkpoint that this version of equistar reads")
-    return header, arrays
-
-
-def _restored(
-    path: pathlib.Path,
-    header: dict[str, Any],
-    arrays: dict[str, np.ndarray],
-    fresh: PyTree,
-) -> tuple[PyTree, Metrics]:
-    expected = _leaves(fresh)
-    found = {name: arrays[f"leaf_{i}"] for i, name in enumerate(header["leaves"])}
-    for name in sorted({*expected, *found}):
-        ours = expected[name].shape if name in expected else "nothing"
-        theirs = found[name].shape if name in found else "nothing"
-        if ours != theirs:
-            raise CheckpointError(
-                f"{path} was written by another run: its state has {theirs} at {name}, and "
-                f"this one {ours}. Use the same settings, or another folder."
-            )
-    paths, structure = jtu.tree_flatten_with_path(eqx.filter(fresh, eqx.is_array))
-    leaves = [spread_like(found[jtu.keystr(place)], x) for place, x in paths]
-    state = eqx.combine(jtu.tree_unflatten(structure, leaves), fresh)
-    return state, _metrics(arrays)
-
-
-def _metrics(arrays: dict[str, np.ndarray]) -> Metrics:
-    columns = {k: x for k, x in arrays.items() if k.startswith(_HISTORY)}
-    return metrics_from({k.removeprefix(_HISTORY): x for k, x in columns.items()})

@@ -108,3 +108,12 @@ def spread_like(host: np.ndarray, like: Array) -> Array:
         return jr.wrap_key_data(data, impl=jr.key_impl(like))
     host = host.astype(like.dtype)
     return jax.make_array_from_callback(host.shape, like.sharding, lambda i: host[i])
+
+
+def any_process(flag: bool) -> bool:
+    """Whether `flag` is true in any process of the run; all must ask."""
+    if jax.process_count() == 1:
+        return flag
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.array([flag])).any())

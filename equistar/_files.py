@@ -34,6 +34,14 @@ def write_atomically(path: pathlib.Path, write: Callable[[Any], object]) -> None
         raise
 
 
+def link_or_copy(path: pathlib.Path, other: pathlib.Path) -> None:
+    """A second name for a file; a copy where the file system has no such thing."""
+    try:
+        os.link(path, other)
+    except OSError:
+        write_atomically(other, lambda file: file.write(path.read_bytes()))
+
+
 def write_npz_atomically(path: pathlib.Path, contents: dict[str, np.ndarray]) -> None:
     """Writes named arrays as one `.npz` archive, as `write_atomically`."""
     save: Any = np.savez

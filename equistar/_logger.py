@@ -12,7 +12,18 @@ from jaxtyping import Array, Float, Int, PyTree
 
 
 class Metrics(eqx.Module):
-    """What one meta-step measured; see [`equistar.MetaGradient`][]."""
+    """What one meta-step measured; see [`equistar.MetaGradient`][].
+
+    **Attributes:**
+
+    - `meta_loss`: of a mixture, the weighted mean over the unrolls whose gradients are
+        known.
+    - `gradient_norm`: of the gradient that the outer optimizer is given; NaN in a step
+        that is skipped.
+    - `diverged`, `dead`, `dropped`: counts over all unrolls.
+    - `skipped`: meta-steps that have been skipped until now.
+    - `unroll_losses`: the meta-loss of each unroll of a mixture.
+    """
 
     meta_loss: Float[Array, ""]
     gradient_norm: Float[Array, ""]
@@ -20,6 +31,7 @@ class Metrics(eqx.Module):
     dead: Int[Array, ""]
     dropped: Int[Array, ""]
     skipped: Int[Array, ""]
+    unroll_losses: Float[Array, " unrolls"]
 
 
 def stack_metrics(history: Sequence[Metrics]) -> Metrics:
@@ -36,7 +48,7 @@ def unstack_metrics(history: Metrics) -> list[Metrics]:
 def metrics_from(columns: Mapping[str, Any]) -> Metrics:
     """Metrics of numbers on the host, or of arrays of them, by name."""
     number, count = jnp.zeros(()), jnp.zeros((), jnp.int32)
-    blank = Metrics(number, number, count, count, count, count)
+    blank = Metrics(number, number, count, count, count, count, jnp.zeros(1))
     leaves = [columns[name] for name in vars(blank)]
     return jtu.tree_unflatten(jtu.tree_structure(blank), leaves)
 

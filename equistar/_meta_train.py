@@ -1,45 +1,21 @@
 """The outer loop: meta-training of an optimizer, or of any pytree, through an unroll."""
 
-import functools as ft
-from typing import Any
-
 import equinox as eqx
 import jax
-import jax.numpy as jnp
-import jax.random as jr
-import jax.tree_util as jtu
 import optax
-from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 
 from ._checkpoints import AbstractCheckpoints, NoCheckpoints
-from ._devices import replicate
-from ._estimators import AbstractEstimator, MetaGradient
+from ._devices import any_process, replicate
+from ._estimators import AbstractEstimator
+from ._feed import AbstractFeed
+from ._interrupts import deferred_interrupts
 from ._logger import AbstractLogger, Metrics, NoLogger, stack_metrics, unstack_metrics
-from ._numerics import all_finite
+from ._meta_step import meta_train_init, MetaTrainState, step_through
+from ._mixture import as_mixture, Mixture
 from ._outer import default_outer
 from ._results import RESULTS
 from ._unroll import AbstractUnroll
-
-
-class MetaTrainState(eqx.Module):
-    """Everything that the next meta-step depends on.
-
-    **Attributes:**
-
-    - `theta`: the meta-parameters.
-    - `outer_state`: the outer optimizer's state.
-    - `particles`: the estimator's state.
-    - `key`: the run's PRNG key; step n draws from `fold_in(key, n)`.
-    - `step`: meta-steps made.
-    - `skipped`: meta-steps skipped because their gradient was not finite.
-    """
-
-    theta: PyTree
-    outer_state: PyTree
-    particles: PyTree[Array]
-    key: PRNGKeyArray
-    step: Int[Array, ""]
-    skipped: Int[Array, ""]
 
 
 class MetaTrainResult(eqx.Module):
@@ -59,86 +35,15 @@ class MetaTrainResult(eqx.Module):
     result: RESULTS
 
 
-def meta_train_init(
-    unroll: AbstractUnroll,
-    estimator: AbstractEstimator,
-    theta: PyTree,
-    outer: optax.GradientTransformation,
-    *,
-    key: PRNGKeyArray,
-) -> MetaTrainState:
-    """The state before the first meta-step. Arguments as for `meta_train`."""
-    unroll, theta, key = replicate((unroll, theta, key))
-    init_key, run_key = jr.split(key)
-    zero = replicate(jnp.zeros((), jnp.int32))
-    # A weakly typed array would become a strong one, and the next step compile again.
-    strong = lambda x: x.astype(x.dtype) if eqx.is_inexact_array(x) else x
-    theta = jtu.tree_map(strong, theta)
-    with jax.numpy_dtype_promotion("standard"):
-        outer_state = outer.init(eqx.filter(theta, eqx.is_inexact_array))
-    particles = _init_particles(unroll, estimator, theta, init_key)
-    return MetaTrainState(theta, outer_state, particles, run_key, zero, zero)
-
-
-@eqx.filter_jit
-def _init_particles(
-    unroll: AbstractUnroll, estimator: AbstractEstimator, theta: PyTree, key: Array
-) -> PyTree[Array]:
-    return estimator.init(unroll, theta, key=key)
-
-
-@eqx.filter_jit
-def meta_train_step(
-    unroll: AbstractUnroll,
-    estimator: AbstractEstimator,
-    outer: optax.GradientTransformation,
-    state: MetaTrainState,
-) -> tuple[MetaTrainState, Metrics]:
-    """One estimate of the meta-gradient and one step of the outer optimizer.
-
-    A meta-gradient that is not finite is skipped whole, and counted.
-    """
-    key = jr.fold_in(state.key, state.step)
-    estimate, particles = estimator.estimate(unroll, state.theta, state.particles, key=key)
-    finite = all_finite(estimate.gradient)
-    arrays, rest = eqx.partition(state.theta, eqx.is_inexact_array)
-    # Optax's optimizers promote weak to strong types, which strict promotion refuses.
-    with jax.numpy_dtype_promotion("standard"):
-        updates, outer_state = outer.update(estimate.gradient, state.outer_state, arrays)
-        moved = optax.apply_updates(arrays, updates)
-    keep = lambda new, old: jnp.where(finite, new, old)
-    skipped = state.skipped + jnp.where(finite, 0, 1).astype(state.skipped.dtype)
-    state = MetaTrainState(
-        eqx.combine(jtu.tree_map(keep, moved, arrays), rest),
-        jtu.tree_map(keep, outer_state, state.outer_state),
-        particles,
-        state.key,
-        state.step + 1,
-        skipped,
-    )
-    return state, _metrics(estimate, skipped)
-
-
-def _metrics(estimate: MetaGradient, skipped: Int[Array, ""]) -> Metrics:
-    squares = [jnp.sum(g * g) for g in jtu.tree_leaves(estimate.gradient)]
-    return Metrics(
-        meta_loss=estimate.meta_loss,
-        gradient_norm=jnp.sqrt(ft.reduce(jnp.add, squares)),
-        diverged=estimate.diverged,
-        dead=estimate.dead,
-        dropped=estimate.dropped,
-        skipped=skipped,
-    )
-
-
 def meta_train(
-    unroll: AbstractUnroll,
+    unroll: AbstractUnroll | AbstractFeed | Mixture,
     estimator: AbstractEstimator,
     theta: PyTree,
     outer: optax.GradientTransformation | None = None,
     *,
     steps: int,
     key: PRNGKeyArray,
+    trainable: PyTree = eqx.is_inexact_array,
     logger: AbstractLogger = NoLogger(),
     checkpoints: AbstractCheckpoints = NoCheckpoints(),
     max_skipped: int = 100,
@@ -157,12 +62,16 @@ def meta_train(
 
     **Arguments:**
 
-    - `unroll`: what to differentiate through.
+    - `unroll`: what to differentiate through: an unroll, an [`equistar.Mixture`][] of
+        several, or an [`equistar.AbstractFeed`][] whose data change.
     - `estimator`: how, say [`equistar.PES`][].
     - `theta`: the meta-parameters; its inexact arrays are trained.
     - `outer`: any optax optimizer; by default [`equistar.default_outer`][].
     - `steps`: number of meta-steps.
     - `key`: a PRNG key.
+    - `trainable`: what of `theta` is trained, as a filter of `equinox.partition`; see
+        [`equistar.all_but`][] and [`equistar.only`][]. The rest is held, and not
+        perturbed either.
     - `logger`: told of every meta-step.
     - `checkpoints`: where the run's state is kept, say `Checkpoints("my-run")`: started
         again with the same arguments, the run goes on from there.
@@ -171,8 +80,9 @@ def meta_train(
 
     **Returns:**
 
-    A [`equistar.MetaTrainResult`][]. Ctrl-C ends the run early and returns what has been
-    trained so far, with the result `RESULTS.interrupted`.
+    A [`equistar.MetaTrainResult`][]. Ctrl-C ends the run after the meta-step that is
+    running, keeps a checkpoint, and returns what has been trained so far, with the result
+    `RESULTS.interrupted`; pressed twice, it ends the run at once.
 
     **Raises:**
 
@@ -183,28 +93,35 @@ def meta_train(
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1; got {steps}.")
     outer = default_outer() if outer is None else outer
-    unroll = replicate(unroll)
-    state = meta_train_init(unroll, estimator, theta, outer, key=key)
+    mixture = as_mixture(unroll)
+    state = meta_train_init(mixture, estimator, theta, outer, key=key, trainable=trainable)
     result = RESULTS.successful
-    with checkpoints.locked():
+    with checkpoints.locked(), deferred_interrupts() as interrupts:
         state, earlier = checkpoints.restore(state)
         history = [] if earlier is None else unstack_metrics(earlier)
         keep = lambda *, last: checkpoints.save(len(history), state, history, last=last)
         try:
             for step in range(len(history) + 1, steps + 1):
+                unrolls = replicate(mixture.at(step - 1))
                 # Nothing of a step is kept before its metrics have arrived: where a process
                 # has died, the arrays of the step that it missed cannot be read.
-                after, metrics = meta_train_step(unroll, estimator, outer, state)
-                metrics = jax.device_get(metrics)
+                after, metrics = step_through(
+                    mixture, unrolls, estimator, outer, state, trainable
+                )
+                history.append(jax.device_get(metrics))
                 state = after
-                history.append(metrics)
-                stop = bool(metrics.skipped >= max_skipped)
-                keep(last=stop or step == steps)
-                logger(step, metrics, state.theta)
-                if stop:
+                if history[-1].skipped >= max_skipped:
                     result = RESULTS.no_meta_gradient
+                elif step < steps and any_process(interrupts.asked):
+                    result = RESULTS.interrupted
+                stop = bool(result != RESULTS.successful)
+                keep(last=stop or step == steps)
+                logger(step, history[-1], state.theta)
+                if stop:
                     break
         except KeyboardInterrupt:
+            # It may have come between a step's metrics and its state.
+            del history[int(state.step) :]
             if not history:
                 raise
             keep(last=True)
@@ -216,52 +133,3 @@ def meta_train(
     if throw and result == RESULTS.no_meta_gradient:
         raise RuntimeError(RESULTS[result])
     return MetaTrainResult(state.theta, stack_metrics(history), state, result)
-
-
-@eqx.filter_jit
-def meta_gradient(
-    unroll: AbstractUnroll,
-    estimator: AbstractEstimator,
-    theta: PyTree,
-    *,
-    key: PRNGKeyArray,
-    windows: int = 1,
-) -> MetaGradient:
-    """Estimates the gradient of an unroll's mean loss at a fixed `theta`.
-
-    **Arguments:**
-
-    - `unroll`: what to differentiate.
-    - `estimator`: how, say [`equistar.PES`][].
-    - `theta`: the meta-parameters; its inexact arrays are differentiated.
-    - `key`: a PRNG key.
-    - `windows`: how many consecutive estimates to average. A windowed estimator needs
-        enough of them to go through whole episodes.
-
-    **Returns:**
-
-    A [`equistar.MetaGradient`][]: means over the windows, and sums of its counts.
-
-    **Raises:**
-
-    `ValueError` if `windows` is below 1.
-    """
-    if windows < 1:
-        raise ValueError(f"`windows` must be at least 1; got {windows}.")
-    init_key, run_key = jr.split(key)
-    particles = estimator.init(unroll, theta, key=init_key)
-
-    def body(state: PyTree[Array], n: Int[Array, ""]) -> tuple[PyTree, Any]:
-        key = jr.fold_in(run_key, n)
-        estimate, state = estimator.estimate(unroll, theta, state, key=key)
-        return state, estimate
-
-    _, estimates = jax.lax.scan(body, particles, jnp.arange(windows))
-    mean = lambda x: jnp.mean(x, axis=0)
-    return MetaGradient(
-        gradient=jtu.tree_map(mean, estimates.gradient),
-        meta_loss=mean(estimates.meta_loss),
-        diverged=jnp.sum(estimates.diverged),
-        dead=jnp.sum(estimates.dead),
-        dropped=jnp.sum(estimates.dropped),
-    )

@@ -6,6 +6,7 @@ Writes what the mesh of all devices gave, and compares it with one device where 
 """
 
 import sys
+import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +53,34 @@ def results():
     return out
 
 
+def resumed(first, second):
+    """Theta of a run of which each half had a mesh of its own."""
+    theta = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1, momentum=0.5)
+    unroll = eqs.InnerTraining(eqs.tasks.Quadratic(jnp.array([1.0, 0.3]), noise=0.1))
+    with tempfile.TemporaryDirectory() as folder:
+        kept, result = eqs.Checkpoints(folder), None
+        for mesh, steps in ((first, 2), (second, 4)):
+            with jax.set_mesh(mesh):
+                result = eqs.meta_train(
+                    unroll,
+                    ESTIMATORS["PES"],
+                    theta,
+                    steps=steps,
+                    key=jr.key(0),
+                    checkpoints=kept,
+                )
+    assert result is not None and len(result.history.meta_loss) == 4
+    return np.stack([np.asarray(x) for x in jtu.tree_leaves(result.theta)])
+
+
+def compare_resumed():
+    """A run goes on with other devices than it began with."""
+    one, all_devices = eqs.particle_mesh(jax.devices()[:1]), eqs.particle_mesh()
+    expected = resumed(one, one)
+    for first, second in ((one, all_devices), (all_devices, one)):
+        np.testing.assert_allclose(resumed(first, second), expected, rtol=1e-5)
+
+
 def main():
     output, *distributed = sys.argv[1:]
     if distributed:
@@ -60,6 +89,7 @@ def main():
     with jax.set_mesh(eqs.particle_mesh()):
         sharded = results()
     if not distributed:
+        compare_resumed()
         alone = results()
         for name in alone:
             if not name.endswith("device"):

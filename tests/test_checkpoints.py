@@ -8,10 +8,12 @@ import sys
 import time
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
+import optax
 import pytest
 
 import equistar as eqs
@@ -80,8 +82,89 @@ def test_a_run_that_is_done_does_nothing_more(tmp_path, unbroken):
 
 def test_only_the_newest_are_kept(tmp_path):
     _run(12, eqs.Checkpoints(tmp_path, every=2, keep=2))
-    names = sorted(p.name for p in tmp_path.glob("*.npz"))
+    names = sorted(p.name for p in tmp_path.glob("checkpoint-*.npz"))
     assert names == ["checkpoint-0000000010.npz", "checkpoint-0000000012.npz"]
+
+
+class _Overshot(eqs.AbstractUnroll):
+    """The loss |theta - 3|, with a slope that leads past its minimum: always -1."""
+
+    def init(self, theta, *, key):
+        return jnp.zeros(())
+
+    def step(self, theta, carry, *, key):
+        here = jax.lax.stop_gradient(theta)
+        return carry, jnp.abs(here - 3) + (here - theta)
+
+
+def _overshoot(steps, checkpoints):
+    args = _Overshot(), eqs.FullBackprop(1, 1), jnp.zeros(()), optax.sgd(1.0)
+    return eqs.meta_train(*args, steps=steps, key=jr.key(0), checkpoints=checkpoints)
+
+
+def test_the_best_is_kept_besides_the_newest(tmp_path):
+    checkpoints = eqs.Checkpoints(tmp_path, every=1, keep=2)
+    # Step n has the loss |n - 4|, of theta = n - 1. Their mean, in which the smoothing has
+    # all but equal weights, is 3, 5/2, 2, 3/2, 7/5, 3/2, 12/7: lowest after step 5.
+    last = _overshoot(7, checkpoints)
+    names = {p.name for p in tmp_path.glob("*.npz")}
+    expected = ("best-0000000005", "checkpoint-0000000006", "checkpoint-0000000007")
+    assert names == {f"{name}.npz" for name in expected}
+    best, history = checkpoints.restore_best(last.state)
+    assert best.step == 5 and best.theta == 5
+    assert history is not None and len(history.meta_loss) == 5
+    # Of a run that goes on, too.
+    assert _overshoot(9, checkpoints).theta == 9
+    assert [p.name for p in tmp_path.glob("best-*")] == ["best-0000000005.npz"]
+    checkpoints.clear()
+    assert not list(tmp_path.glob("*.npz"))
+
+
+def test_a_slow_run_is_kept_by_the_clock(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    seen = []
+
+    class Slow(eqs.AbstractLogger):
+        def __call__(self, step, metrics, theta):
+            now[0] += 25.0
+            seen.append(len(list(tmp_path.glob("checkpoint-*.npz"))))
+
+    checkpoints = eqs.Checkpoints(tmp_path, every=100, keep=9, minutes=1.0)
+    _run(8, checkpoints, logger=Slow())
+    # Each step takes 25 s and ends after its checkpoint: the first that begins a minute
+    # or more after the last writing is the fourth, then the seventh; the eighth is last.
+    assert seen == [0, 0, 0, 1, 1, 1, 2, 3]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_the_run_after_its_step_and_it_goes_on(
+    tmp_path, unbroken, number, capfd
+):
+    class Interrupts(eqs.AbstractLogger):
+        def __call__(self, step, metrics, theta):
+            if step == 5:
+                signal.raise_signal(number)
+
+    checkpoints = eqs.Checkpoints(tmp_path)
+    usual = signal.getsignal(number)
+    result = _run(12, checkpoints, logger=Interrupts())
+    assert result.result == eqs.RESULTS.interrupted and result.state.step == 6
+    assert "Press Ctrl-C again" in capfd.readouterr().err
+    assert signal.getsignal(number) is usual
+    _assert_same(_run(12, checkpoints), unbroken)
+
+
+def test_the_second_interrupt_ends_the_run_at_once(tmp_path, unbroken):
+    class Twice(eqs.AbstractLogger):
+        def __call__(self, step, metrics, theta):
+            if step == 5:
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+
+    checkpoints = eqs.Checkpoints(tmp_path)
+    assert _run(12, checkpoints, logger=Twice()).state.step == 5
+    _assert_same(_run(12, checkpoints), unbroken)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import equistar as eqs
+from equistar import tasks
 from equistar._cli import main
 
 
@@ -111,6 +112,7 @@ def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
         (("meta-train", "--estimator", "magic"), 2, "pes"),
         (("meta-train", "--save-every", 0), 2, "--save-every"),
         (("data", "prepare", "imagenet"), 2, "fashion_mnist"),
+        (("data", "prepare", "lm1b", "--vocabulary", 10), 2, "--vocabulary"),
         (("nonsense",), 2, "quickstart"),
         ((), 2, "quickstart"),
     ],
@@ -150,3 +152,12 @@ def test_data_list_shows_what_is_prepared(monkeypatch, capsys):
     folder = pathlib.Path(__file__).parent / "data" / "tfds"
     assert _run(monkeypatch, "data", "list", "--data-dir", folder) == 0
     assert "version 3.0.2" in capsys.readouterr().out
+
+
+def test_every_task_is_listed_by_the_command_line_and_the_guide(monkeypatch, capsys):
+    guide = (pathlib.Path(__file__).parents[1] / "docs" / "tasks.md").read_text()
+    assert _run(monkeypatch, "data", "tasks") == 0
+    out = capsys.readouterr().out
+    for name in tasks.NAMED:
+        assert name in out and f"`{name}`" in guide
+    assert f"`offline`: {len(tasks.SUITES['offline'])} tasks" in guide

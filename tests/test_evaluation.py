@@ -12,6 +12,7 @@ import pytest
 
 import equistar as eqs
 from equistar._cli import main
+from equistar._cli._evaluate import Evaluate
 from equistar._evaluation import _statistics as statistics
 from equistar._evaluation._store import file_name, fingerprint
 from equistar._evaluation._training import HeldOutLoss, Programs, segments, train_many
@@ -373,6 +374,26 @@ def test_horizons_are_run_while_a_step_is_cheap_enough(evaluated):
         np.testing.assert_array_equal(short.losses, long.losses[:, :20])
 
 
+def test_what_was_left_out_is_said_by_a_report_made_later(tmp_path):
+    run = lambda budget: _evaluate(
+        {"sgd": _sgd(0.3)},
+        {"quadratic": _quadratic},
+        tmp_path / "results",
+        Heard(),
+        baselines=(),
+        horizons=(1, 2),
+        time_budget=budget,
+    )
+    (note,) = run(0.0).notes
+    later = eqs.load_evaluation(tmp_path)
+    assert later.notes == (note,) and "40 steps" in note and "0 s were allowed" in note
+    later.report(tmp_path / "report.md")
+    assert note in (tmp_path / "report.md").read_text()
+    # And no longer once it was run.
+    assert not run(60.0).notes
+    assert not eqs.load_evaluation(tmp_path).notes
+
+
 def test_the_report_has_its_tables_figures_and_budgets(evaluated):
     evaluation, _, folder = evaluated
     evaluation.report(folder / "report.md")
@@ -474,3 +495,9 @@ def test_the_command_writes_a_report_and_goes_on_from_it(tmp_path, monkeypatch, 
     assert _command(monkeypatch, weights, *settings[:-1], weights) == 2
     assert "--cache" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+
+
+def test_how_far_beyond_its_length_is_chosen_by_the_suite():
+    horizons = lambda **chosen: Evaluate(**chosen)._horizons()
+    assert horizons() == (1, 10, 100) and horizons(suite="offline") == (1, 10)
+    assert horizons(horizons=(1, 3)) == (1, 3) and horizons(tasks=("quadratic",)) == (1,)

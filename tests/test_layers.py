@@ -12,10 +12,14 @@ ROOT = pathlib.Path(equistar.__file__).parent
 # From the bottom: a module may import from its own layer only within its own package,
 # and from every layer below.
 LAYERS = (
-    {"_devices", "_eigh", "_files", "_numerics", "_results", "_logger"},
+    {"_devices", "_eigh", "_files", "_interrupts", "_logger", "_numerics", "_results"},
     {"_components", "_episodes", "_objectives", "_unroll", "tasks", "plot"},
     {"_optimizers", "_estimators"},
-    {"_inner_training", "_outer", "_checkpoints", "_serialisation", "interop"},
+    {"_feed", "_toy_unrolls", "_trainable"},
+    {"_inner_training", "_mixture", "_outer"},
+    {"_checkpoint_file", "_serialisation", "_slab_feed", "interop"},
+    {"_checkpoints"},
+    {"_meta_gradient", "_meta_step"},
     {"_meta_train", "_curves"},
     {"_evaluation", "analysis", "testing"},
     {"_reproduce"},

@@ -16,6 +16,8 @@ PAGES = {
         "assert value < 1 and isinstance(mine.nominal.direction, SignMomentum)\n"
         "import pathlib; assert pathlib.Path('mine.npz').is_file()",
     ),
+    "docs/compose.md": (8, "assert data.classes == 2 and len(data.splits) == 4"),
+    "docs/training_loop.md": (7, "assert bool(jnp.isfinite(loss))"),
     "docs/estimators.md": (
         3,
         "from equistar.analysis import Health\n"
@@ -28,6 +30,11 @@ PAGES = {
         1,
         "import pathlib; assert pathlib.Path('my-evaluation/report.md').is_file()\n"
         "assert not evaluation.failures and len(evaluation.results.runs) == 3",
+    ),
+    "docs/tasks.md": (
+        4,
+        "assert len(result.history.meta_loss) == 5 and len(mixture.feeds) == 4\n"
+        "assert feed.at(4).task.dataset[eqs.tasks.Split.TRAIN].inputs.shape[0] == 200",
     ),
     "docs/testing.md": (3, "equistar.testing.check(mine)"),
     "docs/stability.md": (1, "assert abs(spectrum.radius - 1.4) < 1e-5"),

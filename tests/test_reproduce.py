@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import equistar as eqs
 from equistar._cli import main
 from equistar._reproduce import _stepsize_label_noise, EXPERIMENTS
-from equistar._reproduce._pes_influence_balancing import Influence, InfluenceBalancing
+from equistar._reproduce._pes_influence_balancing import InfluenceExperiment
 from equistar._reproduce._pes_regression import LearningRateSchedule
 from equistar._reproduce._spectrum_digits import SpectrumOnDigits
 from equistar._reproduce._star_cancellation import Cancellation
@@ -24,7 +25,7 @@ from equistar.tasks import _tfds, dataset_from_arrays, IMAGES, Split
 
 
 def test_truncation_goes_the_wrong_way_and_pes_does_not():
-    reproduction = InfluenceBalancing().run(lambda line: None)
+    reproduction = InfluenceExperiment().run(lambda line: None)
     assert len(reproduction.claims) == 5
     assert [c.statement for c in reproduction.claims if not c.holds] == []
 
@@ -33,7 +34,7 @@ def test_the_steady_state_of_influence_balancing_is_its_closed_form():
     import jax.numpy as jnp
     import jax.random as jr
 
-    unroll, theta = Influence(23, 10), jnp.array([0.5])
+    unroll, theta = eqs.InfluenceBalancing(23, 10), jnp.array([0.5])
     carry = unroll.init(theta, key=jr.key(0))
     for _ in range(300):
         carry, _ = unroll.step(theta, carry, key=jr.key(0))
@@ -41,6 +42,13 @@ def test_the_steady_state_of_influence_balancing_is_its_closed_form():
     np.testing.assert_allclose(carry[0], unroll.steady * 0.5, rtol=1e-9)
     assert unroll.steady == -6
     np.testing.assert_allclose(loss, 8, rtol=1e-9)
+
+
+def test_toy_problems_of_no_size_are_refused():
+    with pytest.raises(ValueError, match="`positive` must be between 1 and `states`"):
+        eqs.InfluenceBalancing(3, 4)
+    with pytest.raises(ValueError, match="`length` must be at least 1"):
+        eqs.RuggedRegression(0)
 
 
 def test_short_horizons_learn_timid_schedules():
@@ -195,7 +203,7 @@ def _run(monkeypatch, *arguments):
 def test_the_command_writes_figure_and_data_and_says_what_held(
     monkeypatch, tmp_path, capsys
 ):
-    small = InfluenceBalancing(steps=50, particles=20)
+    small = InfluenceExperiment(steps=50, particles=20)
     monkeypatch.setitem(EXPERIMENTS, "pes-influence-balancing", small)
     # After 50 of 3,000 steps nothing has converged: the claims fail, and it says so.
     assert _run(monkeypatch, "pes-influence-balancing", "--output", tmp_path) == 1

@@ -125,6 +125,10 @@ def _language(length=4, **kwargs):
         (lambda: tasks.LinearTeacher(jnp.ones(2), batch_size=0, key=jr.key(0)), "at least"),
         (lambda: tasks.PerceptronFamily(tasks.wine(), widths=(9, 8)), "least <= largest"),
         (lambda: tasks.PerceptronFamily(tasks.wine(), depths=(-1, 2)), "0 <= least"),
+        (lambda: tasks.PerceptronFamily(tasks.wine(), shares=(0.0, 1.0)), "0 < least"),
+        (lambda: tasks.PerceptronFamily(tasks.wine(), batch_sizes=(0, 1)), "1 <= least"),
+        (lambda: tasks.ConvNetFamily(tasks.digits(), depths=(0, 2)), "1 <= least"),
+        (lambda: tasks.ConvNetFamily(tasks.digits(), channels=(0, 2)), "1 <= least"),
         (lambda: tasks.QuadraticFamily(sizes=(1, 2)), "2 <= least"),
         (lambda: tasks.QuadraticFamily(condition=0.5), "at least 1"),
         (lambda: tasks.suite("imagenet"), "offline.*smoke"),
@@ -217,11 +221,46 @@ def test_sampled_perceptrons_cover_their_family():
 
 
 def test_a_sampled_task_is_a_task_and_the_same_for_the_same_key():
-    family = tasks.PerceptronFamily(tasks.wine(), widths=(2, 8), batch_size=4)
+    family = tasks.PerceptronFamily(tasks.wine(), widths=(2, 8), batch_sizes=(4, 4))
     task = family.sample(key=jr.key(3))
     assert task.architecture == family.sample(key=jr.key(3)).architecture
     loss = task.loss(task.init(key=jr.key(0)), key=jr.key(1))
     assert np.isfinite(loss)
+
+
+@pytest.mark.parametrize("make", [tasks.PerceptronFamily, tasks.ConvNetFamily])
+def test_sampled_tasks_have_more_or_less_of_the_data(make):
+    digits = tasks.digits()
+    family = make(digits, batch_sizes=(4, 64), shares=(0.1, 1.0))
+    drawn: list[Any] = [family.sample(key=k) for k in jr.split(jr.key(0), 60)]
+    whole = np.asarray(digits[tasks.Split.TRAIN].inputs).reshape(-1, 64)
+    sizes, known = [], {row.tobytes() for row in whole}
+    for task in drawn:
+        train = task.dataset[tasks.Split.TRAIN]
+        sizes.append(len(train.targets))
+        # Different examples of the whole, and the same ones held out.
+        rows = {r.tobytes() for r in np.asarray(train.inputs).reshape(-1, 64)}
+        assert rows <= known and len(rows) > 0.97 * sizes[-1]
+        test = tasks.Split.TEST
+        assert eqx.tree_equal(task.dataset[test], digits[test])
+    batches = np.array([task.batch_size for task in drawn])
+    assert 126 <= min(sizes) < 250 and 700 < max(sizes) <= 1258
+    assert 4 <= batches.min() < 8 and 32 < batches.max() <= 64
+    # Log-uniform: as many below the geometric mean of the bounds as above it.
+    assert 0.3 < np.mean(batches < 16) < 0.7
+    assert 0.3 < np.mean(np.array(sizes) < 398) < 0.7
+
+
+def test_sampled_convnets_cover_their_family():
+    family = tasks.ConvNetFamily(tasks.digits(), channels=(2, 8), depths=(1, 2))
+    drawn: list[Any] = [family.sample(key=k).architecture for k in jr.split(jr.key(0), 40)]
+    assert {len(a.channels) for a in drawn} == {1, 2}
+    assert {c for a in drawn for c in a.channels} == set(range(2, 9))
+    assert {a.activation for a in drawn} == set(family.activations)
+    assert {type(a.norm) for a in drawn} == {type(n) for n in family.norms}
+    task = family.sample(key=jr.key(0))
+    params = jax.eval_shape(lambda: task.init(key=jr.key(0)))
+    assert jax.eval_shape(lambda p: task.loss(p, key=jr.key(1)), params).shape == ()
 
 
 def test_sampled_quadratics_have_their_extreme_eigenvalues():
@@ -237,6 +276,7 @@ def test_sampled_quadratics_have_their_extreme_eigenvalues():
 
 def test_suites_name_tasks_that_exist():
     assert len(tasks.SUITES["smoke"]) == 3
+    assert set(tasks.HORIZONS) == set(tasks.SUITES)
     assert len(tasks.SUITES["offline"]) >= 16
     for name in tasks.SUITES:
         assert len(set(tasks.suite(name))) == len(tasks.suite(name))

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import tyro
 
-from .._checkpoints import CheckpointError
+from .._checkpoint_file import CheckpointError
 from .._serialisation import WeightsError
+from ._convert import Convert
 from ._data import Data
 from ._evaluate import Evaluate
 from ._info import Info
@@ -29,6 +30,7 @@ _Command = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Info, tyro.conf.subcommand("info")]
+    | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[Stability, tyro.conf.subcommand("stability")]
     | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Data

@@ -6,16 +6,19 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
+from rich.console import Console
 from rich.table import Table
 
 from .. import tasks
+from ..tasks._lm1b import BYTES, is_tokenised, NAME as LM1B, token_folder, tokenise
+from ..tasks._prepared import PREPARED
 from ..tasks._tfds import data_folder, prepared_folder
 from ._output import CommandError, console
 
 
 @dataclass
 class ListData:
-    """Show which image data sets are prepared on this machine, and how large they are."""
+    """Show which data sets are prepared on this machine, and how large they are."""
 
     data_dir: pathlib.Path | None = None
     """Where they are; by default $TFDS_DATA_DIR, or else ~/tensorflow_datasets."""
@@ -23,28 +26,62 @@ class ListData:
     def run(self) -> int:
         """Runs the command and returns the exit code."""
         table = Table(title=f"Data sets in {data_folder(self.data_dir)}")
-        for heading in ("name", "images", "classes", "prepared"):
+        for heading in ("name", "examples", "classes", "prepared"):
             table.add_column(heading)
         table.add_column("MB", justify="right")
         for name, source in tasks.IMAGES.items():
-            folder = prepared_folder(name, self.data_dir)
             shape = "x".join(map(str, source.shape))
             known = name, shape, str(source.classes)
-            if folder is None:
-                table.add_row(*known, "no", "")
-            else:
-                size = sum(p.stat().st_size for p in folder.iterdir() if p.is_file())
-                table.add_row(*known, f"version {folder.name}", f"{size / 1e6:.1f}")
+            table.add_row(*known, *_status(prepared_folder(name, self.data_dir), "version"))
+        folder = prepared_folder(LM1B, self.data_dir)
+        table.add_row(LM1B, "sentences", "", *_status(folder, "version"))
+        for vocabulary in (32_000, BYTES, *self._other_vocabularies()):
+            folder = token_folder(vocabulary, self.data_dir)
+            there = folder if is_tokenised(folder) else None
+            known = f"{LM1B}, tokens", "text", str(vocabulary)
+            table.add_row(*known, *_status(there, "vocabulary"))
+        console().print(table)
+        return 0
+
+    def _other_vocabularies(self) -> list[int]:
+        folders = token_folder(BYTES, self.data_dir).parent.glob("*")
+        found = {int(f.name) for f in folders if f.name.isdigit()}
+        return sorted(found - {32_000, BYTES})
+
+
+@dataclass
+class ListTasks:
+    """Show the tasks with a name, and the suites that they are in."""
+
+    def run(self) -> int:
+        """Runs the command and returns the exit code."""
+        table = Table(title="Tasks")
+        for heading in ("task", "data", "suites"):
+            table.add_column(heading)
+        for name in tasks.NAMED:
+            suites = [suite for suite, names in tasks.SUITES.items() if name in names]
+            data = "to prepare" if name in PREPARED else "in every install"
+            table.add_row(name, data, ", ".join(suites))
         console().print(table)
         return 0
 
 
+def _status(folder: pathlib.Path | None, what: str) -> tuple[str, str]:
+    if folder is None:
+        return "no", ""
+    size = sum(p.stat().st_size for p in folder.iterdir() if p.is_file())
+    return f"{what} {folder.name}", f"{size / 1e6:.1f}"
+
+
 @dataclass
 class PrepareData:
-    """Download an image data set and prepare it for reading without TensorFlow.
+    """Download a data set and prepare it for reading without TensorFlow.
 
     This needs TensorFlow, about 1.8 GB: pip install 'equistar[prepare]'. Where there is no
     network, put the raw files that TensorFlow Datasets would download into --manual-dir.
+
+    Of lm1b (4 GB of text) the tokens are made too: pieces of words, learned from its first
+    million sentences, or bytes. Again with another --vocabulary, only that is done.
     """
 
     name: Annotated[str, tyro.conf.Positional]
@@ -53,22 +90,41 @@ class PrepareData:
     """Where to put it; by default $TFDS_DATA_DIR, or else ~/tensorflow_datasets."""
     manual_dir: pathlib.Path | None = None
     """A folder of raw files that are already here; nothing is downloaded then."""
+    vocabulary: int = 32_000
+    """Of lm1b: how many pieces of words; 256 takes bytes."""
+    vocabulary_file: pathlib.Path | None = None
+    """Of lm1b: a SentencePiece model of so many pieces, in place of a new one."""
 
     def run(self) -> int:
         """Runs the command and returns the exit code."""
         out = console()
-        if self.name not in tasks.IMAGES:
+        known = [*tasks.IMAGES, LM1B]
+        if self.name not in known:
             raise CommandError(
-                f"There is no data set '{self.name}': choose one of {sorted(tasks.IMAGES)}."
+                f"There is no data set '{self.name}': choose one of {sorted(known)}."
             )
+        if self.vocabulary < BYTES:
+            raise CommandError(f"--vocabulary must be at least {BYTES}, which is bytes.")
+        if self.vocabulary_file is not None and not self.vocabulary_file.is_file():
+            raise CommandError(f"There is no file {self.vocabulary_file}.")
         there = prepared_folder(self.name, self.data_dir)
-        if there is not None:
+        if there is None:
+            folder = data_folder(self.data_dir)
+            prepare(self.name, folder, self.manual_dir)
+            out.print(f"{self.name} is prepared in {prepared_folder(self.name, folder)}.")
+        else:
             out.print(f"{self.name} is prepared already, in {there}.")
-            return 0
-        folder = data_folder(self.data_dir)
-        prepare(self.name, folder, self.manual_dir)
-        out.print(f"{self.name} is prepared in {prepared_folder(self.name, folder)}.")
+        if self.name == LM1B:
+            self._tokens(out)
         return 0
+
+    def _tokens(self, out: Console) -> None:
+        folder = token_folder(self.vocabulary, self.data_dir)
+        if is_tokenised(folder):
+            out.print(f"Its tokens are made already, in {folder}.")
+            return
+        tokenise(self.vocabulary, self.data_dir, self.vocabulary_file, out.print)
+        out.print(f"Its tokens are in {folder}.")
 
 
 def prepare(name: str, folder: pathlib.Path, manual: pathlib.Path | None) -> None:
@@ -106,7 +162,8 @@ def _online() -> bool:
 
 Data = Annotated[
     Annotated[ListData, tyro.conf.subcommand("list")]
+    | Annotated[ListTasks, tyro.conf.subcommand("tasks")]
     | Annotated[PrepareData, tyro.conf.subcommand("prepare")],
-    tyro.conf.subcommand("data", description="Image data sets: which are here, and more."),
+    tyro.conf.subcommand("data", description="Data sets and tasks: which there are."),
 ]
 """The commands about data sets."""

@@ -87,9 +87,10 @@ class Evaluate:
     """Hand-made optimizers to tune; ratios and speed-ups are relative to adam."""
     nadamw_draws: int = 50
     """Draws of NAdamW's random search; the STAR paper's is 1000."""
-    horizons: tuple[int, ...] = (1,)
+    horizons: tuple[int, ...] = ()
     """Lengths of training as multiples of --steps: --horizons 1 10 100 shows what becomes
-    of an optimizer far beyond the length that it was meta-trained for."""
+    of an optimizer far beyond the length that it was meta-trained for. By default those
+    of the suite (1 10 100 for smoke, 1 10 for offline), and 1 for --tasks."""
     time_budget: float = 600.0
     """Seconds that one longer training of all seeds may take; what would take longer is
     left out, and named in the report."""
@@ -152,13 +153,16 @@ class Evaluate:
                 steps=self.steps,
                 seeds=self.seeds,
                 baselines=[_baseline(name, self.nadamw_draws) for name in self.baselines],
-                horizons=self.horizons,
+                horizons=self._horizons(),
                 time_budget=self.time_budget,
                 results=results,
                 sweeps=sweeps,
                 progress=progress,
                 key=jr.key(self.seed),
             )
+
+    def _horizons(self) -> tuple[int, ...]:
+        return self.horizons or ((1,) if self.tasks else tasks.HORIZONS[self.suite])
 
     def _earlier(self) -> dict[str, Evaluation]:
         earlier = {str(path): load_evaluation(path) for path in self.compare}

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ._report import write_report
 from ._results import Failure, Results, Run
-from ._store import difference, FolderStore
+from ._store import difference, FolderStore, LEFT_OUT
 from ._tables import as_text, summary_table
 
 
@@ -74,16 +74,22 @@ def load_evaluation(path: str | os.PathLike) -> Evaluation:
             f"There are no results in {path}: give a folder that `equistar evaluate "
             "--output` or `FolderStore` wrote."
         )
-    runs, failures = [], []
+    runs, failures, left_out = [], [], []
     for found in store.entries():
-        if "failure" in found.header:
+        if LEFT_OUT in found.header:
+            left_out.append(found.header)
+        elif "failure" in found.header:
             fields = (found.header[name] for name in ("task", "optimizer", "failure"))
             failures.append(Failure(*fields))
         elif "losses" in found.arrays:
             runs.append(Run.from_entry(found))
     reference = entry.header["reference"]
     results = Results(tuple(runs), reference)
-    return Evaluation(results, tuple(failures), (), entry.header["settings"])
+    # What was left out once may have been run since.
+    there = {(run.task, run.steps) for run in runs}
+    missing = [h for h in left_out if (h["task"], h["steps"]) not in there]
+    notes = tuple(header[LEFT_OUT] for header in missing)
+    return Evaluation(results, tuple(failures), notes, entry.header["settings"])
 
 
 def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> Evaluation:

@@ -20,6 +20,8 @@ from jaxtyping import PyTree
 from .._files import write_npz_atomically
 
 
+LEFT_OUT = "left out"
+"""In the header of an entry that says in a sentence what was not run, and why."""
 _HEADER = "header"
 
 

@@ -10,7 +10,7 @@ from ..tasks import AbstractTask
 from ._baselines import AbstractBaseline
 from ._plan import Plan
 from ._results import Failure, Run
-from ._store import difference, Entry, fingerprint
+from ._store import difference, Entry, fingerprint, LEFT_OUT
 from ._training import train_many
 from ._tuning import as_batch, optimizers_of, tune
 
@@ -166,6 +166,8 @@ def _affordable(plan: Plan, outcome: TaskOutcome, name: str, horizon: int) -> bo
     )
     outcome.notes.append(note)
     plan.progress.say(note)
+    header = {LEFT_OUT: note, "task": name, "steps": plan.steps * horizon}
+    plan.results.save(f"{name}, left out", Entry(header, {}))
     return False
 
 

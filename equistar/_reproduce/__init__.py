@@ -5,7 +5,7 @@ from ._base import (
     Claim as Claim,
     Reproduction as Reproduction,
 )
-from ._pes_influence_balancing import InfluenceBalancing
+from ._pes_influence_balancing import InfluenceExperiment
 from ._pes_regression import LearningRateSchedule
 from ._spectrum_digits import SpectrumOnDigits
 from ._star_cancellation import Cancellation
@@ -19,7 +19,7 @@ from ._stepsize_validation import TrainByValidation
 
 
 EXPERIMENTS: dict[str, AbstractExperiment] = {
-    "pes-influence-balancing": InfluenceBalancing(),
+    "pes-influence-balancing": InfluenceExperiment(),
     "pes-regression": LearningRateSchedule(),
     "star-fig1": EigenvaluesAfterInterventions(),
     "star-fig2a": MetaGradientVariance(),

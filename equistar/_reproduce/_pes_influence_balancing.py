@@ -3,12 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._episodes import ConstantLength, LockStep
 from .._estimators import (
@@ -19,42 +17,12 @@ from .._estimators import (
     TruncatedBackprop,
     TruncatedES,
 )
-from .._unroll import AbstractUnroll
+from .._toy_unrolls import InfluenceBalancing
 from ._base import AbstractExperiment, Claim, Reproduction
 from ._meta_descent import meta_descent
 
 
-class Influence(AbstractUnroll):
-    """$s' = A s + \\theta b$ with the loss $\\frac12 (s_0 - 1)^2$.
-
-    A has 1/2 on its diagonal and superdiagonal; b is 1 in its first `positive` entries
-    and -1 in the others. In the steady state $s_0 = 2 \\theta \\sum b$, so the sign of the
-    long-term influence of $\\theta$ on $s_0$ is that of $\\sum b$, while the first step's
-    is positive.
-    """
-
-    states: int = eqx.field(static=True)
-    positive: int = eqx.field(static=True)
-
-    @property
-    def steady(self) -> float:
-        """$s_0 / \\theta$ in the steady state."""
-        return 2.0 * (2 * self.positive - self.states)
-
-    def init(self, theta: Float[Array, "1"], *, key: PRNGKeyArray) -> Float[Array, " n"]:
-        return jnp.zeros(self.states, theta.dtype)
-
-    def step(
-        self, theta: Float[Array, "1"], carry: Float[Array, " n"], *, key: PRNGKeyArray
-    ) -> tuple[Float[Array, " n"], Float[Array, ""]]:
-        above = jnp.concatenate([carry[1:], jnp.zeros(1, carry.dtype)])
-        signs = jnp.where(jnp.arange(self.states) < self.positive, theta, -theta)
-        carry = 0.5 * (carry + above) + signs
-        # The loss after the step: with windows of one, truncation sees that step alone.
-        return carry, 0.5 * (carry[0] - 1) ** 2
-
-
-class InfluenceBalancing(AbstractExperiment):
+class InfluenceExperiment(AbstractExperiment):
     """Influence balancing (PES paper): truncation goes the wrong way, PES does not."""
 
     states: int = 23
@@ -66,7 +34,7 @@ class InfluenceBalancing(AbstractExperiment):
     steps: int = 3000
     seed: int = 0
 
-    def full(self) -> "InfluenceBalancing":
+    def full(self) -> "InfluenceExperiment":
         return self
 
     def estimators(self) -> dict[str, AbstractEstimator]:
@@ -82,7 +50,7 @@ class InfluenceBalancing(AbstractExperiment):
         }
 
     def run(self, say: Callable[[str], None]) -> Reproduction:
-        unroll = Influence(self.states, self.positive)
+        unroll = InfluenceBalancing(self.states, self.positive)
         best = 1 / unroll.steady
         theta = jnp.full(1, self.start)
         outer = optax.sgd(self.learning_rate)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from .._episodes import ConstantLength
 from .._estimators import (
@@ -21,44 +21,15 @@ from .._estimators import (
     TruncatedBackprop,
     TruncatedES,
 )
-from .._unroll import AbstractUnroll
+from .._toy_unrolls import RuggedRegression
 from ._base import AbstractExperiment, Claim, Reproduction
 from ._meta_descent import meta_descent
 
 
-def inner_loss(x: Float[Array, "2"]) -> Float[Array, ""]:
-    """The inner problem's loss."""
-    a, b = x
-    rough = jnp.sin(b) ** 2 * jnp.exp(-5 * a**2)
-    return jnp.sqrt(a**2 + 5) - jnp.sqrt(5.0) + rough + 0.25 * jnp.abs(b - 100)
-
-
-class Schedule(AbstractUnroll):
-    """Gradient descent whose step size goes from $e^{\\theta_0}$ to $e^{\\theta_1}$."""
-
-    length: int = eqx.field(static=True)
-
-    def init(
-        self, theta: Float[Array, "2"], *, key: PRNGKeyArray
-    ) -> tuple[Float[Array, "2"], Int[Array, ""]]:
-        return jnp.ones(2, theta.dtype), jnp.zeros((), jnp.int32)
-
-    def step(
-        self,
-        theta: Float[Array, "2"],
-        carry: tuple[Float[Array, "2"], Int[Array, ""]],
-        *,
-        key: PRNGKeyArray,
-    ) -> tuple[tuple[Float[Array, "2"], Int[Array, ""]], Float[Array, ""]]:
-        x, t = carry
-        loss, gradient = jax.value_and_grad(inner_loss)(x)
-        done = t.astype(theta.dtype) / self.length
-        rate = jnp.exp(theta[0]) * (1 - done) + jnp.exp(theta[1]) * done
-        return (x - rate * gradient, t + 1), loss
-
-
 @eqx.filter_jit
-def episode_loss(unroll: Schedule, theta: Float[Array, "n 2"]) -> Float[Array, " n"]:
+def episode_loss(
+    unroll: RuggedRegression, theta: Float[Array, "n 2"]
+) -> Float[Array, " n"]:
     """The sum of an episode's losses, for several `theta`."""
 
     def one(theta: Float[Array, "2"]) -> Float[Array, ""]:
@@ -98,7 +69,7 @@ class LearningRateSchedule(AbstractExperiment):
         }
 
     def run(self, say: Callable[[str], None]) -> Reproduction:
-        unroll = Schedule(self.length)
+        unroll = RuggedRegression(self.length)
         axis = jnp.linspace(-7.0, 4.0, self.grid)
         points = jnp.stack(jnp.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
         surface = np.asarray(episode_loss(unroll, points))

@@ -36,7 +36,6 @@ from ._data import (
 )
 from ._families import (
     AbstractFamily as AbstractFamily,
-    PerceptronFamily as PerceptronFamily,
     QuadraticFamily as QuadraticFamily,
 )
 from ._label_noise import with_label_noise as with_label_noise
@@ -45,6 +44,11 @@ from ._likelihoods import (
     AbstractLikelihood as AbstractLikelihood,
     BernoulliLikelihood as BernoulliLikelihood,
     GaussianLikelihood as GaussianLikelihood,
+)
+from ._lm1b import lm1b_slabs as lm1b_slabs
+from ._network_families import (
+    ConvNetFamily as ConvNetFamily,
+    PerceptronFamily as PerceptronFamily,
 )
 from ._offline import (
     digits_autoencoder as digits_autoencoder,
@@ -55,10 +59,16 @@ from ._offline import (
     digits_vit as digits_vit,
     OFFLINE as _OFFLINE,
 )
-from ._prepared import PREPARED as _PREPARED
+from ._prepared import PREPARED as _PREPARED, STREAMED as STREAMED
 from ._quadratic import Quadratic as Quadratic
 from ._regression import Regression as Regression
-from ._suites import suite as suite, SUITES as SUITES
+from ._slab_sources import (
+    classification_slabs as classification_slabs,
+    tfds_image_slabs as tfds_image_slabs,
+)
+from ._slabs import RandomAccess as RandomAccess, Slabs as Slabs
+from ._streamed import StreamedTask as StreamedTask
+from ._suites import HORIZONS as HORIZONS, suite as suite, SUITES as SUITES
 from ._synthetic import LinearTeacher as LinearTeacher, Rosenbrock as Rosenbrock
 from ._tables import (
     breast_cancer as breast_cancer,
@@ -71,6 +81,7 @@ from ._text import (
     text_from_tokens as text_from_tokens,
     TextDataset as TextDataset,
 )
+from ._text_slabs import text_slabs as text_slabs
 from ._tfds import (
     IMAGES as IMAGES,
     ImageSource as ImageSource,

@@ -2,18 +2,13 @@
 
 import abc
 import math
-from collections.abc import Callable
 
 import equinox as eqx
-import jax.nn as jnn
 import jax.numpy as jnp
 import jax.random as jr
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
-from ._architectures import AbstractNorm, LayerNorm, MinibatchNorm, MLP, NoNorm
 from ._base import AbstractTask
-from ._classification import Classification
-from ._data import Dataset
 from ._quadratic import Quadratic
 
 
@@ -27,45 +22,6 @@ class AbstractFamily(eqx.Module):
         What is drawn may be shapes, so this is called outside of `jax.jit` and `jax.vmap`,
         and tasks of different shapes compile to programs of their own.
         """
-
-
-class PerceptronFamily(AbstractFamily):
-    """Multi-layer perceptrons of all sizes on one data set.
-
-    Each hidden layer's width is drawn log-uniformly, the others uniformly.
-
-    **Attributes:**
-
-    - `dataset`: the data.
-    - `widths`: the least and the largest.
-    - `depths`: the least and the largest number of hidden layers.
-    - `activations`, `norms`: to choose from.
-    - `batch_size`: examples in a minibatch.
-    """
-
-    dataset: Dataset
-    widths: tuple[int, int] = eqx.field(default=(8, 128), static=True)
-    depths: tuple[int, int] = eqx.field(default=(1, 4), static=True)
-    activations: tuple[Callable[[Array], Array], ...] = eqx.field(
-        default=(jnn.relu, jnn.gelu, jnp.tanh), static=True
-    )
-    norms: tuple[AbstractNorm, ...] = (NoNorm(), LayerNorm(), MinibatchNorm())
-    batch_size: int = eqx.field(default=64, static=True)
-
-    def __check_init__(self):
-        if not 1 <= self.widths[0] <= self.widths[1]:
-            raise ValueError(f"`widths` must be 1 <= least <= largest; got {self.widths}.")
-        if not 0 <= self.depths[0] <= self.depths[1]:
-            raise ValueError(f"`depths` must be 0 <= least <= largest; got {self.depths}.")
-
-    def sample(self, *, key: PRNGKeyArray) -> Classification:
-        depth_key, width_key, activation_key, norm_key = jr.split(key, 4)
-        low, high = self.depths
-        depth = low + _choice(depth_key, high - low + 1)
-        widths = tuple(_log_uniform(k, self.widths) for k in jr.split(width_key, depth))
-        activation = self.activations[_choice(activation_key, len(self.activations))]
-        norm = self.norms[_choice(norm_key, len(self.norms))]
-        return Classification(self.dataset, MLP(widths, activation, norm), self.batch_size)
 
 
 class QuadraticFamily(AbstractFamily):
@@ -93,7 +49,7 @@ class QuadraticFamily(AbstractFamily):
 
     def sample(self, *, key: PRNGKeyArray) -> Quadratic:
         size_key, condition_key, spectrum_key, noise_key = jr.split(key, 4)
-        size = _log_uniform(size_key, self.sizes)
+        size = log_uniform(size_key, self.sizes)
         depth = math.log(self.condition) * jr.uniform(condition_key)
         inner = jr.uniform(spectrum_key, (size - 2,))
         places = jnp.concatenate([jnp.zeros(1), inner, jnp.ones(1)])
@@ -102,11 +58,13 @@ class QuadraticFamily(AbstractFamily):
         return Quadratic(jnp.exp(-depth * places), noise, (0.0, 1.5 * size))
 
 
-def _choice(key: PRNGKeyArray, n: int) -> int:
+def choice(key: PRNGKeyArray, n: int) -> int:
+    """One of 0, ..., n - 1."""
     return int(jr.randint(key, (), 0, n))
 
 
-def _log_uniform(key: PRNGKeyArray, bounds: tuple[int, int]) -> int:
+def log_uniform(key: PRNGKeyArray, bounds: tuple[int, int]) -> int:
+    """A whole number between two, both included, log-uniformly."""
     # Each whole number stands for the interval of length one around it.
     low, high = math.log(bounds[0] - 0.5), math.log(bounds[1] + 0.5)
     drawn = round(math.exp(float(jr.uniform(key, minval=low, maxval=high))))

@@ -40,6 +40,9 @@ SUITES: dict[str, tuple[str, ...]] = {
         "svhn_convnet",
         "cifar10_vit",
         "mnist_autoencoder",
+        "lm1b_lstm",
+        "lm1b_transformer",
+        "lm1b_bytes_lstm",
         "fashion_mnist_mlp_es",
         "fashion_mnist_mlp_es8",
     ),
@@ -48,9 +51,21 @@ SUITES: dict[str, tuple[str, ...]] = {
 
 `smoke` runs in seconds. `offline` needs no download: real images, tables, a photograph and
 text, and problems whose solutions are known. The STAR paper's tasks need data that
-`equistar data prepare` prepares; of those out of its distribution the language models are
-not here yet, and those that the paper does not describe are chosen from the families that
-it names.
+`equistar data prepare` prepares; of those out of its distribution, the ones that the paper
+does not describe are chosen from the families that it names.
+"""
+
+
+HORIZONS: dict[str, tuple[int, ...]] = {
+    "smoke": (1, 10, 100),
+    "offline": (1, 10),
+    "paper_in_distribution": (1, 10),
+    "paper_out_of_distribution": (1,),
+}
+"""How far beyond its length `equistar evaluate` goes on each suite, as multiples of it.
+
+As far as a step is cheap enough, up to a hundred times: a longer training that would take
+more than the time that is allowed is left out.
 """
 
 

@@ -54,21 +54,27 @@ def text_from_tokens(tokens: np.ndarray, vocabulary: int | None = None) -> TextD
     `vocabulary`.
     """
     tokens = np.asarray(tokens)
+    if vocabulary is None:
+        vocabulary = int(tokens.max(initial=0)) + 1
+    stored = stored_tokens(tokens, vocabulary)
+    n = len(stored)
+    bounds = [0, round(0.7 * n), round(0.8 * n), round(0.9 * n), n]
+    parts = zip(Split, bounds[:-1], bounds[1:], strict=True)
+    splits = {s.value: jax.device_put(stored[a:b]) for s, a, b in parts}
+    return TextDataset(splits, vocabulary)
+
+
+def stored_tokens(tokens: np.ndarray, vocabulary: int) -> np.ndarray:
+    """Tokens in their storage type; a `ValueError` if they are not of this vocabulary."""
     if tokens.ndim != 1 or len(tokens) < 20:
         raise ValueError(f"Text needs at least 20 tokens in a row; got {tokens.shape}.")
     if not np.issubdtype(tokens.dtype, np.integer) or tokens.min() < 0:
         raise ValueError(f"Tokens must be integers from 0 up; got {tokens.dtype}.")
-    vocabulary = int(tokens.max()) + 1 if vocabulary is None else vocabulary
     if tokens.max() >= vocabulary:
         raise ValueError(
             f"Tokens must be below `vocabulary`, {vocabulary}; got {tokens.max()}."
         )
-    n = len(tokens)
-    stored = tokens.astype(np.uint8 if vocabulary <= 256 else np.int32)
-    bounds = [0, round(0.7 * n), round(0.8 * n), round(0.9 * n), n]
-    parts = zip(Split, bounds[:-1], bounds[1:], strict=True)
-    splits = {s.value: jax.device_put(stored[low:high]) for s, low, high in parts}
-    return TextDataset(splits, vocabulary)
+    return tokens.astype(np.uint8 if vocabulary <= 256 else np.int32)
 
 
 # These have the same names in Python 3.11 to 3.14, and are all of them plain files.

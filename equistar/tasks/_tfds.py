@@ -3,6 +3,7 @@
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,22 @@ class ImageSource:
     shape: tuple[int, int, int]
     classes: int
     test: str = "test"
+
+    def check_image(self, image: np.ndarray) -> None:
+        """Raises a `ValueError` if this is not such an image."""
+        if image.shape != self.shape or image.dtype != np.uint8:
+            raise ValueError(
+                f"images should be bytes of shape {self.shape}; got {image.dtype} of "
+                f"shape {image.shape}"
+            )
+
+    def check_labels(self, labels: np.ndarray | np.integer) -> None:
+        """Raises a `ValueError` if these are not all labels of its classes."""
+        if np.size(labels) and not 0 <= np.min(labels) <= np.max(labels) < self.classes:
+            raise ValueError(
+                f"labels should be from 0 to {self.classes - 1}; got {np.min(labels)} to "
+                f"{np.max(labels)}"
+            )
 
 
 IMAGES = {
@@ -64,7 +81,24 @@ def tfds_images(
     `ValueError` that lists the right names for a wrong one, `FileNotFoundError` if it is
     not prepared, `ValueError` if what is there is not what it should be.
     """
+    source, folder, train, test = prepared_sources(name, data_dir)
+    with tfds_errors(name, folder):
+        return _dataset(source, train, test, seed)
+
+
+def prepared_sources(
+    name: str, data_dir: str | os.PathLike | None = None
+) -> tuple[ImageSource, pathlib.Path, Sequence[Any], Sequence[Any]]:
+    """A prepared data set: its kind, its folder, its train and its test examples."""
     source = _source(name)
+    folder = require_prepared(name, data_dir)
+    with tfds_errors(name, folder):
+        train, test = (read_split(folder, split) for split in ("train", source.test))
+    return source, folder, train, test
+
+
+def require_prepared(name: str, data_dir: str | os.PathLike | None = None) -> pathlib.Path:
+    """The folder of a data set, or a `FileNotFoundError` that says how to make it."""
     folder = prepared_folder(name, data_dir)
     if folder is None:
         raise FileNotFoundError(
@@ -72,12 +106,22 @@ def tfds_images(
             f"`equistar data prepare {name}`, or say where it is by `data_dir` or the "
             "variable TFDS_DATA_DIR."
         )
-    try:
-        import tensorflow_datasets as tfds
+    return folder
 
-        builder: Any = tfds.builder_from_directory(folder)
-        train, test = builder.as_data_source("train"), builder.as_data_source(source.test)
-        return _dataset(source, train, test, seed)
+
+def read_split(folder: pathlib.Path, split: str) -> Sequence[Any]:
+    """The examples of a split, by number, without TensorFlow."""
+    import tensorflow_datasets as tfds
+
+    builder: Any = tfds.builder_from_directory(folder)
+    return builder.as_data_source(split)
+
+
+@contextmanager
+def tfds_errors(name: str, folder: pathlib.Path) -> Iterator[None]:
+    """Says of which data set an error in reading one is, and what to do."""
+    try:
+        yield
     except Exception as e:
         raise ValueError(
             f"The data set in {folder} cannot be read ({type(e).__name__}: {e}): delete "
@@ -135,17 +179,9 @@ def _arrays(source: ImageSource, examples: Sequence[Any]) -> tuple[np.ndarray, n
     images = np.empty((len(examples), *source.shape), np.uint8)
     labels = np.empty(len(examples), np.int32)
     for i, (image, label) in enumerate(_pairs(examples)):
-        if image.shape != source.shape or image.dtype != np.uint8:
-            raise ValueError(
-                f"images should be bytes of shape {source.shape}; got {image.dtype} of "
-                f"shape {image.shape}"
-            )
+        source.check_image(image)
         images[i], labels[i] = image, label
-    if labels.size and not 0 <= labels.min() <= labels.max() < source.classes:
-        raise ValueError(
-            f"labels should be from 0 to {source.classes - 1}; got {labels.min()} to "
-            f"{labels.max()}"
-        )
+    source.check_labels(labels)
     return images, labels
 
 

@@ -1,4 +1,4 @@
-"""Weights of other implementations."""
+"""Weights of the released implementation, read."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
-from ._components import (
+from .._components import (
     AbstractAccumulator,
     AdafactorFeatures,
     AdamAggMoDirection,
@@ -34,11 +34,11 @@ from ._components import (
     SecondMoment,
     WeightDecay,
 )
-from ._optimizers import AbstractLearnedOptimizer, LearnedOptimizer
-from ._optimizers._reference import kind_order
+from .._optimizers import AbstractLearnedOptimizer, LearnedOptimizer
+from .._optimizers._reference import kind_order
 
 
-_DIRECTIONS = {
+DIRECTIONS = {
     "SGD": GradientDirection(),
     "SGDM": MomentumDirection(),
     "AggMo": AggMoDirection(),
@@ -47,8 +47,6 @@ _DIRECTIONS = {
 }
 # Constructor arguments that may be given, but whose default alone is supported.
 _FIXED = {
-    "hidden_size": 4,
-    "hidden_layers": 2,
     "initial_momentum_decays": (0.9, 0.99, 0.999),
     "initial_rms_decays": (0.999,),
     "initial_adafactor_decays": (0.9, 0.99, 0.999),
@@ -57,8 +55,10 @@ _FIXED = {
     "split_weights": False,
     "selfnormalize_blackbox": False,
 }
-_BLACKBOX = {"exp_mult": 0.001, "step_mult": 0.001}
+_SIZES = {"hidden_size": 4, "hidden_layers": 2}
+_BLACKBOX = {"exp_mult": 0.001, "step_mult": 0.001, **_SIZES}
 _STAR = {
+    **_SIZES,
     "exp_mult": (0.001, 0.001, 0.001),
     "step_mult": 0.001,
     "nominal_stepsize": 0.0,
@@ -81,15 +81,16 @@ def from_learned_optimization(
     **Arguments:**
 
     - `theta`: arrays by name: `nn/w0`, `nn/b0`, `nn/w1`, `nn/b1`, `nn/w2`, `nn/b2` with
-        `w` of shape (in, out), and the offsets `momentum_decays` (3), `rms_decays` (1),
-        `adafactor_decays` (3).
+        `w` of shape (in, out), of which the last holds the heads, and the offsets
+        `momentum_decays` (3), `rms_decays` (1), `adafactor_decays` (3).
     - `cls`: the released class's name, `AdafacMLPLOpt` (Blackbox) or `MLPNomLOpt` (the
         STAR family).
     - `kwargs`: the released class's constructor arguments. Supported are `exp_mult`,
-        `step_mult` and, for `MLPNomLOpt`, `nominal_stepsize`, `weight_decay`,
-        `nominal_controller`, `regularization_controller`, `nominal_grad_estimator`,
-        `aggregate_magnitude`, `aggregate_nom_magnitude`, `aggregate_reg_magnitude` and
-        `normalize_blackbox`; the others at their defaults only.
+        `step_mult`, `hidden_size`, `hidden_layers` and, for `MLPNomLOpt`,
+        `nominal_stepsize`, `weight_decay`, `nominal_controller`,
+        `regularization_controller`, `nominal_grad_estimator`, `aggregate_magnitude`,
+        `aggregate_nom_magnitude`, `aggregate_reg_magnitude` and `normalize_blackbox`; the
+        others at their defaults only.
 
     **Returns:**
 
@@ -114,16 +115,16 @@ def from_learned_optimization(
             raise ValueError(
                 f"cls='{cls}' is not supported: use 'AdafacMLPLOpt' or 'MLPNomLOpt'."
             )
-    if settings["nominal_grad_estimator"] not in _DIRECTIONS:
+    if settings["nominal_grad_estimator"] not in DIRECTIONS:
         raise ValueError(
             f"nominal_grad_estimator='{settings['nominal_grad_estimator']}' is not "
-            f"supported: use one of {sorted(_DIRECTIONS)}."
+            f"supported: use one of {sorted(DIRECTIONS)}."
         )
     if np.shape(settings["exp_mult"]) != (3,):
         raise ValueError(
             f"exp_mult must hold three numbers for MLPNomLOpt; got {kwargs['exp_mult']}."
         )
-    return _assemble(_check_theta(theta, heads), settings)
+    return _assemble(_check_theta(theta, heads, settings), settings)
 
 
 def _settings(
@@ -144,14 +145,14 @@ def _settings(
     return supported | {k: v for k, v in kwargs.items() if k in supported}
 
 
-def _check_theta(theta: Mapping[str, Any], heads: int) -> dict[str, Array]:
-    shapes = {
-        "nn/w0": (39, 4),
-        "nn/b0": (4,),
-        "nn/w1": (4, 4),
-        "nn/b1": (4,),
-        "nn/w2": (4, heads),
-        "nn/b2": (heads,),
+def _check_theta(
+    theta: Mapping[str, Any], heads: int, settings: dict[str, Any]
+) -> dict[str, Array]:
+    depth = settings["hidden_layers"]
+    sizes = [39, *[settings["hidden_size"]] * depth, heads]
+    shapes = {f"nn/w{i}": (sizes[i], sizes[i + 1]) for i in range(depth + 1)}
+    shapes |= {f"nn/b{i}": (sizes[i + 1],) for i in range(depth + 1)}
+    shapes |= {
         "momentum_decays": (3,),
         "rms_decays": (1,),
         "adafactor_decays": (3,),
@@ -176,15 +177,16 @@ def _check_theta(theta: Mapping[str, Any], heads: int) -> dict[str, Array]:
 def _assemble(
     theta: dict[str, Array], settings: dict[str, Any]
 ) -> AbstractLearnedOptimizer:
+    width, depth = settings["hidden_size"], settings["hidden_layers"]
     aggregation = lambda flag: PerTensor() if settings[flag] else PerElement()
 
     def head(i: int) -> Head:
-        arrays = theta["nn/w2"][:, i], theta["nn/b2"][i]
-        blank = Head(4, key=jr.key(0))
+        arrays = theta[f"nn/w{depth}"][:, i], theta[f"nn/b{depth}"][i]
+        blank = Head(width, key=jr.key(0))
         return eqx.tree_at(lambda h: (h.weight, h.bias), blank, arrays)
 
     def controller(i: int, beta: float, flag: str) -> MagnitudeController:
-        blank = MagnitudeController(4, float(beta), aggregation(flag), key=jr.key(0))
+        blank = MagnitudeController(width, float(beta), aggregation(flag), key=jr.key(0))
         return eqx.tree_at(lambda c: c.head, blank, head(i))
 
     beta_4, beta_2, beta_5 = settings["exp_mult"]
@@ -192,6 +194,7 @@ def _assemble(
         blackbox = NoBlackbox()
     else:
         blank = BlackboxTerm(
+            width,
             magnitude=controller(1, beta_4, "aggregate_magnitude"),
             preconditioner=(
                 EMAPreconditioner()
@@ -202,7 +205,7 @@ def _assemble(
             key=jr.key(0),
         )
         blackbox = eqx.tree_at(lambda b: b.direction, blank, head(0))
-    direction = _DIRECTIONS[settings["nominal_grad_estimator"]]
+    direction = DIRECTIONS[settings["nominal_grad_estimator"]]
     beta_1 = float(settings["nominal_stepsize"])
     if beta_1 == 0:
         nominal = NoNominal()
@@ -221,7 +224,7 @@ def _assemble(
         weight_decay = WeightDecay(decay)
     return LearnedOptimizer(
         features=AdafactorFeatures(),
-        network=_trunk(theta),
+        network=_trunk(theta, width, depth),
         blackbox=blackbox,
         nominal=nominal,
         weight_decay=weight_decay,
@@ -229,10 +232,11 @@ def _assemble(
     )
 
 
-def _trunk(theta: dict[str, Array]) -> BlackboxMLP:
-    weights = theta["nn/w0"][np.array(kind_order(3))], theta["nn/w1"]
-    biases = theta["nn/b0"], theta["nn/b1"]
-    blank = BlackboxMLP(key=jr.key(0))
+def _trunk(theta: dict[str, Array], width: int, depth: int) -> BlackboxMLP:
+    first = theta["nn/w0"][np.array(kind_order(3))]
+    weights = first, *(theta[f"nn/w{i}"] for i in range(1, depth))
+    biases = tuple(theta[f"nn/b{i}"] for i in range(depth))
+    blank = BlackboxMLP(39, width, depth, key=jr.key(0))
     return eqx.tree_at(lambda n: (n.weights, n.biases), blank, (weights, biases))
 
 

@@ -1,0 +1,90 @@
+"""What a checkpoint file holds: arrays by their place in the state, and JSON."""
+
+import json
+import pathlib
+import zipfile
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from ._devices import gather, spread_like
+from ._logger import Metrics, metrics_from
+
+
+FORMAT, FORMAT_VERSION = "equistar checkpoint", 1
+# What reading a damaged file raises.
+DAMAGE = OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile
+_HEADER, _HISTORY = "header", "history."
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be written or used; the message says what to do."""
+
+
+def _leaves(state: PyTree) -> dict[str, Array]:
+    """Every array by its place, PRNG keys as their data."""
+    arrays = jtu.tree_flatten_with_path(eqx.filter(state, eqx.is_array))[0]
+    return {jtu.keystr(path): _plain(x) for path, x in arrays}
+
+
+def _plain(x: Array) -> Array:
+    return jr.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
+
+
+def checkpoint_contents(
+    state: PyTree, history: Metrics, settings: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    leaves = {name: gather(x) for name, x in _leaves(state).items()}
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "settings": settings,
+        "leaves": list(leaves),
+    }
+    text = json.dumps(header, default=str).encode()
+    contents = {f"leaf_{i}": x for i, x in enumerate(leaves.values())}
+    contents |= {_HISTORY + k: np.asarray(v) for k, v in vars(history).items()}
+    return contents | {_HEADER: np.frombuffer(text, np.uint8)}
+
+
+def read_checkpoint(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    with np.load(path, allow_pickle=False) as archive:
+        # Reading every entry checks its checksum.
+        arrays = {name: archive[name] for name in archive.files}
+    header = json.loads(arrays.pop(_HEADER).tobytes())
+    if header["format"] != FORMAT or header["format_version"] > FORMAT_VERSION:
+        raise ValueError("it is not a checkpoint that this version of equistar reads")
+    return header, arrays
+
+
+def restore_checkpoint(
+    path: pathlib.Path,
+    header: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    fresh: PyTree,
+) -> tuple[PyTree, Metrics]:
+    expected = _leaves(fresh)
+    found = {name: arrays[f"leaf_{i}"] for i, name in enumerate(header["leaves"])}
+    for name in sorted({*expected, *found}):
+        ours = expected[name].shape if name in expected else "nothing"
+        theirs = found[name].shape if name in found else "nothing"
+        if ours != theirs:
+            raise CheckpointError(
+                f"{path} was written by another run: its state has {theirs} at {name}, and "
+                f"this one {ours}. Use the same settings, or another folder."
+            )
+    paths, structure = jtu.tree_flatten_with_path(eqx.filter(fresh, eqx.is_array))
+    leaves = [spread_like(found[jtu.keystr(place)], x) for place, x in paths]
+    state = eqx.combine(jtu.tree_unflatten(structure, leaves), fresh)
+    return state, checkpoint_metrics(arrays)
+
+
+def checkpoint_metrics(arrays: dict[str, np.ndarray]) -> Metrics:
+    columns = {k: x for k, x in arrays.items() if k.startswith(_HISTORY)}
+    return metrics_from({k.removeprefix(_HISTORY): x for k, x in columns.items()})

@@ -1,0 +1,62 @@
+"""`equistar convert`."""
+
+import pathlib
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from .. import interop
+from .._optimizers import AbstractLearnedOptimizer
+from .._serialisation import load, save
+from ._output import CommandError, console
+
+
+@dataclass
+class Convert:
+    """Turn a weights file of another library into one of ours, or the other way round.
+
+    A .safetensors file holds a blackbox optimizer in the layout of PyTorch's MetaMLP, as
+    published small_fc_lopt weights do; an .npz file is ours.
+    """
+
+    source: Annotated[pathlib.Path, tyro.conf.Positional]
+    """The file to read."""
+    target: Annotated[pathlib.Path, tyro.conf.Positional]
+    """The file to write, of the other kind."""
+    exp_mult: float | None = None
+    """Of a .safetensors file: the factor on its log-magnitudes. By default what the file
+    says, or .001."""
+    step_mult: float | None = None
+    """Of a .safetensors file: the factor on its steps. By default what the file says, or
+    .001."""
+    overwrite: bool = False
+    """Replace the target if it is there."""
+
+    def run(self) -> int:
+        """Runs the command and returns the exit code."""
+        if self.target.exists() and not self.overwrite:
+            raise CommandError(f"{self.target} is there already: pass --overwrite.")
+        kinds = self.source.suffix, self.target.suffix
+        settings = {"exp_mult": self.exp_mult, "step_mult": self.step_mult}
+        match kinds:
+            case ".safetensors", ".npz":
+                optimizer = interop.load_meta_mlp(self.source, **settings)
+                provenance = {"converted_from": self.source.name}
+                save(self.target, optimizer, provenance)
+            case ".npz", ".safetensors":
+                if any(value is not None for value in settings.values()):
+                    raise CommandError(
+                        "--exp-mult and --step-mult are of a .safetensors source."
+                    )
+                optimizer = load(self.source)
+                if not isinstance(optimizer, AbstractLearnedOptimizer):
+                    raise CommandError(f"{self.source} holds no learned optimizer.")
+                interop.save_meta_mlp(self.target, optimizer)
+            case _:
+                raise CommandError(
+                    "One file must end in .safetensors and the other in .npz; got "
+                    f"{self.source} and {self.target}."
+                )
+        console().print(f"Wrote {self.target}")
+        return 0

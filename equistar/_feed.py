@@ -1,0 +1,33 @@
+"""Unrolls whose data change while they are meta-trained on."""
+
+import abc
+
+import equinox as eqx
+
+from ._unroll import AbstractUnroll
+
+
+class AbstractFeed(eqx.Module):
+    """Which unroll each meta-step goes through, say one whose data are refilled."""
+
+    @abc.abstractmethod
+    def at(self, step: int) -> AbstractUnroll:
+        """The unroll of meta-step `step` = 0, 1, ...
+
+        It depends on `step` alone, so that a run can go on from anywhere, and has always
+        the same shapes and dtypes, so that it compiles once.
+        """
+
+
+class Steady(AbstractFeed):
+    """The same unroll always."""
+
+    unroll: AbstractUnroll
+
+    def at(self, step: int) -> AbstractUnroll:
+        return self.unroll
+
+
+def as_feed(unroll: AbstractUnroll | AbstractFeed) -> AbstractFeed:
+    """`unroll` itself if it is a feed, else the same unroll always."""
+    return unroll if isinstance(unroll, AbstractFeed) else Steady(unroll)

@@ -1,0 +1,62 @@
+"""The meta-gradient at one point."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+
+from ._estimators import AbstractEstimator, MetaGradient
+from ._unroll import AbstractUnroll
+
+
+@eqx.filter_jit
+def meta_gradient(
+    unroll: AbstractUnroll,
+    estimator: AbstractEstimator,
+    theta: PyTree,
+    *,
+    key: PRNGKeyArray,
+    windows: int = 1,
+) -> MetaGradient:
+    """Estimates the gradient of an unroll's mean loss at a fixed `theta`.
+
+    **Arguments:**
+
+    - `unroll`: what to differentiate.
+    - `estimator`: how, say [`equistar.PES`][].
+    - `theta`: the meta-parameters; its inexact arrays are differentiated.
+    - `key`: a PRNG key.
+    - `windows`: how many consecutive estimates to average. A windowed estimator needs
+        enough of them to go through whole episodes.
+
+    **Returns:**
+
+    A [`equistar.MetaGradient`][]: means over the windows, and sums of its counts.
+
+    **Raises:**
+
+    `ValueError` if `windows` is below 1.
+    """
+    if windows < 1:
+        raise ValueError(f"`windows` must be at least 1; got {windows}.")
+    init_key, run_key = jr.split(key)
+    particles = estimator.init(unroll, theta, key=init_key)
+
+    def body(state: PyTree[Array], n: Int[Array, ""]) -> tuple[PyTree, Any]:
+        key = jr.fold_in(run_key, n)
+        estimate, state = estimator.estimate(unroll, theta, state, key=key)
+        return state, estimate
+
+    _, estimates = jax.lax.scan(body, particles, jnp.arange(windows))
+    mean = lambda x: jnp.mean(x, axis=0)
+    return MetaGradient(
+        gradient=jtu.tree_map(mean, estimates.gradient),
+        meta_loss=mean(estimates.meta_loss),
+        diverged=jnp.sum(estimates.diverged),
+        dead=jnp.sum(estimates.dead),
+        dropped=jnp.sum(estimates.dropped),
+    )

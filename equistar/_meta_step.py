@@ -1,0 +1,217 @@
+"""One meta-step: an estimate of the meta-gradient, and a step of the outer optimizer."""
+
+import functools as ft
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import optax
+from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
+
+from ._devices import replicate
+from ._estimators import AbstractEstimator, MetaGradient
+from ._feed import AbstractFeed
+from ._logger import Metrics
+from ._mixture import as_mixture, Mixture, unroll_keys
+from ._numerics import all_finite
+from ._trainable import Completed
+from ._unroll import AbstractUnroll
+
+
+class MetaTrainState(eqx.Module):
+    """Everything that the next meta-step depends on.
+
+    **Attributes:**
+
+    - `theta`: the meta-parameters.
+    - `outer_state`: the outer optimizer's state.
+    - `particles`: the estimator's state, for each unroll.
+    - `combination_state`: of what combines the unrolls' gradients.
+    - `key`: the run's PRNG key; step n draws from `fold_in(key, n)`.
+    - `step`: meta-steps made.
+    - `skipped`: meta-steps skipped because their gradient was not finite.
+    """
+
+    theta: PyTree
+    outer_state: PyTree
+    particles: tuple[PyTree[Array], ...]
+    combination_state: PyTree[Array]
+    key: PRNGKeyArray
+    step: Int[Array, ""]
+    skipped: Int[Array, ""]
+
+
+def meta_train_init(
+    unroll: AbstractUnroll | AbstractFeed | Mixture,
+    estimator: AbstractEstimator,
+    theta: PyTree,
+    outer: optax.GradientTransformation,
+    *,
+    key: PRNGKeyArray,
+    trainable: PyTree = eqx.is_inexact_array,
+) -> MetaTrainState:
+    """The state before the first meta-step. Arguments as for `meta_train`."""
+    mixture = as_mixture(unroll)
+    unrolls, theta, key = replicate((mixture.at(0), theta, key))
+    init_key, run_key = jr.split(key)
+    zero = replicate(jnp.zeros((), jnp.int32))
+    # A weakly typed array would become a strong one, and the next step compile again.
+    strong = lambda x: x.astype(x.dtype) if eqx.is_inexact_array(x) else x
+    theta = jtu.tree_map(strong, theta)
+    if not jtu.tree_leaves(eqx.filter(theta, trainable)):
+        raise ValueError(
+            "Nothing of `theta` is trainable: it has no inexact array that is."
+        )
+    with jax.numpy_dtype_promotion("standard"):
+        outer_state = outer.init(eqx.filter(theta, trainable))
+    particles = tuple(
+        _init_particles(unroll, estimator, theta, trainable, key)
+        for unroll, key in zip(unrolls, unroll_keys(init_key, len(unrolls)), strict=True)
+    )
+    combination_state = replicate(mixture.combination.init(len(unrolls)))
+    return MetaTrainState(
+        theta, outer_state, particles, combination_state, run_key, zero, zero
+    )
+
+
+def meta_train_step(
+    unroll: AbstractUnroll | Mixture,
+    estimator: AbstractEstimator,
+    outer: optax.GradientTransformation,
+    state: MetaTrainState,
+    *,
+    trainable: PyTree = eqx.is_inexact_array,
+) -> tuple[MetaTrainState, Metrics]:
+    """One estimate of the meta-gradient and one step of the outer optimizer.
+
+    A meta-gradient that is not finite is skipped whole, and counted; of a mixture, only
+    the unrolls whose gradients are not finite are left out.
+
+    **Arguments:**
+
+    - `unroll`: as for `meta_train`; of an [`equistar.AbstractFeed`][], give the unroll
+        that `at(step)` returns.
+    - `state`: of the step before, or of `meta_train_init`.
+
+    The others are as for `meta_train`.
+    """
+    mixture = as_mixture(unroll)
+    return step_through(mixture, mixture.at(0), estimator, outer, state, trainable)
+
+
+def step_through(
+    mixture: Mixture,
+    unrolls: Sequence[AbstractUnroll],
+    estimator: AbstractEstimator,
+    outer: optax.GradientTransformation,
+    state: MetaTrainState,
+    trainable: PyTree,
+) -> tuple[MetaTrainState, Metrics]:
+    """A meta-step through these unrolls of a mixture."""
+    keys = _step_keys(state.key, state.step, len(unrolls))
+    # A program for each unroll, so that equal ones share it.
+    made = [
+        _estimate(unroll, estimator, state.theta, trainable, particles, key)
+        for unroll, particles, key in zip(unrolls, state.particles, keys, strict=True)
+    ]
+    estimates, particles = zip(*made, strict=True)
+    weights = jnp.asarray(mixture.weights)
+    return _apply(
+        mixture.combination, weights, outer, state, trainable, estimates, particles
+    )
+
+
+@eqx.filter_jit
+def _init_particles(
+    unroll: AbstractUnroll,
+    estimator: AbstractEstimator,
+    theta: PyTree,
+    trainable: PyTree,
+    key: PRNGKeyArray,
+) -> PyTree[Array]:
+    arrays, held = eqx.partition(theta, trainable)
+    return estimator.init(Completed(unroll, held), arrays, key=key)
+
+
+@eqx.filter_jit
+def _step_keys(
+    key: PRNGKeyArray, step: Int[Array, ""], unrolls: int
+) -> tuple[PRNGKeyArray, ...]:
+    return unroll_keys(jr.fold_in(key, step), unrolls)
+
+
+@eqx.filter_jit
+def _estimate(
+    unroll: AbstractUnroll,
+    estimator: AbstractEstimator,
+    theta: PyTree,
+    trainable: PyTree,
+    particles: PyTree[Array],
+    key: PRNGKeyArray,
+) -> tuple[MetaGradient, PyTree[Array]]:
+    arrays, held = eqx.partition(theta, trainable)
+    return estimator.estimate(Completed(unroll, held), arrays, particles, key=key)
+
+
+@eqx.filter_jit
+def _apply(
+    combination: PyTree,
+    weights: Array,
+    outer: optax.GradientTransformation,
+    state: MetaTrainState,
+    trainable: PyTree,
+    estimates: tuple[MetaGradient, ...],
+    particles: tuple[PyTree[Array], ...],
+) -> tuple[MetaTrainState, Metrics]:
+    known = jnp.stack([all_finite(e.gradient) for e in estimates])
+    weights = jnp.where(known | ~jnp.any(known), weights, 0)
+    weights = weights / jnp.sum(weights)
+    gradients = [_zero_unless(k, e.gradient) for k, e in zip(known, estimates, strict=True)]
+    gradient, combined = combination(gradients, weights, state.combination_state)
+    finite = jnp.any(known) & all_finite(gradient)
+    arrays, held = eqx.partition(state.theta, trainable)
+    # Optax's optimizers promote weak to strong types, which strict promotion refuses.
+    with jax.numpy_dtype_promotion("standard"):
+        updates, outer_state = outer.update(gradient, state.outer_state, arrays)
+        moved = optax.apply_updates(arrays, updates)
+    keep = lambda new, old: jnp.where(finite, new, old)
+    skipped = state.skipped + jnp.where(finite, 0, 1).astype(state.skipped.dtype)
+    state = MetaTrainState(
+        eqx.combine(jtu.tree_map(keep, moved, arrays), held),
+        jtu.tree_map(keep, outer_state, state.outer_state),
+        particles,
+        jtu.tree_map(keep, combined, state.combination_state),
+        state.key,
+        state.step + 1,
+        skipped,
+    )
+    return state, _metrics(estimates, weights, gradient, finite, skipped)
+
+
+def _zero_unless(known: Bool[Array, ""], gradient: PyTree) -> PyTree:
+    return jtu.tree_map(lambda x: jnp.where(known, x, 0), gradient)
+
+
+def _metrics(
+    estimates: Sequence[MetaGradient],
+    weights: Array,
+    gradient: PyTree,
+    finite: Bool[Array, ""],
+    skipped: Int[Array, ""],
+) -> Metrics:
+    losses = jnp.stack([e.meta_loss for e in estimates])
+    squares = [jnp.sum(g * g) for g in jtu.tree_leaves(gradient)]
+    norm = jnp.sqrt(ft.reduce(jnp.add, squares))
+    total = lambda name: jnp.sum(jnp.stack([getattr(e, name) for e in estimates]))
+    return Metrics(
+        meta_loss=jnp.sum(losses * weights.astype(losses.dtype)),
+        gradient_norm=jnp.where(finite, norm, jnp.nan),
+        diverged=total("diverged"),
+        dead=total("dead"),
+        dropped=total("dropped"),
+        skipped=skipped,
+        unroll_losses=losses,
+    )

@@ -1,0 +1,164 @@
+"""Meta-training on many unrolls at once."""
+
+import abc
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ._feed import AbstractFeed, as_feed
+from ._unroll import AbstractUnroll
+
+
+class AbstractCombination(eqx.Module):
+    """Makes one meta-gradient of those of several unrolls."""
+
+    @abc.abstractmethod
+    def init(self, unrolls: int) -> PyTree[Array]:
+        """The state before the first meta-step."""
+
+    @abc.abstractmethod
+    def __call__(
+        self,
+        gradients: Sequence[PyTree],
+        weights: Float[Array, " unrolls"],
+        state: PyTree[Array],
+    ) -> tuple[PyTree, PyTree[Array]]:
+        """`(gradient, state)`.
+
+        **Arguments:**
+
+        - `gradients`: finite ones, of each unroll.
+        - `weights`: of the unrolls, of sum one; zero where the gradient is not known.
+        - `state`: from the meta-step before.
+        """
+
+
+class WeightedMean(AbstractCombination):
+    """The weighted mean of the gradients, $\\sum_i w_i g_i$."""
+
+    def init(self, unrolls: int) -> None:
+        return None
+
+    def __call__(
+        self, gradients: Sequence[PyTree], weights: Float[Array, " unrolls"], state: None
+    ) -> tuple[PyTree, None]:
+        return _weighted_sum(gradients, weights), None
+
+
+class NormalisedMean(AbstractCombination):
+    """The weighted mean of gradients in units of their own size.
+
+    $$g = \\sum_i w_i\\,g_i / \\sqrt{s_i}, \\qquad
+    s_i \\leftarrow d\\,s_i + (1 - d)\\,\\|g_i\\|^2$$
+
+    with the bias of the start at $s_i = 0$ corrected as Adam does. A task with losses, or
+    meta-gradients, a hundred times as large as another's counts no more than that one.
+    """
+
+    decay: float = eqx.field(default=0.99, static=True)
+
+    def __check_init__(self):
+        if not 0 <= self.decay < 1:
+            raise ValueError(f"`decay` must be in [0, 1); got {self.decay}.")
+
+    def init(self, unrolls: int) -> tuple[Array, Array]:
+        return jnp.zeros(unrolls), jnp.zeros(unrolls)
+
+    def __call__(
+        self,
+        gradients: Sequence[PyTree],
+        weights: Float[Array, " unrolls"],
+        state: tuple[Array, Array],
+    ) -> tuple[PyTree, tuple[Array, Array]]:
+        squares, mass = state
+        now = jnp.stack([_squared_norm(g) for g in gradients]).astype(squares.dtype)
+        known = weights > 0
+        average = lambda old, new: self.decay * old + (1 - self.decay) * new
+        squares = jnp.where(known, average(squares, now), squares)
+        # What the average of ones would be: dividing by it corrects the bias.
+        mass = jnp.where(known, average(mass, jnp.ones_like(mass)), mass)
+        size = jnp.sqrt(squares / jnp.where(mass > 0, mass, 1))
+        scaled = jnp.where(size > 0, weights / jnp.where(size > 0, size, 1), 0)
+        return _weighted_sum(gradients, scaled), (squares, mass)
+
+
+class Mixture(eqx.Module):
+    """Several unrolls that one theta is meta-trained on.
+
+    In every meta-step each unroll has a window of its own particles, and its own program,
+    compiled once; then the gradients are combined. An unroll whose gradient is not finite
+    is left out of that step. A mixture of one is that unroll itself, to the bit.
+
+    !!! Example
+
+        ```python
+        tasks = [eqs.tasks.digits_mlp(), eqs.tasks.named("wine_mlp")]
+        mixture = eqs.Mixture([eqs.InnerTraining(task) for task in tasks])
+        result = eqs.meta_train(mixture, eqs.PES(), star, steps=1000, key=key)
+        ```
+
+    Of a family: `[family.sample(key=k) for k in jr.split(key, 8)]`.
+    """
+
+    feeds: tuple[AbstractFeed, ...]
+    weights: tuple[float, ...] = eqx.field(static=True)
+    combination: AbstractCombination
+
+    def __init__(
+        self,
+        unrolls: Sequence[AbstractUnroll | AbstractFeed],
+        weights: Sequence[float | int] = (),
+        combination: AbstractCombination = WeightedMean(),
+    ):
+        """**Arguments:**
+
+        - `unrolls`: at least one; of any kinds.
+        - `weights`: positive, one for each; scaled to sum one. By default all are equal.
+        - `combination`: `WeightedMean()`, or [`equistar.NormalisedMean`][] for unrolls
+            whose losses are of different sizes.
+        """
+        weights = tuple(weights) or (1.0,) * len(unrolls)
+        if not unrolls:
+            raise ValueError("A mixture needs at least one unroll.")
+        if len(weights) != len(unrolls):
+            raise ValueError(
+                f"A mixture needs one weight for each unroll; got {len(weights)} weights "
+                f"for {len(unrolls)} unrolls."
+            )
+        if not all(0 < w < math.inf for w in weights):
+            raise ValueError(f"Weights must be positive and finite; got {weights}.")
+        self.feeds = tuple(as_feed(unroll) for unroll in unrolls)
+        self.weights = tuple(w / math.fsum(weights) for w in weights)
+        self.combination = combination
+
+    def at(self, step: int) -> tuple[AbstractUnroll, ...]:
+        """The unrolls of meta-step `step` = 0, 1, ..."""
+        return tuple(feed.at(step) for feed in self.feeds)
+
+
+def as_mixture(unroll: AbstractUnroll | AbstractFeed | Mixture) -> Mixture:
+    """`unroll` itself if it is a mixture, else the mixture of it alone."""
+    return unroll if isinstance(unroll, Mixture) else Mixture([unroll])
+
+
+def unroll_keys(key: PRNGKeyArray, unrolls: int) -> tuple[PRNGKeyArray, ...]:
+    """A key for each unroll; the key itself if there is only one."""
+    return (key,) if unrolls == 1 else tuple(jr.split(key, unrolls))
+
+
+def _squared_norm(gradient: PyTree) -> Float[Array, ""]:
+    return sum((jnp.sum(g * g) for g in jtu.tree_leaves(gradient)), jnp.zeros(()))
+
+
+def _weighted_sum(trees: Sequence[PyTree], weights: Float[Array, " n"]) -> Any:
+    def scaled(tree: PyTree, weight: Array) -> PyTree:
+        return jtu.tree_map(lambda x: weight.astype(x.dtype) * x, tree)
+
+    terms = [scaled(tree, w) for tree, w in zip(trees, weights, strict=True)]
+    return jtu.tree_map(lambda *xs: sum(xs[1:], xs[0]), *terms)

@@ -1,0 +1,149 @@
+"""Slabs of labelled examples, with held-out splits that stay."""
+
+import os
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+
+from ._base import Split
+from ._data import Dataset, Examples
+from ._slabs import RandomAccess, Slabs
+from ._tfds import ImageSource, prepared_sources, tfds_errors
+
+
+def classification_slabs(
+    train: RandomAccess,
+    test: RandomAccess,
+    classes: int,
+    *,
+    size: int,
+    held_out: int = 8192,
+    scale: float = 1.0,
+    seed: int = 0,
+    ahead: int = 1,
+) -> Slabs[Dataset]:
+    """Slabs of labelled examples from anywhere.
+
+    The train split is a slab. The others stay as they are: `held_out` examples each,
+    drawn once. No slab has an example of theirs.
+
+    **Arguments:**
+
+    - `train`: pairs of an input and a label 0, 1, ..., by their number.
+    - `test`: the same, for the test split.
+    - `classes`: number of classes.
+    - `size`: examples in a slab.
+    - `held_out`: examples in each of the other splits, or all that `test` has.
+    - `scale`: inputs are multiplied by it when they are used.
+    - `seed`: of the split, and of the order of the slabs.
+    - `ahead`: slabs that are read ahead.
+
+    **Raises:**
+
+    `ValueError` if `train` has fewer examples than a slab and two held-out splits.
+    """
+    left = len(train) - 2 * held_out
+    if held_out < 1 or left < size:
+        raise ValueError(
+            f"Slabs of {size} examples and two held-out splits of {held_out} do not fit "
+            f"into {len(train)} examples: make `size` or `held_out` smaller."
+        )
+    order = np.asarray(jr.permutation(jr.key(seed), len(train)))
+    some = np.asarray(jr.permutation(jr.key(seed), len(test)))[:held_out]
+    fixed = {
+        Split.INNER_VALID.value: _all(_Chosen(train, order[:held_out])),
+        Split.OUTER_VALID.value: _all(_Chosen(train, order[held_out : 2 * held_out])),
+        Split.TEST.value: _all(_Chosen(test, some)),
+    }
+
+    def make(slab: tuple[np.ndarray, np.ndarray]) -> Dataset:
+        splits = {Split.TRAIN.value: _examples(*slab), **fixed}
+        return Dataset(splits, classes, scale)
+
+    rest = _Chosen(train, order[2 * held_out :])
+    return Slabs(rest, size, make, seed=seed, ahead=ahead)
+
+
+def tfds_image_slabs(
+    name: str,
+    *,
+    size: int = 131_072,
+    held_out: int = 8192,
+    data_dir: str | os.PathLike | None = None,
+    seed: int = 0,
+    ahead: int = 1,
+) -> Slabs[Dataset]:
+    """Slabs of a prepared image data set that is larger than the device, say ImageNet.
+
+    As [`equistar.tasks.tfds_images`][] otherwise. A slab of 131,072 images of 32x32 is
+    of 403 MB.
+
+    **Arguments:**
+
+    - `name`: a key of [`equistar.tasks.IMAGES`][], say `"imagenet_resized/32x32"`.
+    - `size`, `held_out`, `seed`, `ahead`: as for
+        [`equistar.tasks.classification_slabs`][].
+    - `data_dir`: where data sets are prepared.
+
+    **Raises:**
+
+    As [`equistar.tasks.tfds_images`][] and [`equistar.tasks.classification_slabs`][].
+    """
+    source, folder, train, test = prepared_sources(name, data_dir)
+    return classification_slabs(
+        _Images(name, folder, source, train),
+        _Images(name, folder, source, test),
+        source.classes,
+        size=size,
+        held_out=held_out,
+        scale=1 / 255,
+        seed=seed,
+        ahead=ahead,
+    )
+
+
+class _Chosen:
+    """Some of a source's examples, in an order."""
+
+    def __init__(self, source: RandomAccess, index: np.ndarray):
+        self.source, self.index = source, index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.source[int(self.index[i])]
+
+
+class _Images:
+    """Checked images and labels of a data source of TensorFlow Datasets."""
+
+    def __init__(
+        self, name: str, folder: pathlib.Path, kind: ImageSource, source: RandomAccess
+    ):
+        self.name, self.folder, self.kind, self.source = name, folder, kind, source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.int32]:
+        with tfds_errors(self.name, self.folder):
+            example = self.source[i]
+            image, label = np.asarray(example["image"]), np.int32(example["label"])
+            self.kind.check_image(image)
+            self.kind.check_labels(label)
+            return image, label
+
+
+def _all(source: RandomAccess) -> Examples:
+    pairs = [source[i] for i in range(len(source))]
+    inputs, labels = zip(*pairs, strict=True)
+    return _examples(np.stack(inputs), np.stack(labels))
+
+
+def _examples(inputs: np.ndarray, labels: np.ndarray) -> Examples:
+    return Examples(jax.device_put(inputs), jnp.asarray(labels, jnp.int32))

@@ -1,0 +1,150 @@
+"""Data sets that are larger than the device, a piece at a time."""
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Generic, Protocol, runtime_checkable, TypeVar
+
+
+_Data = TypeVar("_Data")
+
+
+@runtime_checkable
+class RandomAccess(Protocol):
+    """What has a length and gives an example for each whole number below it.
+
+    Say an array, a `numpy.memmap` of a file, or a data source of TensorFlow Datasets.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+class Slabs(Generic[_Data]):
+    """A large data set in slabs, of which the device holds one at a time.
+
+    Examples come in an endless order: epoch after epoch, each shuffled as a whole by the
+    seed and its number. Slab $n$ is made of `size` consecutive ones, from $n$ `size` on,
+    so that every example is seen once an epoch. It is the same however it was come to:
+    in order, or after any other. In order it has been read already, by a thread that
+    reads ahead while the device computes.
+
+    `slabs[n]` is slab $n$; `close`, or the end of a `with` block, ends the thread.
+
+    Reading and shuffling are those of Grain, in whose version the order is fixed.
+    """
+
+    def __init__(
+        self,
+        source: RandomAccess,
+        size: int,
+        make: Callable[[Any], _Data],
+        *,
+        seed: int = 0,
+        ahead: int = 1,
+    ):
+        """**Arguments:**
+
+        - `source`: the examples: arrays, or pytrees of them, all of the same shapes.
+        - `size`: examples in a slab.
+        - `make`: makes what `slabs[n]` returns, of a slab's examples stacked along a
+            first axis.
+        - `seed`: of the order, from 0 to $2^{32} - 1$.
+        - `ahead`: slabs that are read ahead, and so held in the machine's memory; with 0
+            there is no thread, and a slab is read when it is asked for.
+
+        **Raises:**
+
+        `ValueError` if there are fewer examples than `size`.
+        """
+        # Imported here: it takes a while, and most tasks do without.
+        import grain
+
+        if not 1 <= size <= len(source):
+            raise ValueError(
+                f"`size` must be between 1 and the number of examples, {len(source)}; got "
+                f"{size}."
+            )
+        if ahead < 0 or not 0 <= seed < 2**32:
+            raise ValueError(
+                "`ahead` must be at least 0 and `seed` from 0 to 2**32 - 1; got "
+                f"{ahead} and {seed}."
+            )
+        self._source = _Closable(source)
+        order = grain.MapDataset.source(self._source).shuffle(seed=seed).repeat()  # pyright: ignore
+        batches = order.batch(size, drop_remainder=True)
+        # One thread, so that no source need be safe for several.
+        options = grain.ReadOptions(num_threads=min(1, ahead), prefetch_buffer_size=ahead)
+        self._reader = iter(batches.to_iter_dataset(options))
+        self._make = make
+        self._held: tuple[int, _Data] | None = None
+
+    def __getitem__(self, n: int) -> _Data:
+        """Slab $n$ = 0, 1, ... The last one that was asked for is held.
+
+        **Raises:**
+
+        `RuntimeError` if it cannot be read, from whatever error that raised.
+        """
+        if n < 0:
+            raise IndexError(f"Slabs are numbered from 0; got {n}.")
+        if self._held is None or self._held[0] != n:
+            # Let go of the old one first: there may be no room for two.
+            self._held = None
+            self._held = n, self._make(self._read(n))
+        return self._held[1]
+
+    def _read(self, n: int) -> Any:
+        if self._source.closed:
+            raise RuntimeError(
+                f"Slab {n} was asked for after `close`: open the slabs again."
+            )
+        here = {"next_index": n}
+        if self._reader.get_state() != here:
+            self._reader.set_state(here)
+        try:
+            return next(self._reader)
+        except BaseException as e:
+            # What was being waited for is lost to the reader: it begins again from here.
+            self._reader.set_state(here)
+            if not isinstance(e, Exception):
+                raise
+            raise RuntimeError(
+                f"Slab {n} cannot be read ({type(e).__name__}: {e}): see that its files "
+                "are whole and where they were."
+            ) from e
+
+    def close(self) -> None:
+        """Ends the thread, and lets go of the slab that is held."""
+        self._source.closed, self._held = True, None
+        self._reader.close()
+
+    def __enter__(self) -> "Slabs[_Data]":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Closable:
+    """A source that gives nothing more once it is closed.
+
+    So that a thread in the middle of a slab ends with the example that it is at; Python
+    waits for threads before it ends itself.
+    """
+
+    def __init__(self, source: RandomAccess):
+        self.source, self.closed = source, False
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Any:
+        if self.closed:
+            raise RuntimeError("The slabs are closed.")
+        return self.source[index]

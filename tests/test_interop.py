@@ -1,0 +1,199 @@
+"""Weights go to other implementations' layouts and come back the same."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import equistar as eqs
+from equistar import interop
+from equistar._cli._convert import Convert
+from equistar._cli._output import CommandError
+
+from .helpers import randomised
+
+
+KEY = jr.key(0)
+DECAY = eqs.WeightDecay(1e-2)
+LEARNED_DECAY = eqs.WeightDecay(
+    1e-2, eqs.MagnitudeController(4, 0.2, eqs.PerTensor(), key=jr.key(5))
+)
+VARIANTS = {
+    "blackbox": eqs.Blackbox(key=KEY),
+    "blackbox_wide": eqs.Blackbox(key=KEY, width=7, magnitude_scale=0.1),
+    "blackbox_decay": eqs.Blackbox(key=KEY, weight_decay=DECAY),
+    "blackbox_preconditioned": eqs.Blackbox(
+        key=KEY, preconditioner=eqs.EMAPreconditioner()
+    ),
+    "star": eqs.STAR(key=KEY, magnitude_scale=0.1, weight_decay=LEARNED_DECAY),
+    "star_shared": eqs.STAR(key=KEY, aggregation=eqs.PerTensor(), magnitude_scale=0.2),
+    "star_momentum": eqs.STAR(key=KEY, direction=eqs.MomentumDirection()),
+    "star_learned_scale": eqs.STAR(key=KEY, nominal_scale=eqs.LearnedScale(2e-3)),
+    "star_bare": eqx.tree_at(
+        lambda s: (s.nominal, s.blackbox.magnitude),
+        eqs.STAR(key=KEY),
+        (eqs.NominalTerm(), eqs.NoMagnitudeController()),
+    ),
+    "hyperparam": eqs.HyperparamController(key=KEY, magnitude_scale=0.1),
+}
+
+
+def _random(name):
+    return randomised(VARIANTS[name], jr.key(3))
+
+
+def _trajectory(optimizer, dtype=jnp.float64):
+    params = jnp.ones((3, 5), dtype)
+    state, out = optimizer.init(params), []
+    update = eqx.filter_jit(lambda g, s, p: optimizer.update(g, s, p))
+    for i in range(4):
+        ripple = jnp.arange(15, dtype=dtype).reshape(3, 5)
+        updates, state = update(jnp.sin(params * 3 + i + ripple), state, params)
+        params = params + updates
+        out.append(np.ravel(updates))
+    return np.stack(out)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_released_layout_comes_back_with_the_same_updates(name):
+    optimizer = _random(name)
+    theta, cls, kwargs = interop.to_learned_optimization(optimizer)
+    assert cls == (
+        "AdafacMLPLOpt" if name in ("blackbox", "blackbox_wide") else "MLPNomLOpt"
+    )
+    heads = 2 if cls == "AdafacMLPLOpt" else 4
+    assert theta["nn/w2"].shape == (kwargs["hidden_size"], heads)
+    back = interop.from_learned_optimization(theta, cls=cls, **kwargs)
+    expected = _trajectory(optimizer)
+    assert np.all(np.any(expected != 0, axis=1))
+    np.testing.assert_allclose(_trajectory(back), expected, rtol=1e-12, atol=1e-18)
+
+
+@pytest.mark.parametrize("depth, width", [(1, 3), (2, 6), (3, 4)])
+def test_the_meta_mlp_layout_comes_back_with_the_same_updates(tmp_path, depth, width):
+    optimizer = eqs.LearnedOptimizer(
+        features=eqs.AdafactorFeatures(),
+        network=eqs.BlackboxMLP(39, width, depth, key=KEY),
+        blackbox=eqs.BlackboxTerm(
+            width, preconditioner=eqs.NoPreconditioner(), scale=0.02, key=KEY
+        ),
+    )
+    optimizer = randomised(optimizer, jr.key(1))
+    path = tmp_path / "weights.safetensors"
+    interop.save_meta_mlp(path, optimizer)
+    arrays = safetensors.numpy.load_file(path)
+    names = ["input", *(f"linear_{i}" for i in range(depth - 1)), "output"]
+    kinds = ("weight", "bias")
+    assert arrays.keys() == {f"network.{n}.{kind}" for n in names for kind in kinds}
+    assert arrays["network.input.weight"].shape == (width, 39)
+    assert arrays["network.output.weight"].shape == (2, width)
+    # The magnitude head that the optimizer lacks.
+    assert not arrays["network.output.weight"][1].any()
+    # The file is of float32.
+    expected = _trajectory(optimizer)
+    close = {"rtol": 1e-4, "atol": 1e-5 * np.abs(expected).max()}
+    np.testing.assert_allclose(_trajectory(interop.load_meta_mlp(path)), expected, **close)
+
+
+def test_a_published_file_has_the_initial_decays_and_the_papers_scales(tmp_path):
+    rng = np.random.default_rng(0)
+    shapes = {"input": (32, 39), "linear_0": (32, 32), "output": (2, 32)}
+    arrays = {
+        f"network.{name}.weight": rng.normal(size=shape).astype(np.float32) / 6
+        for name, shape in shapes.items()
+    }
+    for name, shape in shapes.items():
+        bias = rng.normal(size=shape[0]).astype(np.float32) / 6
+        arrays[f"network.{name}.bias"] = bias
+    path = tmp_path / "small_fc_lopt.safetensors"
+    safetensors.numpy.save_file(arrays, path)
+    theta = {f"nn/w{i}": arrays[f"network.{n}.weight"].T for i, n in enumerate(shapes)}
+    theta |= {f"nn/b{i}": arrays[f"network.{n}.bias"] for i, n in enumerate(shapes)}
+    theta |= {
+        "momentum_decays": np.zeros(3),
+        "rms_decays": np.zeros(1),
+        "adafactor_decays": np.zeros(3),
+    }
+    scales = {"exp_mult": 1e-3, "step_mult": 1e-3, "hidden_size": 32}
+    expected = interop.from_learned_optimization(theta, cls="AdafacMLPLOpt", **scales)
+    assert eqx.tree_equal(interop.load_meta_mlp(path), expected)
+    larger = interop.load_meta_mlp(path, step_mult=2e-3)
+    blackbox: Any = larger.blackbox
+    assert blackbox.scale() == 2e-3
+    # And by the command, into a file of ours.
+    assert Convert(path, tmp_path / "ours.npz").run() == 0
+    assert eqx.tree_equal(eqs.load(tmp_path / "ours.npz"), expected)
+    with pytest.raises(CommandError, match="--overwrite"):
+        Convert(path, tmp_path / "ours.npz").run()
+    assert Convert(tmp_path / "ours.npz", tmp_path / "again.safetensors").run() == 0
+    again = safetensors.numpy.load_file(tmp_path / "again.safetensors")
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(again[name], array)
+    with pytest.raises(CommandError, match="must end in"):
+        Convert(path, tmp_path / "ours.pt").run()
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda a: a.pop("network.input.bias"), "not in the MetaMLP layout"),
+        (lambda a: a.update(more=np.zeros(1, np.float32)), "not in the MetaMLP layout"),
+        (
+            lambda a: a.update({"network.input.weight": np.zeros((4, 38), np.float32)}),
+            r"\(39, 4\)",
+        ),
+        (lambda a: a["network.output.bias"].fill(np.nan), "not finite"),
+    ],
+)
+def test_a_file_that_is_not_in_the_layout_is_refused(tmp_path, change, message):
+    path = tmp_path / "weights.safetensors"
+    interop.save_meta_mlp(path, VARIANTS["blackbox"])
+    arrays = safetensors.numpy.load_file(path)
+    change(arrays)
+    safetensors.numpy.save_file(arrays, path)
+    with pytest.raises(ValueError, match=message):
+        interop.load_meta_mlp(path)
+
+
+def test_a_damaged_or_missing_file_is_one_sentence(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    with pytest.raises(FileNotFoundError, match="There is no file"):
+        interop.load_meta_mlp(path)
+    interop.save_meta_mlp(path, VARIANTS["blackbox"])
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        interop.load_meta_mlp(path)
+
+
+class _Sign(eqs.AbstractDirection):
+    reads = ()
+
+    def __call__(self, tensor):
+        return jnp.sign(tensor.grad)
+
+
+def _with_momenta(*decays):
+    bank = VARIANTS["star"].accumulators | {"momentum": eqs.Momentum(decays)}
+    return eqx.tree_at(lambda s: s.accumulators, VARIANTS["star"], bank)
+
+
+@pytest.mark.parametrize(
+    "optimizer, message",
+    [
+        (eqs.LearnedOptimizer(nominal=eqs.NominalTerm()), "NoFeatures"),
+        (eqs.STAR(key=KEY, direction=_Sign()), "_Sign"),
+        (_with_momenta(0.8, 0.99, 0.999), "'momentum' has no counterpart"),
+    ],
+)
+def test_a_part_without_a_counterpart_is_named(optimizer, message):
+    with pytest.raises(ValueError, match=message):
+        interop.to_learned_optimization(optimizer)
+
+
+def test_the_meta_mlp_layout_holds_a_blackbox_alone(tmp_path):
+    with pytest.raises(ValueError, match="a blackbox term alone"):
+        interop.save_meta_mlp(tmp_path / "star.safetensors", VARIANTS["star"])

@@ -1,0 +1,184 @@
+"""Many unrolls at once, parts that are held, and data that change."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+import optax
+import pytest
+
+import equistar as eqs
+
+from .helpers import QuadraticDescent
+
+
+class _Slope(eqs.AbstractUnroll):
+    """The loss `slope theta` at every step: its meta-gradient is `slope`."""
+
+    slope: jnp.ndarray
+
+    def init(self, theta, *, key):
+        return jnp.zeros(())
+
+    def step(self, theta, carry, *, key):
+        return carry, jnp.sum(self.slope * theta)
+
+
+BACKPROP = eqs.FullBackprop(2, 1)
+
+
+def _meta_train(unroll, theta: Any = jnp.zeros(()), steps=1, **options):
+    outer = options.pop("outer", optax.sgd(1.0))
+    estimator = options.pop("estimator", BACKPROP)
+    settings = {"steps": steps, "key": jr.key(0)} | options
+    return eqs.meta_train(unroll, estimator, theta, outer, **settings)
+
+
+def _slopes(*slopes):
+    return [_Slope(jnp.asarray(slope)) for slope in slopes]
+
+
+def test_a_mixture_of_one_is_the_unroll_itself():
+    unroll = QuadraticDescent(jnp.array([2.0]), jnp.array([1.0]))
+    run = lambda unroll: _meta_train(
+        unroll, jnp.array(0.1), 5, estimator=eqs.PES(3, 4, 0.1, 7)
+    )
+    alone, mixed = run(unroll), run(eqs.Mixture([unroll]))
+    for a, b in zip(jtu.tree_leaves(alone), jtu.tree_leaves(mixed), strict=True):
+        if eqx.is_inexact_array_like(a):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_the_gradients_are_averaged_by_weight():
+    # (1 * 2 + 3 * 6) / 4 = 5, and the losses at theta = 1 likewise.
+    result = _meta_train(eqs.Mixture(_slopes(2.0, 6.0), [1, 3]), jnp.ones(()))
+    np.testing.assert_allclose(result.theta, 1 - 5.0, rtol=1e-12)
+    np.testing.assert_allclose(result.history.meta_loss, [5.0], rtol=1e-12)
+    np.testing.assert_allclose(result.history.unroll_losses, [[2.0, 6.0]], rtol=1e-12)
+
+
+def test_normalised_gradients_count_alike_whatever_their_size():
+    # One is a million times the other, so each counts as a step of one half.
+    mixture = eqs.Mixture(_slopes(-1e-3, 1e3), combination=eqs.NormalisedMean())
+    np.testing.assert_allclose(_meta_train(mixture, steps=3).theta, 0, atol=1e-12)
+    slopes = _slopes([3e4, 0.0], [0.0, -2e-5])
+    mixture = eqs.Mixture(slopes, [3, 1], eqs.NormalisedMean())
+    theta = _meta_train(mixture, jnp.zeros(2), steps=2).theta
+    np.testing.assert_allclose(theta, [-1.5, 0.5], rtol=1e-12)
+
+
+def test_the_size_of_a_gradient_is_a_bias_corrected_average():
+    # Of the squares 1 and 9 with decay 1/2: (1/2 1/2 1 + 1/2 9) / (3/4) = 19/3.
+    combination = eqs.NormalisedMean(0.5)
+    state, one = combination.init(1), jnp.ones(1)
+    _, state = combination([jnp.array(1.0)], one, state)
+    gradient, _ = combination([jnp.array(3.0)], one, state)
+    np.testing.assert_allclose(gradient, 3 / np.sqrt(19 / 3), rtol=1e-12)
+
+
+@pytest.mark.parametrize("combination", [eqs.WeightedMean(), eqs.NormalisedMean()])
+def test_an_unroll_whose_gradient_is_not_finite_is_left_out(combination):
+    mixture = eqs.Mixture(_slopes(jnp.nan, 1.0, 1.0), [8, 1, 1], combination)
+    result = _meta_train(mixture, steps=2)
+    np.testing.assert_allclose(result.theta, -2, rtol=1e-12)
+    assert list(result.history.skipped) == [0, 0]
+    nothing = _meta_train(eqs.Mixture(_slopes(jnp.nan, jnp.inf), (), combination), steps=2)
+    assert nothing.theta == 0 and list(nothing.history.skipped) == [1, 2]
+
+
+def test_an_unroll_with_no_gradient_does_not_spoil_the_normalised_ones():
+    mixture = eqs.Mixture(_slopes(0.0, 4.0), combination=eqs.NormalisedMean())
+    np.testing.assert_allclose(_meta_train(mixture).theta, -0.5, rtol=1e-12)
+
+
+def test_a_mixture_finds_the_step_size_that_is_best_for_both():
+    # Steps of 1/2 and of 1/4 are best alone; a grid knows what is best for both.
+    unrolls = [QuadraticDescent(jnp.array([h]), jnp.array([1.0])) for h in (2.0, 4.0)]
+    result = _meta_train(
+        eqs.Mixture(unrolls),
+        jnp.array(0.1),
+        300,
+        estimator=eqs.FullBackprop(2, 1),
+        outer=optax.adam(1e-2),
+    )
+    grid = np.linspace(0, 0.6, 60001)
+    losses = sum(h / 2 * (1 + (1 - grid * h) ** 2) for h in (2.0, 4.0))
+    np.testing.assert_allclose(result.theta, grid[np.argmin(losses)], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (([],), "at least one unroll"),
+        ((_slopes(1.0, 2.0), [1.0]), "1 weights for 2 unrolls"),
+        ((_slopes(1.0, 2.0), [1.0, 0.0]), "positive and finite"),
+        ((_slopes(1.0), [jnp.inf]), "positive and finite"),
+    ],
+)
+def test_a_mixture_that_makes_no_sense_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        eqs.Mixture(*arguments)
+
+
+def test_a_held_part_neither_moves_nor_is_perturbed():
+    class Watches(eqs.AbstractUnroll):
+        """Its loss is 1 as long as `held` is what it was."""
+
+        def init(self, theta, *, key):
+            return jnp.zeros(())
+
+        def step(self, theta, carry, *, key):
+            return carry, jnp.where(theta["held"] == 3, 1.0, jnp.nan) + theta["moved"]
+
+    theta = {"held": jnp.array(3.0), "moved": jnp.array(0.0)}
+    pes = eqs.PES(2, 4, 0.1, 4)
+    for trainable in (
+        eqs.all_but(theta, lambda t: t["held"]),
+        eqs.only(theta, lambda t: t["moved"]),
+    ):
+        result = _meta_train(
+            Watches(), theta, 4, estimator=pes, trainable=trainable, outer=optax.adam(0.1)
+        )
+        assert result.theta["held"] == 3 and result.theta["moved"] < -0.1
+        np.testing.assert_allclose(result.history.meta_loss[0], 1, atol=0.2)
+
+
+def test_parts_of_an_optimizer_are_held():
+    star = eqs.STAR(key=jr.key(0))
+    trainable = eqs.only(star, lambda s: (s.nominal, s.blackbox))
+    unroll = eqs.InnerTraining(eqs.tasks.Quadratic(jnp.ones(3)))
+    trained = _meta_train(
+        unroll,
+        star,
+        2,
+        estimator=eqs.PES(2, 2, 0.1, 4),
+        trainable=trainable,
+        outer=eqs.default_outer(1e-2),
+    ).theta
+    assert eqx.tree_equal(trained.network, star.network)
+    assert eqx.tree_equal(trained.accumulators, star.accumulators)
+    assert not eqx.tree_equal(trained.nominal, star.nominal)
+
+
+def test_nothing_to_train_is_refused():
+    with pytest.raises(ValueError, match="Nothing of `theta` is trainable"):
+        _meta_train(_slopes(1.0)[0], jnp.zeros(()), trainable=False)
+
+
+class _Rising(eqs.AbstractFeed):
+    """Meta-step n goes through the slope n."""
+
+    def at(self, step):
+        return _Slope(jnp.asarray(float(step)))
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, lambda f: eqs.Mixture([f])])
+def test_a_feed_is_asked_for_each_meta_step(wrap, tmp_path):
+    # 0 + 1 + 2 + 3, also when the run goes on from its middle.
+    assert _meta_train(wrap(_Rising()), steps=4).theta == -6
+    kept = eqs.Checkpoints(tmp_path)
+    assert _meta_train(wrap(_Rising()), steps=2, checkpoints=kept).theta == -1
+    assert _meta_train(wrap(_Rising()), steps=4, checkpoints=kept).theta == -6
