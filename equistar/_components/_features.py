@@ -17,6 +17,14 @@ from ._tensor import Tensor
 TIMESCALES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 
 
+def _stacked(xs: Any) -> Any:
+    return jnp.stack(xs) if isinstance(xs, tuple) and xs else xs
+
+
+def _vector(xs: Any) -> Any:
+    return _stacked(tuple(jnp.reshape(x, ()) for x in xs)) if isinstance(xs, tuple) else xs
+
+
 class Inputs(eqx.Module):
     """Network inputs of one tensor, by kind.
 
@@ -31,16 +39,16 @@ class Inputs(eqx.Module):
         largest array of the program.
     - `element_squares`: the squares of `element`, where there is a cheaper way to them
         than to square each; else empty.
-    - `row`, `column`: arrays that broadcast to the tensor's shape, stacked on a new
-        leading axis.
-    - `tensor`: a vector of numbers.
+    - `row`, `column`: arrays that broadcast to the tensor's shape: a tuple of them, or
+        stacked on a new leading axis.
+    - `tensor`: a tuple of numbers, or a vector.
     """
 
     element: tuple[Array, ...] = ()
     element_squares: tuple[Array, ...] = ()
-    row: Any = ()
-    column: Any = ()
-    tensor: Any = ()
+    row: Any = eqx.field(default=(), converter=_stacked)
+    column: Any = eqx.field(default=(), converter=_stacked)
+    tensor: Any = eqx.field(default=(), converter=_vector)
 
     def __len__(self) -> int:
         return sum(map(len, (self.element, self.row, self.column, self.tensor)))
