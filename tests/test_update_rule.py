@@ -36,6 +36,9 @@ VARIANTS = {
     "star_aggmo": lambda key: eqs.STAR(key=key, direction=eqs.AggMoDirection()),
     "star_adam": lambda key: eqs.STAR(key=key, direction=eqs.AdamDirection()),
     "blackbox": lambda key: eqs.Blackbox(key=key),
+    "blackbox_of_matrices": lambda key: eqs.Blackbox(
+        key=key, width=32, magnitude_scale=0.1
+    ),
     "hyperparam": lambda key: eqs.HyperparamController(key=key),
     "nominal_alone": lambda key: eqs.LearnedOptimizer(nominal=eqs.NominalTerm()),
 }

@@ -90,9 +90,11 @@ class BlackboxMLP(AbstractNetwork):
     """A small multi-layer perceptron with relu, applied to every element alike.
 
     Each input $x_i$ per element, row or column is first divided by
-    $\\sqrt{10^{-5} + mean(x_i^2)}$, the mean taken over the whole tensor. The layers are
-    unrolled into scalar arithmetic, so that the whole network is one loop over memory
-    and no array of inputs times elements ever exists.
+    $\\sqrt{10^{-5} + mean(x_i^2)}$, the mean taken over the whole tensor. Layers of up to
+    eight units are unrolled into scalar arithmetic, so that the whole network is one loop
+    over memory and no array of inputs times elements ever exists; wider ones are products
+    of matrices, which need memory for as many arrays of the tensor's size as there are
+    inputs and units.
     """
 
     weights: tuple[Float[Array, "fan_in width"], ...]
@@ -140,7 +142,14 @@ class BlackboxMLP(AbstractNetwork):
             self.weights[0] * scales[:, None], self.biases[0], inputs
         )
         others = zip(self.weights[1:], self.biases[1:], strict=True)
-        return _perceptron([first, *((w, (b,)) for w, b in others)], elements)
+        layers = [first, *((w, (b,)) for w, b in others)]
+        if max(w.shape[1] for w in self.weights) <= _FUSED_WIDTH:
+            return _perceptron(layers, elements)
+        return tuple(unstack(_stacked_perceptron(layers, jnp.stack(elements))))
+
+
+# Scalar arithmetic for wider layers takes the compiler minutes, and gigabytes.
+_FUSED_WIDTH = 8
 
 
 # Of one layer: the weights, and the biases as one or more stacks, one bias for each unit,
