@@ -74,7 +74,9 @@ def replicate(tree: PyTree) -> PyTree:
 
     def put(x: Array) -> Array:
         if x.sharding.is_equivalent_to(sharding, x.ndim):
-            return x
+            # The same bytes, but a program that is given the one compiles again for the
+            # other, as on a mesh of a single device.
+            return x if x.sharding == sharding else jax.device_put(x, sharding)
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             return jr.wrap_key_data(put(jr.key_data(x)), impl=jr.key_impl(x))
         # Unlike `device_put`, this reaches the devices of other processes.

@@ -2,8 +2,13 @@
 
 import os
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+
+
+SMOOTHING = 0.98
+"""Decay of the moving average of meta-training curves, as in the STAR paper."""
 
 
 def training_curves(
@@ -46,3 +51,72 @@ def training_curves(
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
     figure.savefig(path, dpi=150)
+
+
+def smoothed(values: np.ndarray, decay: float = SMOOTHING) -> np.ndarray:
+    """An exponential moving average with the bias of its start corrected.
+
+    $$\\bar x_t = \\sum_{s \\le t} d^{t - s} x_s \\big/ \\sum_{s \\le t} d^{t - s}$$
+
+    Values that are not finite are left out of both sums.
+
+    **Arguments:**
+
+    - `values`: one for each step.
+    - `decay`: $d$, in [0, 1).
+    """
+    from scipy.signal import lfilter
+
+    if not 0 <= decay < 1:
+        raise ValueError(f"`decay` must be in [0, 1); got {decay}.")
+    values = np.asarray(values, np.float64)
+    known = np.isfinite(values)
+    total = lambda x: np.asarray(lfilter([1.0], [1.0, -decay], x))
+    weights = total(known.astype(np.float64))
+    sums = total(np.where(known, values, 0.0))
+    return np.divide(sums, weights, out=np.full_like(sums, np.nan), where=weights > 0)
+
+
+def meta_training_curves(
+    path: str | os.PathLike,
+    meta_losses: Mapping[str, np.ndarray],
+    evaluations: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    *,
+    title: str = "",
+    smoothing: float = SMOOTHING,
+) -> None:
+    """Draws the meta-loss of runs, as it was and smoothed, beside their evaluations.
+
+    **Arguments:**
+
+    - `path`: the PNG file to write.
+    - `meta_losses`: by label, the meta-loss of each meta-step.
+    - `evaluations`: by label, meta-steps and losses; drawn in a panel of their own.
+    - `title`: text of the figure.
+    - `smoothing`: decay of the moving average; see [`equistar.plot.smoothed`][].
+    """
+    from matplotlib.figure import Figure
+
+    panels = 2 if evaluations else 1
+    figure = Figure(figsize=(1.5 + 5 * panels, 4.2), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    for label, losses in meta_losses.items():
+        losses = np.asarray(losses, np.float64)
+        steps = np.arange(1, len(losses) + 1)
+        (line,) = axes[0].plot(steps, smoothed(losses, smoothing), label=label, zorder=2)
+        axes[0].plot(steps, losses, color=line.get_color(), alpha=0.2, linewidth=0.7)
+    axes[0].set(ylabel="meta-loss", title=title)
+    for label, (steps, losses) in (evaluations or {}).items():
+        axes[1].plot(steps, losses, marker=".", label=label)
+        axes[1].set(ylabel="mean training loss", title="evaluation on fresh networks")
+    for panel in axes:
+        panel.set(xlabel="meta-step", yscale=_scale(panel))
+        panel.grid(alpha=0.3)
+        panel.legend(frameon=False, fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def _scale(axes: Any) -> str:
+    """Logarithmic if every number drawn is positive."""
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
+    return "log" if np.all(values[np.isfinite(values)] > 0) else "linear"

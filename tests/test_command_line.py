@@ -33,8 +33,11 @@ def test_meta_train_writes_weights_metrics_and_a_figure(trained):
     assert {p.name for p in trained.iterdir()} == {
         "checkpoints",
         "weights.npz",
+        "weights_best.npz",
+        "recipe.json",
         "metrics.jsonl",
         "meta_loss.png",
+        "tensorboard",
     }
     assert isinstance(eqs.load(trained / "weights.npz"), eqs.HyperparamController)
     lines = [json.loads(x) for x in (trained / "metrics.jsonl").read_text().splitlines()]
@@ -88,13 +91,35 @@ def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "arguments, code, message",
     [
-        (("meta-train", "--task", "imagenet"), 1, "digits_mlp"),
-        (("meta-train", "--pairs", 0), 1, "pairs"),
+        (("meta-train", "--task", "imagenet"), 2, "digits_mlp"),
+        (("meta-train", "--pairs", 0), 2, "pairs"),
         (("meta-train", "-n", 0), 2, "--steps"),
-        (("meta-train", "--sigma", "nan"), 1, "sigma"),
-        (("meta-train", "--learning-rate", "nan"), 1, "learning_rate"),
-        (("meta-train", "--weight-decay", "-1"), 1, "weight_decay"),
+        (("meta-train", "--sigma", "nan"), 2, "sigma"),
+        (("meta-train", "--learning-rate", "nan"), 2, "learning_rate"),
+        (("meta-train", "--weight-decay", "-1"), 2, "weight_decay"),
+        (("meta-train", "star-papr"), 2, "star-paper"),
+        (("meta-train", "--seed", 1, "star-fast"), 2, "must come first"),
+        (("meta-train", "star-fast", "--config", "x.json"), 2, "not both"),
+        (("meta-train", "--config", "x.json"), 1, "is not there"),
+        (("meta-train", "star-paper"), 1, "equistar data prepare fashion_mnist"),
+        (("meta-train", "--family", "imagenet"), 2, "quadratics"),
+        (("meta-train", "--task-weights", 1, 2), 2, "task_weights"),
+        (("meta-train", "--objective", "minimum"), 2, "full-es"),
+        (("meta-train", "--optimizer", "hyperparam", "--nominal", "none"), 2, "nominal"),
+        (("meta-train", "--nominal", "none", "--hold", "nominal"), 2, "leave it out"),
+        (("meta-train", "--schedule", "cosine", "--warm-up", 1000), 2, "warm_up"),
+        (("meta-train", "--shortest", 501), 2, "shortest <= longest"),
+        (("meta-train", "--evaluate-every", "-1"), 2, "--evaluate-every"),
+        (("meta-train", "--evaluate-task", "imagenet"), 2, "digits_mlp"),
+        (("meta-train", "--warn-share", 0), 2, "--warn-share"),
+        (("meta-train", "--save-minutes", "nan"), 2, "--save-minutes"),
+        (("plot",), 2, "Give the folder"),
+        (("plot", "nothing"), 1, "is not there"),
+        (("plot", "nothing", "nothing"), 2, "given twice"),
+        (("plot", "nothing", "--smoothing", 1), 2, "--smoothing"),
         (("train", "nothing.npz"), 1, "is not there"),
+        (("train", "nothing.npz", "--task", "imagenet"), 2, "digits_mlp"),
+        (("stability", "nothing.npz", "--task", "imagenet"), 2, "digits_mlp"),
         (("info", "nothing.npz"), 1, "is not there"),
         (("train", "nothing.npz", "--seeds", 0), 2, "at least 1"),
         (("meta-train", "--optimizer", "adam"), 2, "star"),
@@ -121,6 +146,7 @@ def test_wrong_arguments_get_one_sentence_and_an_exit_code(
     tmp_path, monkeypatch, capsys, arguments, code, message
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     assert _run(monkeypatch, *arguments) == code
     captured = capsys.readouterr()
     assert message in captured.err + captured.out
@@ -134,6 +160,7 @@ def test_wrong_arguments_get_one_sentence_and_an_exit_code(
     [
         "quickstart",
         "meta-train",
+        "plot",
         "train",
         "evaluate",
         "info",

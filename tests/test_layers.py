@@ -20,7 +20,7 @@ LAYERS = (
     {"_checkpoint_file", "_serialisation", "_slab_feed", "interop"},
     {"_checkpoints"},
     {"_meta_gradient", "_meta_step"},
-    {"_meta_train", "_curves"},
+    {"_meta_train", "_curves", "_recipes"},
     {"_evaluation", "analysis", "testing"},
     {"_reproduce"},
     {"_cli"},

@@ -16,6 +16,12 @@ PAGES = {
         "assert value < 1 and isinstance(mine.nominal.direction, SignMomentum)\n"
         "import pathlib; assert pathlib.Path('mine.npz').is_file()",
     ),
+    "docs/meta_training.md": (
+        1,
+        "assert len(result.history.meta_loss) == 3 and result.theta != star\n"
+        "assert eqx.tree_equal(result.theta.accumulators, star.accumulators)\n"
+        "import pathlib; assert len(list(pathlib.Path('my-mixture').glob('best-*'))) == 1",
+    ),
     "docs/compose.md": (8, "assert data.classes == 2 and len(data.splits) == 4"),
     "docs/training_loop.md": (7, "assert bool(jnp.isfinite(loss))"),
     "docs/estimators.md": (

@@ -1,7 +1,10 @@
 """The command line `equistar`: one module for each of its commands."""
 
+import contextlib
 import sys
-from typing import Annotated
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any
 
 import tyro
 
@@ -13,7 +16,9 @@ from ._evaluate import Evaluate
 from ._info import Info
 from ._meta_train import MetaTrain
 from ._output import CommandError
+from ._plot import Plot
 from ._quickstart import Quickstart
+from ._recipe_choice import check_choice, chosen_recipe
 from ._reproduce import Reproduce
 from ._stability import Stability
 from ._train import Train
@@ -24,30 +29,63 @@ _DESCRIPTION = """Learned optimizers: meta-train one, save it, train networks wi
 Start with `equistar quickstart`: it does the whole of it on real data in minutes.
 Every command explains itself: `equistar meta-train --help`."""
 
-_Command = (
-    Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
-    | Annotated[MetaTrain, tyro.conf.subcommand("meta-train")]
-    | Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Info, tyro.conf.subcommand("info")]
-    | Annotated[Convert, tyro.conf.subcommand("convert")]
-    | Annotated[Stability, tyro.conf.subcommand("stability")]
-    | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
-    | Data
-)
-
-
-_EXPECTED = CommandError, WeightsError, CheckpointError, ValueError, FileNotFoundError
+_EXPECTED = CommandError, WeightsError, CheckpointError, ValueError, OSError
 
 
 def main() -> None:
     """Runs a command. Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
-    command = tyro.cli(_Command, prog="equistar", description=_DESCRIPTION)  # pyright: ignore
     try:
-        sys.exit(command.run())
+        with _plain_warnings():
+            sys.exit(_parse(sys.argv[1:]).run())
     except _EXPECTED as e:
         print(f"equistar: {e}", file=sys.stderr)
         sys.exit(2 if isinstance(e, CommandError) else 1)
     except KeyboardInterrupt:
         print("equistar: interrupted.", file=sys.stderr)
         sys.exit(130)
+
+
+def _parse(arguments: Sequence[str]) -> Any:
+    training = arguments[:1] == ["meta-train"]
+    # The flags of a meta-training change a recipe, whose values `--help` shows.
+    recipe = chosen_recipe(arguments[1:] if training else [])
+    commands = (
+        Annotated[Quickstart, tyro.conf.subcommand("quickstart")]
+        | Annotated[
+            tyro.conf.OmitArgPrefixes[tyro.conf.FlagCreatePairsOff[MetaTrain]],
+            tyro.conf.subcommand("meta-train", default=MetaTrain(recipe=recipe)),
+        ]
+        | Annotated[Plot, tyro.conf.subcommand("plot")]
+        | Annotated[Train, tyro.conf.subcommand("train")]
+        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+        | Annotated[Info, tyro.conf.subcommand("info")]
+        | Annotated[Convert, tyro.conf.subcommand("convert")]
+        | Annotated[Stability, tyro.conf.subcommand("stability")]
+        | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
+        | Data
+    )
+    command: Any = tyro.cli(
+        commands,  # pyright: ignore
+        prog="equistar",
+        description=_DESCRIPTION,
+        args=arguments,
+    )
+    if training:
+        check_choice(arguments[1:], command.name)
+    return command
+
+
+@contextlib.contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """Warnings as one line, without the place in the source."""
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Any, category: Any, *place: Any, **more: Any) -> None:
+            if category is UserWarning:
+                print(f"equistar: {message}", file=sys.stderr)
+            else:
+                usual(message, category, *place, **more)
+
+        warnings.showwarning = show
+        yield

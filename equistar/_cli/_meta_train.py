@@ -1,201 +1,241 @@
 """`equistar meta-train`."""
 
 import pathlib
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 import jax
 import jax.random as jr
 import numpy as np
 import tyro
-from jaxtyping import PRNGKeyArray
+from jaxtyping import PRNGKeyArray, PyTree
 from rich.console import Console
 
 from .. import plot, tasks
 from .._checkpoints import Checkpoints
 from .._devices import particle_mesh
-from .._episodes import AbstractEpisodeLength, ConstantLength
-from .._estimators import AbstractEstimator, NRES, PES, PESAnalytic, TruncatedES
-from .._inner_training import (
-    AbstractMetaLoss,
-    AfterUpdate,
-    HeldOut,
-    InnerTraining,
-    TrainingBatch,
-)
-from .._logger import Metrics, unstack_metrics
+from .._logger import Metrics
 from .._meta_train import meta_train, MetaTrainResult
-from .._optimizers import AbstractOptimizer, Blackbox, HyperparamController, STAR
-from .._outer import default_outer
+from .._recipes import Recipe, recipe_text
 from .._results import RESULTS
 from .._serialisation import save
-from ._output import CommandError, console, new_folder, provenance, write_history
+from ._display import Display
+from ._faults import FaultWatch
+from ._held_out import EvaluationLines, HeldOutEvaluation
+from ._output import (
+    CommandError,
+    console,
+    new_folder,
+    provenance,
+    same_command,
+)
 from ._processes import join_processes, leave, one_process, Processes, STOPPED_WITHIN
-from ._progress import meta_train_logger
-
-
-_VARIANTS: dict[str, Callable[[PRNGKeyArray], AbstractOptimizer]] = {
-    "star": lambda key: STAR(key=key),
-    "blackbox": lambda key: Blackbox(key=key),
-    "hyperparam": lambda key: HyperparamController(key=key),
-}
-_ESTIMATORS: dict[
-    str, Callable[[int, int, float, AbstractEpisodeLength], AbstractEstimator]
-] = {
-    "pes": PES,
-    "nres": NRES,
-    "pes-analytic": PESAnalytic,
-    "truncated-es": TruncatedES,
-}
-_META_LOSSES: dict[str, AbstractMetaLoss] = {
-    "training": TrainingBatch(),
-    "after-update": AfterUpdate(),
-    "validation": HeldOut(),
-}
+from ._recipe_choice import DEFAULT, recipes_table
+from ._run_files import MetricsLines, RecipeFile, TensorBoard, WeightsFile
+from ._run_options import FolderOptions, WatchOptions
+from ._watchers import AbstractWatcher, WatchedCheckpoints, watching
 
 
 @dataclass
 class MetaTrain:
-    """Meta-train a learned optimizer on a task, and save it.
+    """Meta-train a learned optimizer, and save it.
 
-    Writes weights.npz (for `equistar train` and `equistar.load`), metrics.jsonl and
-    meta_loss.png into the output folder, and checkpoints of the whole run: after a crash,
-    a kill or Ctrl-C the same command goes on where the last one stands, to the same bits;
-    with more --steps it goes on beyond its end. All devices of the machine are used; the
-    pairs must divide over them.
+    A recipe by name (--list shows them) or from a file (--config), and flags that change
+    it: `equistar meta-train star-paper --steps 100`; with --help, its own values are shown.
+
+    Into the output folder go weights.npz (for `equistar train` and `equistar.load`),
+    weights_best.npz (where the smoothed meta-loss was lowest), recipe.json (for --config),
+    metrics.jsonl, meta_loss.png, event files for TensorBoard, and checkpoints of the whole
+    run: after a crash, a kill or Ctrl-C the same command goes on where the last one stands,
+    to the same bits; with more --steps it goes on beyond its end. All devices of the
+    machine are used; the pairs must divide over them.
     """
 
-    task: str = "digits_mlp"
-    """The task's name; a wrong one lists the right ones."""
-    optimizer: Literal["star", "blackbox", "hyperparam"] = "star"
-    """The learned optimizer to meta-train."""
-    estimator: Literal["pes", "nres", "pes-analytic", "truncated-es"] = "pes"
-    """How the meta-gradient is estimated; truncated-es is biased, for comparison."""
-    meta_loss: Literal["training", "after-update", "validation"] = "training"
-    """The loss to meta-train for: of the training batch before or after the update, or on
-    held-out data."""
-    steps: Annotated[int, tyro.conf.arg(aliases=("-n",))] = 1000
-    """Meta-steps, each one window of every particle."""
-    window: int = 50
-    """Inner steps between two meta-gradient estimates."""
-    pairs: int = 8
-    """Antithetic pairs of particles."""
-    sigma: float = 0.01
-    """Standard deviation of the perturbation of the meta-parameters."""
-    length: int = 500
-    """Inner steps of an episode: what the optimizer is meta-trained for."""
-    learning_rate: float = 1e-3
-    """Learning rate of AdamW, the outer optimizer."""
-    weight_decay: float = 0.1
-    """Weight decay of AdamW, on the blackbox part only."""
-    seed: int = 0
-    """Of the initial weights, the noise and the data."""
-    save_every: int = 100
-    """Meta-steps between two checkpoints, and writings of weights.npz."""
-    keep: int = 3
-    """Checkpoints to keep, the newest ones."""
-    distributed: bool = False
-    """Be one of several processes that make the run together: start the same command in
-    each, with JAX_COORDINATOR_ADDRESS (host:port of the first one), JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID set, or under Slurm or MPI."""
-    output: pathlib.Path = pathlib.Path("equistar-meta-train")
-    """The folder to write into; made if it is not there."""
-    overwrite: bool = False
-    """Replace what is in the output folder, and begin anew."""
+    name: Annotated[str, tyro.conf.Positional] = DEFAULT
+    """The recipe to begin with; must come first."""
+    config: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """The recipe in this file instead, say recipe.json of an earlier run."""
+    show_list: Annotated[bool, tyro.conf.arg(name="list")] = False
+    """Show the recipes that have a name, and end."""
+    recipe: Recipe = field(default_factory=Recipe)
+    """The run: what makes it what it is."""
+    folder: FolderOptions = field(default_factory=FolderOptions)
+    """The run's folder; a run that goes on may change these."""
+    watch: WatchOptions = field(default_factory=WatchOptions)
+    """What is shown and measured; a run that goes on may change these."""
 
     def run(self) -> int:
         """Runs the command and returns the exit code."""
-        outer = default_outer(self.learning_rate, self.weight_decay)
-        length = ConstantLength(self.length)
-        settings = self.window, self.pairs, self.sigma, length
-        estimator = _ESTIMATORS[self.estimator](*settings)
-        if min(self.steps, self.save_every, self.keep) < 1:
-            raise CommandError("--steps, --save-every and --keep must be at least 1.")
         out = console()
-        processes = join_processes(out) if self.distributed else one_process()
-        out.quiet = not processes.first
-        unroll = InnerTraining(tasks.named(self.task), _META_LOSSES[self.meta_loss])
-        theta_key, run_key = jr.split(jr.key(self.seed))
-        fresh = _VARIANTS[self.optimizer](theta_key)
+        if self.show_list:
+            out.print(recipes_table())
+            return 0
+        self._check()
+        recipe, output = self.recipe, self.folder.output
+        processes = join_processes(out) if self.folder.distributed else one_process()
+        out.quiet = self.watch.quiet or not processes.first
+        theta_key, run_key = jr.split(jr.key(recipe.seed))
+        fresh = recipe.optimizer.build(key=theta_key)
+        trainable = _checked(recipe.optimizer.trainable, fresh)
+        unroll = recipe.tasks.unroll(key=_tasks_key(recipe))
         mesh = particle_mesh()
-        _check_pairs(self.pairs, mesh.size)
+        _check_pairs(recipe.estimator.pairs, mesh.size)
         checkpoints = Checkpoints(
-            self.output / "checkpoints", self.save_every, self.keep, self._settings()
+            output / "checkpoints",
+            self.folder.save_every,
+            self.folder.keep,
+            recipe.identity(),
+            self.folder.save_minutes,
         )
-        earlier = self._earlier(checkpoints, processes, out)
-        folder, weights = self.output, self.output / "weights.npz"
-        every = self.save_every if processes.first else self.steps + 1
-        checkpoint = lambda theta, history: save(
-            weights, theta, provenance(self, self.seed, history)
-        )
-        logger = meta_train_logger(out, self.steps, every, checkpoint, earlier)
-        with jax.set_mesh(mesh), logger as log:
+        self._prepare(checkpoints, processes)
+        watchers = tuple(self._watchers(processes, out))
+        with jax.set_mesh(mesh), watching(watchers) as logger:
             result = meta_train(
                 unroll,
-                estimator,
+                recipe.estimator.build(),
                 fresh,
-                outer,
-                steps=self.steps,
+                recipe.outer.build(recipe.steps),
+                steps=recipe.steps,
                 key=run_key,
-                logger=log,
-                checkpoints=checkpoints,
+                trainable=trainable,
+                logger=logger,
+                checkpoints=WatchedCheckpoints(checkpoints, watchers),
+                max_skipped=self.folder.max_skipped,
                 throw=False,
             )
         if result.result == RESULTS.process_lost:
             self._rescue(result, processes)
-        if not processes.first:
-            return 0
-        checkpoint(result.theta, result.history)
-        write_history(folder / "metrics.jsonl", result.history)
-        plot.training_curves(
-            folder / "meta_loss.png",
-            {self.optimizer: np.asarray(result.history.meta_loss)[None]},
-            title=f"Meta-training on {self.task}",
-            ylabel="meta-loss",
-        )
-        out.print(f"Weights: {weights}")
-        out.print(f"Try:     equistar train {weights} --task {self.task}")
-        if result.result != RESULTS.successful:
-            out.print(RESULTS[result.result])
-            return 130 if result.result == RESULTS.interrupted else 1
-        return 0
+        return self._finish(result, checkpoints, out) if processes.first else 0
 
-    def _settings(self) -> dict[str, Any]:
-        """What makes the run what it is; the others may change when it goes on."""
-        free = "steps", "save_every", "keep", "output", "overwrite", "distributed"
-        return {k: v for k, v in vars(self).items() if k not in free}
+    def _check(self) -> None:
+        _checked(self.recipe.check)
+        self.folder.check()
+        self.watch.check()
 
-    def _earlier(
-        self, checkpoints: Checkpoints, processes: Processes, out: Console
-    ) -> list[Metrics]:
-        """The metrics of the meta-steps that the folder's checkpoints hold."""
+    def _prepare(self, checkpoints: Checkpoints, processes: Processes) -> None:
         if processes.first:
             if not checkpoints.folder.is_dir():
-                new_folder(self.output, self.overwrite)
-            if self.overwrite:
+                new_folder(self.folder.output, self.folder.overwrite)
+            if self.folder.overwrite:
                 checkpoints.clear()
-        history = checkpoints.history()
-        if history is None:
-            return []
-        earlier = unstack_metrics(history)
-        out.print(f"{self.output} has {len(earlier)} meta-steps already: going on.")
-        return earlier
+
+    def _watchers(self, processes: Processes, out: Console) -> list[AbstractWatcher]:
+        """In the order in which they are told."""
+        recipe, watch, output = self.recipe, self.watch, self.folder.output
+        labels, estimator = recipe.tasks.labels, recipe.estimator
+        pairs = estimator.pairs * len(labels)
+        watchers: list[AbstractWatcher] = []
+        told, lines = [], EvaluationLines(output / "evaluation.jsonl")
+        if processes.first:
+            board = TensorBoard(output / "tensorboard", labels)
+            boards = [board] if watch.tensorboard else []
+            warn = Console(stderr=True)
+            watchers = [
+                RecipeFile(output / "recipe.json", recipe_text(recipe)),
+                MetricsLines(output / "metrics.jsonl", labels),
+                *boards,
+                WeightsFile(
+                    lambda theta, history: self._save(
+                        output / "weights.npz", theta, history
+                    ),
+                    self.folder.save_every,
+                ),
+                Display(out, recipe.steps, pairs, estimator.members),
+                FaultWatch(
+                    pairs,
+                    estimator.members,
+                    watch.warn_share,
+                    estimator.always_a_signal,
+                    lambda text: warn.print(text, style="yellow", highlight=False),
+                ),
+            ]
+            told = [lines.tell, lambda _, row: out.print(_evaluated(row), highlight=False)]
+            told += [b.evaluated for b in boards]
+        if watch.evaluate_every:
+            watchers.append(
+                HeldOutEvaluation(
+                    self._evaluation_tasks(),
+                    every=watch.evaluate_every,
+                    seeds=watch.evaluate_seeds,
+                    steps=watch.evaluate_steps,
+                    seed=recipe.seed,
+                    told=told,
+                    begun=lines.begun if processes.first else lambda first: None,
+                )
+            )
+        return watchers
+
+    def _evaluation_tasks(self) -> dict[str, tasks.AbstractTask]:
+        if self.watch.evaluate_task:
+            return {name: tasks.named(name) for name in self.watch.evaluate_task}
+        own = self.recipe.tasks
+        return dict(zip(own.labels, own.build(key=_tasks_key(self.recipe)), strict=True))
+
+    def _finish(
+        self, result: MetaTrainResult, checkpoints: Checkpoints, out: Console
+    ) -> int:
+        output, weights = self.folder.output, self.folder.output / "weights.npz"
+        self._save(weights, result.theta, result.history)
+        best, history = checkpoints.restore_best(result.state)
+        if history is not None:
+            self._save(output / "weights_best.npz", best.theta, history)
+        losses = np.asarray(result.history.meta_loss)
+        title = f"Meta-training on {', '.join(self.recipe.tasks.labels)}"
+        figure = output / "meta_loss.png"
+        plot.meta_training_curves(figure, {output.name: losses}, title=title)
+        out.print(f"Weights: {weights} (where the meta-loss was lowest: weights_best.npz)")
+        task = next(iter(self.recipe.tasks.task), "digits_mlp")
+        out.print(f"Try:     equistar train {weights} --task {task}")
+        out.print(f"         equistar plot {output}")
+        if result.result == RESULTS.interrupted:
+            print(
+                f"Interrupted after {len(losses)} meta-steps, which are kept. Go on with:"
+            )
+            print(f"  {same_command()}")
+            return 130
+        if result.result == RESULTS.no_meta_gradient:
+            newest = max(checkpoints.folder.glob("checkpoint-*.npz"), default="none")
+            print(f"equistar: {RESULTS[result.result]}", file=sys.stderr)
+            print(
+                f"A skipped meta-step changes nothing: {weights} holds the last good "
+                f"optimizer, and {newest} the run's last state.",
+                file=sys.stderr,
+            )
+            return 1
+        return 0
+
+    def _save(self, path: pathlib.Path, theta: PyTree, history: Metrics) -> None:
+        save(path, theta, provenance(self.recipe.settings(), self.recipe.seed, history))
 
     def _rescue(self, result: MetaTrainResult, processes: Processes) -> None:
         """What a survivor does: its own copy of what was trained, a message, the end."""
-        self.output.mkdir(parents=True, exist_ok=True)
-        rescued = self.output / f"rescued-by-process-{processes.index}.npz"
-        save(rescued, result.theta, provenance(self, self.seed, result.history))
+        output = self.folder.output
+        output.mkdir(parents=True, exist_ok=True)
+        rescued = output / f"rescued-by-process-{processes.index}.npz"
+        self._save(rescued, result.theta, result.history)
         steps = len(np.asarray(result.history.meta_loss))
-        out = console()
-        out.print(
+        print(
             f"Another process of the run, or a device, failed after {steps} meta-steps. "
-            f"What was trained until then is in {rescued}; {self.output / 'weights.npz'} "
-            f"is whole, of at most --save-every {self.save_every} meta-steps earlier. "
-            f"Every process stops within {STOPPED_WITHIN} s."
+            f"What was trained until then is in {rescued}; {output / 'weights.npz'} "
+            f"is whole, of at most --save-every {self.folder.save_every} meta-steps "
+            f"earlier. Every process stops within {STOPPED_WITHIN} s."
         )
         leave(1)
+
+
+def _tasks_key(recipe: Recipe) -> PRNGKeyArray:
+    # Apart from the keys of the weights and the run, which the same seed is split into.
+    return jr.fold_in(jr.key(recipe.seed), 0x7461736B)
+
+
+def _checked(make: Callable[..., Any], *arguments: Any) -> Any:
+    """What settings make; one that makes no sense is a wrong argument."""
+    try:
+        return make(*arguments)
+    except ValueError as e:
+        raise CommandError(str(e)) from e
 
 
 def _check_pairs(pairs: int, devices: int) -> None:
@@ -204,3 +244,9 @@ def _check_pairs(pairs: int, devices: int) -> None:
             f"{pairs} pairs do not divide over {devices} devices: set --pairs to a "
             f"multiple of {devices}."
         )
+
+
+def _evaluated(row: dict[str, Any]) -> str:
+    means, errors = row["mean_loss"], row["standard_error"]
+    each = (f"{name} {means[name]:.4f} ± {errors[name]:.4f}" for name in means)
+    return f"meta-step {row['step']}, fresh networks: {', '.join(each)}"

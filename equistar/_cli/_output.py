@@ -4,13 +4,14 @@ import json
 import pathlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from .. import tasks
 from .._logger import Metrics
 
 
@@ -56,14 +57,14 @@ def loss_table(title: str, rows: Sequence[tuple[str, np.ndarray]]) -> Table:
     return table
 
 
-def provenance(command: Any, seed: int, history: Metrics) -> dict[str, Any]:
+def provenance(settings: Mapping[str, Any], seed: int, history: Metrics) -> dict[str, Any]:
     """What a weights file says of its making."""
     losses = np.asarray(history.meta_loss, np.float64)
     # JSON has no word for a number that is not finite.
     mean = lambda x: float(x.mean()) if np.isfinite(x.mean()) else str(x.mean())
     return {
         "command": shlex.join(["equistar", *sys.argv[1:]]),
-        "settings": json.loads(json.dumps(vars(command), default=str)),
+        "settings": json.loads(json.dumps(dict(settings), default=str)),
         "seed": seed,
         "meta_steps": len(losses),
         "meta_loss_first_10_percent": mean(losses[: max(1, len(losses) // 10)]),
@@ -71,12 +72,15 @@ def provenance(command: Any, seed: int, history: Metrics) -> dict[str, Any]:
     }
 
 
-def write_history(path: pathlib.Path, history: Metrics) -> None:
-    """One JSON line for each meta-step."""
-    columns = {name: np.asarray(x).tolist() for name, x in vars(history).items()}
-    rows = zip(*columns.values(), strict=True)
-    lines = (
-        json.dumps({"step": i, **dict(zip(columns, row, strict=True))})
-        for i, row in enumerate(rows, start=1)
-    )
-    path.write_text("\n".join(lines) + "\n")
+def check_task(name: str) -> None:
+    """Refuses the name of a task that there is not, as a wrong argument."""
+    if name not in tasks.NAMED:
+        raise CommandError(
+            f"There is no task '{name}': choose one of {sorted(tasks.NAMED)}."
+        )
+
+
+def same_command() -> str:
+    """What to type for the run to go on: the command itself, if it does not begin anew."""
+    again = [a for a in sys.argv[1:] if a.replace("_", "-") != "--overwrite"]
+    return shlex.join(["equistar", *again])

@@ -13,13 +13,15 @@ from .._curves import adam_curves, training_curves
 from .._episodes import ConstantLength
 from .._estimators import PES
 from .._inner_training import InnerTraining
+from .._logger import Metrics, unstack_metrics
 from .._meta_train import meta_train
 from .._optimizers import STAR
 from .._outer import default_outer
 from .._results import RESULTS
 from .._serialisation import save
-from ._output import console, loss_table, new_folder, provenance, write_history
-from ._progress import progress_logger
+from ._display import progress_logger
+from ._output import console, loss_table, new_folder, provenance
+from ._run_files import JsonLines, metrics_row
 
 
 ADAM_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
@@ -57,7 +59,7 @@ class Quickstart:
             f"1. Meta-training STAR on digits: {meta_steps} meta-steps of PES, 8 pairs, "
             f"window 50, episodes of {length} steps."
         )
-        with progress_logger(out, meta_steps) as logger:
+        with progress_logger(out, meta_steps, 8) as logger:
             result = meta_train(
                 InnerTraining(task),
                 PES(window=50, pairs=8, length=ConstantLength(length)),
@@ -68,8 +70,8 @@ class Quickstart:
                 logger=logger,
             )
         weights = folder / "star.npz"
-        save(weights, result.theta, provenance(self, self.seed, result.history))
-        write_history(folder / "metrics.jsonl", result.history)
+        save(weights, result.theta, provenance(vars(self), self.seed, result.history))
+        _write_history(folder / "metrics.jsonl", result.history)
         if result.result == RESULTS.interrupted:
             out.print(f"Interrupted; what was trained so far is in {weights}")
             return 130
@@ -108,3 +110,10 @@ class Quickstart:
         out.print(f"  equistar train {weights} --task digits_mlp_wide")
         out.print(f'  in Python: eqs.as_optax(eqs.load("{weights}")) in an optax chain')
         return 0
+
+
+def _write_history(path: pathlib.Path, history: Metrics) -> None:
+    lines = JsonLines(path)
+    each = enumerate(unstack_metrics(history), start=1)
+    lines.restart(metrics_row(step, metrics) for step, metrics in each)
+    lines.close()

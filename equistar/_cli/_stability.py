@@ -14,7 +14,7 @@ from .. import tasks
 from .._optimizers import OptaxOptimizer, Scaled
 from .._serialisation import load
 from ..analysis import invariances, JointSpectrum, spectrum_along_training
-from ._output import CommandError, console, new_folder
+from ._output import check_task, CommandError, console, new_folder
 
 
 @dataclass
@@ -59,6 +59,7 @@ class Stability:
             )
         if min(self.adam_rate, self.learning_rate) <= 0:
             raise CommandError("--adam-rate and --learning-rate must be positive.")
+        check_task(self.task)
         task = tasks.named(self.task)
         name = self.weights.name
         optimizer = Scaled(load(self.weights), self.learning_rate)

@@ -12,7 +12,7 @@ from .. import plot, tasks
 from .._curves import training_curves
 from .._optimizers import Scaled
 from .._serialisation import load
-from ._output import CommandError, console, loss_table, new_folder
+from ._output import check_task, CommandError, console, loss_table, new_folder
 
 
 @dataclass
@@ -45,6 +45,7 @@ class Train:
             raise CommandError("--steps and --seeds must be at least 1.")
         if not 0 < self.learning_rate < float("inf"):
             raise CommandError("--learning-rate must be positive and finite.")
+        check_task(self.task)
         task = tasks.named(self.task)
         optimizer = Scaled(load(self.weights), self.learning_rate)
         folder = new_folder(self.output, self.overwrite)

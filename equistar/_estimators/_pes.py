@@ -6,6 +6,7 @@ import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from .._devices import shard_particles
 from .._episodes import (
     AbstractEpisodeLength,
     AbstractStarts,
@@ -137,7 +138,8 @@ class PES(AbstractEstimator):
 
 def no_noise(theta: PyTree, pairs: int) -> PyTree[Array]:
     """What particles have seen before their first window."""
-    return jtu.tree_map(lambda p: jnp.zeros((pairs, *p.shape), p.dtype), learned(theta))
+    zeros = jtu.tree_map(lambda p: jnp.zeros((pairs, *p.shape), p.dtype), learned(theta))
+    return shard_particles(zeros, pairs)
 
 
 def carry_on(

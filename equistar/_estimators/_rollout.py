@@ -109,8 +109,10 @@ def start(
         return init_key, starts.first_length(drawn, key=phase_key)
 
     init_keys, lengths = jax.vmap(first)(keys)
-    carry = shard_particles(_init(unroll, members, init_keys), len(keys))
-    return Particles(carry, jnp.full_like(lengths, -1), lengths, meta_step)
+    carry = _init(unroll, members, init_keys)
+    # All of them, as after a window, or the next one compiles again.
+    particles = Particles(carry, jnp.full_like(lengths, -1), lengths, meta_step)
+    return shard_particles(particles, len(keys))
 
 
 def whole_episodes(

@@ -1,0 +1,117 @@
+"""Evaluation on held-out tasks while a run is made."""
+
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from .._curves import training_curves
+from .._devices import replicate
+from .._logger import Metrics
+from .._optimizers import AbstractOptimizer
+from ..tasks import AbstractTask
+from ._run_files import JsonLines, read_json_lines
+from ._watchers import AbstractWatcher
+
+
+class HeldOutEvaluation(AbstractWatcher):
+    """The mean training loss of fresh networks, every so many meta-steps.
+
+    It draws from keys of its own, the same each time, and so changes nothing of the run;
+    what stands in its file after a kill is made again to the same numbers. Each task is
+    compiled once.
+    """
+
+    def __init__(
+        self,
+        tasks: Mapping[str, AbstractTask],
+        *,
+        every: int,
+        seeds: int,
+        steps: int,
+        seed: int,
+        told: Sequence[Callable[[int, dict[str, Any]], None]],
+        begun: Callable[[int], None] = lambda first: None,
+    ):
+        """**Arguments:**
+
+        - `tasks`: by name.
+        - `every`: meta-steps between two evaluations; there is one before the first.
+        - `seeds`: networks of each task.
+        - `steps`: updates of each.
+        - `seed`: of the networks and the minibatches.
+        - `told`: are given the meta-step and the row of `evaluation.jsonl`.
+        - `begun`: is given the first meta-step that is evaluated after the run begins, or
+            goes on.
+        """
+        self.tasks = tasks
+        self.every = every
+        self.steps = steps
+        # Apart from those that the run is made of, which come from the same seed.
+        self.keys = jr.split(jr.fold_in(jr.key(seed), 0x6576616C), seeds)
+        self.told = told
+        self.begun = begun
+
+    def begin(self, history: Sequence[Metrics], theta: PyTree) -> None:
+        made = len(history)
+        # Of the last meta-step the evaluation may have been lost, or not: it is made again.
+        self.begun(-(-made // self.every) * self.every)
+        self.tasks, self.keys = replicate((dict(self.tasks), self.keys))
+        if made % self.every == 0:
+            self._evaluate(made, theta)
+
+    def step(self, step: int, metrics: Metrics, theta: PyTree) -> None:
+        if step % self.every == 0:
+            self._evaluate(step, theta)
+
+    def end(self) -> None:
+        pass
+
+    def _evaluate(self, step: int, theta: PyTree) -> None:
+        means = {
+            name: np.asarray(jax.device_get(_means(task, theta, self.steps, self.keys)))
+            for name, task in self.tasks.items()
+        }
+        count = len(self.keys)
+        error = lambda x: x.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
+        row = {
+            "step": step,
+            "mean_loss": {name: float(x.mean()) for name, x in means.items()},
+            "standard_error": {name: float(error(x)) for name, x in means.items()},
+        }
+        for tell in self.told:
+            tell(step, row)
+
+
+@eqx.filter_jit
+def _means(
+    task: AbstractTask, optimizer: AbstractOptimizer, steps: int, keys: Array
+) -> Float[Array, " seeds"]:
+    losses = training_curves(task, optimizer, steps=steps, keys=keys)
+    lower, upper = task.loss_bounds
+    # As meta-training records them, so that one diverged network does not hide the rest.
+    safe = jnp.clip(jnp.where(jnp.isfinite(losses), losses, upper), lower, upper)
+    return jnp.mean(safe, axis=1)
+
+
+class EvaluationLines:
+    """evaluation.jsonl: a line for each evaluation, none twice."""
+
+    def __init__(self, path: pathlib.Path):
+        self.lines = JsonLines(path)
+
+    def begun(self, first: int) -> None:
+        """Drops what is made again: the evaluations from meta-step `first` on."""
+        path = self.lines.path
+        rows = read_json_lines(path)[0] if path.exists() else []
+        self.lines.restart(row for row in rows if row.get("step", first) < first)
+
+    def tell(self, step: int, row: dict[str, Any]) -> None:
+        """Adds a line."""
+        self.lines.append(row)

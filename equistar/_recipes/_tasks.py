@@ -1,0 +1,132 @@
+"""What the optimizer is meta-trained on, and for which loss."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import jax.random as jr
+from jaxtyping import PRNGKeyArray
+
+from .. import tasks
+from .._inner_training import (
+    AbstractMetaLoss,
+    AfterUpdate,
+    HeldOut,
+    InnerTraining,
+    TrainingBatch,
+)
+from .._mixture import AbstractCombination, Mixture, NormalisedMean, WeightedMean
+from ..tasks import AbstractFamily, AbstractTask
+
+
+FAMILIES: dict[str, Callable[[], AbstractFamily]] = {
+    "digits_perceptrons": lambda: tasks.PerceptronFamily(tasks.digits()),
+    "wine_perceptrons": lambda: tasks.PerceptronFamily(tasks.wine()),
+    "breast_cancer_perceptrons": lambda: tasks.PerceptronFamily(tasks.breast_cancer()),
+    "quadratics": tasks.QuadraticFamily,
+}
+_META_LOSSES: dict[str, AbstractMetaLoss] = {
+    "training": TrainingBatch(),
+    "after-update": AfterUpdate(),
+    "validation": HeldOut(),
+}
+_COMBINATIONS: dict[str, AbstractCombination] = {
+    "mean": WeightedMean(),
+    "normalised": NormalisedMean(),
+}
+
+
+@dataclass(frozen=True)
+class TasksRecipe:
+    """The tasks, one or a mixture of many."""
+
+    task: tuple[str, ...] = ("digits_mlp",)
+    """Names of tasks; a wrong one lists the right ones. Each has all its --pairs in every
+    meta-step."""
+    family: tuple[str, ...] = ()
+    """Names of families that tasks are drawn from, once, at the start; --task without a
+    name leaves these alone."""
+    instances: int = 4
+    """Tasks drawn from each family."""
+    task_weights: tuple[float, ...] = ()
+    """Of the tasks and then of the families, whose instances share theirs; equal if none
+    are given."""
+    combine: Literal["mean", "normalised"] = "mean"
+    """How gradients of several tasks become one; normalised puts tasks with large losses
+    on a par with those with small ones."""
+    reparametrise: float = 1.0
+    """Above 1, each task is seen in other units: every tensor of weights is scaled by a
+    number drawn between 1/R and R, say 1000."""
+    meta_loss: Literal["training", "after-update", "validation"] = "training"
+    """The loss to meta-train for: of the training batch before or after the update, or on
+    held-out data."""
+
+    def check(self) -> None:
+        """Raises a `ValueError` for names and numbers that make no sense."""
+        _known("task", self.task, tasks.NAMED)
+        _known("family", self.family, FAMILIES)
+        named = len(self.task) + len(self.family)
+        if not named:
+            raise ValueError("Give at least one task or family, say digits_mlp.")
+        if self.instances < 1:
+            raise ValueError(f"`instances` must be at least 1; got {self.instances}.")
+        if self.task_weights and len(self.task_weights) != named:
+            raise ValueError(
+                f"`task_weights` needs a number for each task and family, {named}; got "
+                f"{len(self.task_weights)}."
+            )
+        if not all(0 < w < math.inf for w in self.task_weights):
+            raise ValueError(
+                f"`task_weights` must be positive and finite; got {self.task_weights}."
+            )
+        if not 1 <= self.reparametrise < math.inf:
+            raise ValueError(
+                f"`reparametrise` must be at least 1; got {self.reparametrise}."
+            )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """A name for each task of the mixture."""
+        drawn = range(1, self.instances + 1)
+        return self.task + tuple(f"{name}_{i}" for name in self.family for i in drawn)
+
+    def build(self, *, key: PRNGKeyArray) -> tuple[AbstractTask, ...]:
+        """The tasks; `key` draws those of families, and other units of weights."""
+        self.check()
+        draw_key, scale_key = jr.split(key)
+        made = [tasks.named(name) for name in self.task]
+        for i, name in enumerate(self.family):
+            family = FAMILIES[name]()
+            keys = jr.split(jr.fold_in(draw_key, i), self.instances)
+            made += [family.sample(key=k) for k in keys]
+        if self.reparametrise > 1:
+            low, high = 1 / self.reparametrise, float(self.reparametrise)
+            made = [
+                tasks.Reparametrised(task, low, high, key=jr.fold_in(scale_key, i))
+                for i, task in enumerate(made)
+            ]
+        return tuple(made)
+
+    def unroll(self, *, key: PRNGKeyArray) -> InnerTraining | Mixture:
+        """The training of the tasks as what `meta_train` goes through."""
+        unrolls = [
+            InnerTraining(task, _META_LOSSES[self.meta_loss])
+            for task in self.build(key=key)
+        ]
+        if len(unrolls) == 1:
+            return unrolls[0]
+        return Mixture(unrolls, self._weights(), _COMBINATIONS[self.combine])
+
+    def _weights(self) -> tuple[float, ...]:
+        given = self.task_weights or (1.0,) * (len(self.task) + len(self.family))
+        own, shared = given[: len(self.task)], given[len(self.task) :]
+        return own + tuple(
+            w / self.instances for w in shared for _ in range(self.instances)
+        )
+
+
+def _known(kind: str, names: tuple[str, ...], there: dict[str, Callable]) -> None:
+    for name in names:
+        if name not in there:
+            raise ValueError(f"There is no {kind} '{name}': choose one of {sorted(there)}.")
