@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 
-# Below this many elements a partial sum is not worth a row of its own.
-_MINOR_WIDTH = 128
+_BLOCK = 128
+_SHARES = 8
 
 
 def accumulator_dtype(dtype: np.dtype | type) -> np.dtype:
@@ -39,33 +39,49 @@ def count_learned(tree: PyTree) -> int:
     return sum(x.size for x in jtu.tree_leaves(eqx.filter(tree, eqx.is_inexact_array)))
 
 
-def mean_squares(xs: Sequence[Float[Array, "*shape"]]) -> list[Float[Array, ""]]:
-    """The mean of the squares of each of several arrays of one shape.
+def means(xs: Sequence[Float[Array, "*shape"]]) -> Float[Array, " arrays"]:
+    """The mean of each of several arrays of one shape.
 
-    One pass over memory for all of them: a multi-operand reduction over the minor axes,
-    then a second tiny sum, which also keeps float32 accurate on large tensors.
+    One pass over memory for all of them: a multi-operand reduction over blocks, then a
+    second small sum, which also keeps float32 accurate on large tensors.
     """
-    return list(_mean_squares(*xs)) if xs else []
+    return _means(*xs) if xs else jnp.zeros(0)
 
 
 @jax.custom_jvp
-def _mean_squares(*xs: Array) -> tuple[Array, ...]:
-    shape = xs[0].shape
-    axis = len(shape)
-    while axis > 0 and (axis == len(shape) or math.prod(shape[axis:]) < _MINOR_WIDTH):
-        axis -= 1
-    squares = tuple(x * x for x in xs)
+def _means(*xs: Array) -> Float[Array, " arrays"]:
+    shape, within = _blocks(xs[0].shape)
     zeros = tuple(jnp.zeros((), x.dtype) for x in xs)
     add = lambda a, b: tuple(i + j for i, j in zip(a, b, strict=True))
-    partial = lax.reduce(squares, zeros, add, tuple(range(axis, len(shape))))
-    return tuple(jnp.sum(x) / max(1, math.prod(shape)) for x in partial)
+    partial = lax.reduce(tuple(x.reshape(shape) for x in xs), zeros, add, within)
+    sums = jnp.sum(jnp.stack(partial), range(1, 1 + len(shape) - len(within)))
+    return sums / max(1, xs[0].size)
+
+
+# Each axis of `shape` as blocks and what is within a block, and the axes within. Blocks
+# hold `_BLOCK` elements or more, from the minor axes. A device's share of an axis is a
+# whole number of blocks where there are up to `_SHARES` devices along it: XLA gathers the
+# operands of a multi-operand reduction across devices one by one, but sums all arrays of
+# the second sum, of all tensors, in one go.
+def _blocks(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    split, size = [], 1
+    for n in reversed(shape):
+        blocks = n if size >= _BLOCK else math.gcd(n, _SHARES)
+        split.append((blocks, n // max(1, blocks)))
+        size *= split[-1][1]
+    flat = tuple(n for pair in reversed(split) for n in pair)
+    return flat, tuple(range(1, len(flat), 2))
 
 
 # JAX has no reverse-mode rule for a multi-operand reduction, and its forward-mode rule
-# takes minutes to compile; the derivative itself is one line.
-@_mean_squares.defjvp
-def _mean_squares_jvp(
+# takes minutes to compile; but the function is linear.
+@_means.defjvp
+def _means_jvp(
     primals: tuple[Array, ...], tangents: tuple[Array, ...]
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    slopes = tuple(2 * jnp.mean(x * dx) for x, dx in zip(primals, tangents, strict=True))
-    return _mean_squares(*primals), slopes
+) -> tuple[Array, Array]:
+    return _means(*primals), jnp.stack([jnp.mean(dx) for dx in tangents])
+
+
+def unstack(x: Float[Array, "arrays ..."]) -> list[Float[Array, "..."]]:
+    """The arrays stacked on the first axis. Its derivative is one concatenation."""
+    return [lax.squeeze(part, (0,)) for part in lax.split(x, (1,) * len(x))]

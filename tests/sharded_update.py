@@ -1,5 +1,6 @@
 """Run by test_sharding.py in a process with four devices; prints what it found."""
 
+import re
 from typing import Any
 
 import jax
@@ -45,4 +46,16 @@ fresh = eqs.Scaled(star).init(sharded).inner.accumulators["factored"][0]
 # The largest axis of t (3, 2, 4) is the last and the second largest the first.
 assert fresh.row["t"].sharding == NamedSharding(mesh, P(None, "y"))
 assert fresh.column["t"].sharding == NamedSharding(mesh, P("y", "x"))
-print("sharded as its parameters, equal to unsharded")
+
+# Fully sharded: XLA merges all sums of a tensor into one all-reduce, and into it the
+# squared gradient's means of the next tensor. Nothing is gathered.
+line = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
+large = {
+    n: jax.device_put(jnp.ones(s), NamedSharding(line, P("x")))
+    for n, s in {"a": (256, 128), "b": (64, 32), "c": (128, 256)}.items()
+}
+step = jax.jit(lambda g, s, p: star.update(g, s, p))
+compiled = step.lower(large, star.init(large), large).compile().as_text()
+kinds = re.findall(r"= .* (all-\w+|reduce-scatter|collective-\w+)\(", str(compiled))
+assert set(kinds) == {"all-reduce"} and len(kinds) <= len(large) + 1, kinds
+print("sharded as its parameters, equal to unsharded, in", len(kinds), "collectives")

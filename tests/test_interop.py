@@ -73,7 +73,7 @@ def test_the_released_layout_comes_back_with_the_same_updates(name):
     np.testing.assert_allclose(_trajectory(back), expected, rtol=1e-12, atol=1e-18)
 
 
-@pytest.mark.parametrize("depth, width", [(1, 3), (2, 6), (3, 4)])
+@pytest.mark.parametrize("depth, width", [(1, 3), (2, 32), (3, 4)])
 def test_the_meta_mlp_layout_comes_back_with_the_same_updates(tmp_path, depth, width):
     optimizer = eqs.LearnedOptimizer(
         features=eqs.AdafactorFeatures(),

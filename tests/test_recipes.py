@@ -28,7 +28,7 @@ from equistar._recipes import (
 
 OTHER = Recipe(
     OptimizerRecipe("hyperparam", nominal="sgd", width=5, hold=("network",)),
-    TasksRecipe((), ("quadratics",), 3, (2.0,), "normalised", 10.0, "validation"),
+    TasksRecipe((), ("quadratics",), 3, (2.0,), "normalised", 10.0, "validation", 7),
     EstimatorRecipe("nres", 3, 2, 0.5, 9, 2, "final"),
     OuterRecipe(0.3, "cosine", 2, 0.1, 0.5, "everything", 2.0, "norm"),
     steps=7,
@@ -160,7 +160,8 @@ def test_tasks_are_mixed_with_their_weights():
     recipe = TasksRecipe(
         ("quadratic", "rosenbrock"), ("quadratics",), 2, task_weights=(1.0, 2.0, 5.0)
     )
-    mixture = recipe.unroll(key=jr.key(0))
+    with recipe.unroll(key=jr.key(0)) as mixture:
+        pass
     assert isinstance(mixture, eqs.Mixture)
     # The instances of a family share its weight.
     np.testing.assert_allclose(mixture.weights, [1 / 8, 2 / 8, 2.5 / 8, 2.5 / 8])
@@ -172,12 +173,36 @@ def test_tasks_are_mixed_with_their_weights():
 
 
 def test_tasks_are_seen_in_other_units():
-    scaled: Any = TasksRecipe(("quadratic",), reparametrise=100.0).unroll(key=jr.key(0))
-    plain: Any = TasksRecipe(("quadratic",)).unroll(key=jr.key(0))
-    assert isinstance(scaled.task, eqs.tasks.Reparametrised)
-    assert eqx.tree_equal(scaled.task.task, plain.task)
-    (scale,) = jtu.tree_leaves(scaled.task.scales)
+    recipe = TasksRecipe(("quadratic",), reparametrise=100.0)
+    unroll: Any
+    with recipe.unroll(key=jr.key(0)) as unroll:
+        scaled = unroll.task
+    assert isinstance(scaled, eqs.tasks.Reparametrised)
+    assert eqx.tree_equal(scaled.task, eqs.tasks.named("quadratic"))
+    assert eqx.tree_equal(scaled, recipe.build(key=jr.key(0))[0])
+    (scale,) = jtu.tree_leaves(scaled.scales)
     assert 0.01 <= scale <= 100 and scale != 1
+
+
+def test_data_larger_than_the_device_are_refilled(monkeypatch):
+    spectra = np.arange(1.0, 13.0).reshape(6, 2)
+    streamed = eqs.tasks.StreamedTask(
+        lambda ahead: eqs.tasks.Slabs(spectra, 1, lambda slab: slab[0], ahead=ahead),
+        lambda spectrum: eqs.tasks.Quadratic(jnp.asarray(spectrum)),
+    )
+    monkeypatch.setitem(eqs.tasks.STREAMED, "large", streamed)
+    monkeypatch.setitem(eqs.tasks.NAMED, "large", streamed.first)
+    recipe = TasksRecipe(("quadratic", "large"), reparametrise=10.0, refill_every=2)
+    mixture: Any
+    with recipe.unroll(key=jr.key(0)) as mixture:
+        large = [mixture.at(step)[1].task for step in range(12)]
+        assert isinstance(mixture.at(0)[0].task, eqs.tasks.Reparametrised)
+    seen = [tuple(np.asarray(task.task.curvature)) for task in large]
+    assert seen[::2] == seen[1::2] and sorted(seen[::2]) == sorted(map(tuple, spectra))
+    # In the same other units throughout, which are those of an evaluation, too.
+    held: Any = recipe.build(key=jr.key(0))[1]
+    for task in large:
+        assert eqx.tree_equal(task.scales, held.scales)
 
 
 @pytest.mark.parametrize(

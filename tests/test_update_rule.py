@@ -36,6 +36,9 @@ VARIANTS = {
     "star_aggmo": lambda key: eqs.STAR(key=key, direction=eqs.AggMoDirection()),
     "star_adam": lambda key: eqs.STAR(key=key, direction=eqs.AdamDirection()),
     "blackbox": lambda key: eqs.Blackbox(key=key),
+    "blackbox_of_matrices": lambda key: eqs.Blackbox(
+        key=key, width=32, magnitude_scale=0.1
+    ),
     "hyperparam": lambda key: eqs.HyperparamController(key=key),
     "nominal_alone": lambda key: eqs.LearnedOptimizer(nominal=eqs.NominalTerm()),
 }
@@ -244,9 +247,13 @@ def test_meta_gradient_through_the_fast_update_equals_the_references():
             t, grad, param, t.init_tensor(param), count
         )[0]
         total = lambda rule: jax.grad(lambda t: jnp.sum(rule(t) ** 2))(theta)
-        return total(fast), total(slow)
+        _, along = jax.jvp(lambda t: jnp.sum(fast(t) ** 2), (theta,), (theta,))
+        return total(fast), total(slow), along
 
     count = jnp.asarray(5, jnp.int32)
-    fast, slow = gradients(optimizer)
+    fast, slow, along = gradients(optimizer)
+    # Forward mode, along theta itself.
+    products = jtu.tree_map(lambda s, t: jnp.sum(s * t), slow, optimizer)
+    np.testing.assert_allclose(along, sum(jtu.tree_leaves(products)), rtol=1e-8)
     for f, s in zip(jtu.tree_leaves(fast), jtu.tree_leaves(slow), strict=True):
         np.testing.assert_allclose(f, s, rtol=1e-8, atol=1e-12 * float(jnp.max(jnp.abs(s))))

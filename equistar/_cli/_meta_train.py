@@ -79,7 +79,6 @@ class MetaTrain:
         theta_key, run_key = jr.split(jr.key(recipe.seed))
         fresh = recipe.optimizer.build(key=theta_key)
         trainable = _checked(recipe.optimizer.trainable, fresh)
-        unroll = recipe.tasks.unroll(key=_tasks_key(recipe))
         mesh = particle_mesh()
         _check_pairs(recipe.estimator.pairs, mesh.size)
         checkpoints = Checkpoints(
@@ -89,22 +88,24 @@ class MetaTrain:
             recipe.identity(),
             self.folder.save_minutes,
         )
-        self._prepare(checkpoints, processes)
-        watchers = tuple(self._watchers(processes, out))
-        with jax.set_mesh(mesh), watching(watchers) as logger:
-            result = meta_train(
-                unroll,
-                recipe.estimator.build(),
-                fresh,
-                recipe.outer.build(recipe.steps),
-                steps=recipe.steps,
-                key=run_key,
-                trainable=trainable,
-                logger=logger,
-                checkpoints=WatchedCheckpoints(checkpoints, watchers),
-                max_skipped=self.folder.max_skipped,
-                throw=False,
-            )
+        # The tasks come first: where data are missing, no folder is made.
+        with recipe.tasks.unroll(key=_tasks_key(recipe)) as unroll:
+            self._prepare(checkpoints, processes)
+            watchers = tuple(self._watchers(processes, out))
+            with jax.set_mesh(mesh), watching(watchers) as logger:
+                result = meta_train(
+                    unroll,
+                    recipe.estimator.build(),
+                    fresh,
+                    recipe.outer.build(recipe.steps),
+                    steps=recipe.steps,
+                    key=run_key,
+                    trainable=trainable,
+                    logger=logger,
+                    checkpoints=WatchedCheckpoints(checkpoints, watchers),
+                    max_skipped=self.folder.max_skipped,
+                    throw=False,
+                )
         if result.result == RESULTS.process_lost:
             self._rescue(result, processes)
         return self._finish(result, checkpoints, out) if processes.first else 0

@@ -1,18 +1,28 @@
 """Feature sets: what the per-element network reads of a tensor."""
 
 import abc
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._numerics import unstack
 from ._accumulators import factored_axes
-from ._tensor import Factors, Tensor
+from ._tensor import Tensor
 
 
 TIMESCALES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
+
+
+def _stacked(xs: Any) -> Any:
+    return jnp.stack(xs) if isinstance(xs, tuple) and xs else xs
+
+
+def _vector(xs: Any) -> Any:
+    return _stacked(tuple(jnp.reshape(x, ()) for x in xs)) if isinstance(xs, tuple) else xs
 
 
 class Inputs(eqx.Module):
@@ -25,15 +35,20 @@ class Inputs(eqx.Module):
 
     **Attributes:**
 
-    - `element`: arrays of the tensor's shape.
-    - `row`, `column`: arrays that broadcast to the tensor's shape.
-    - `tensor`: scalars, or arrays of size 1 that broadcast to the tensor's shape.
+    - `element`: arrays of the tensor's shape, apart: side by side they would be the
+        largest array of the program.
+    - `element_squares`: the squares of `element`, where there is a cheaper way to them
+        than to square each; else empty.
+    - `row`, `column`: arrays that broadcast to the tensor's shape: a tuple of them, or
+        stacked on a new leading axis.
+    - `tensor`: a tuple of numbers, or a vector.
     """
 
     element: tuple[Array, ...] = ()
-    row: tuple[Array, ...] = ()
-    column: tuple[Array, ...] = ()
-    tensor: tuple[Array, ...] = ()
+    element_squares: tuple[Array, ...] = ()
+    row: Any = eqx.field(default=(), converter=_stacked)
+    column: Any = eqx.field(default=(), converter=_stacked)
+    tensor: Any = eqx.field(default=(), converter=_vector)
 
     def __len__(self) -> int:
         return sum(map(len, (self.element, self.row, self.column, self.tensor)))
@@ -87,70 +102,68 @@ class AdafactorFeatures(AbstractFeatures):
     reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment", "factored")
 
     def __call__(self, tensor: Tensor) -> Inputs:
-        if tensor.param.ndim < 2:
-            rows = columns = tuple(f.row for f in tensor.factored)
-            scaled = _scaled_by_vector(tensor)
-            inverse_rows = tuple(lax.rsqrt(r + 1e-8) for r in rows)
-            inverse_columns = inverse_rows
-        else:
-            rows, columns = _spread(tensor.param.shape, tensor.factored)
-            scaled = _scaled_by_factors(tensor, rows, columns)
-            inverse_rows = tuple(lax.rsqrt(r + 1e-8) for r in rows)
-            inverse_columns = tuple(lax.rsqrt(c + 1e-8) for c in columns)
-        scaled_grads, scaled_momenta = scaled
+        g, p, ms, v = tensor.grad, tensor.param, tensor.momentum, tensor.second_moment
+        rows, columns = _rows_and_columns(tensor)
+        row = jnp.concatenate([rows, lax.rsqrt(rows + 1e-8)])
+        column = jnp.concatenate([columns, lax.rsqrt(columns + 1e-8)])
+        # Every input is a product: its square is the same product of squares, which
+        # share their factors and need no roots.
         return Inputs(
-            element=(
-                tensor.grad,
-                tensor.param,
-                *tensor.momentum,
-                tensor.second_moment,
-                *tensor.normalised_momentum,
-                tensor.inverse_rms,
-                *scaled_grads,
-                *scaled_momenta,
+            element=_products(
+                *(g, p, ms, v, tensor.inverse_rms),
+                *_factors(tensor, rows, columns, lax.rsqrt),
             ),
-            row=(*rows, *inverse_rows),
-            column=(*columns, *inverse_columns),
+            element_squares=_products(
+                *(g * g, p * p, tuple(m * m for m in ms), v * v, 1 / (v + 1e-6)),
+                *_factors(tensor, rows, columns, jnp.reciprocal),
+            ),
+            row=row,
+            column=row if columns is rows else column,
             tensor=_time_inputs(tensor),
         )
 
 
-def _time_inputs(tensor: Tensor) -> tuple[Float[Array, ""], ...]:
+def _products(
+    g: Array,
+    p: Array,
+    momenta: tuple[Array, ...],
+    v: Array,
+    inverse_rms: Array,
+    of_grad: list[Array],
+    of_momentum: list[Array],
+) -> tuple[Array, ...]:
+    normalised = (m * inverse_rms for m in momenta)
+    grads = (g * f for f in of_grad)
+    scaled = (m * f for m, f in zip(momenta, of_momentum, strict=True))
+    return (g, p, *momenta, v, *normalised, inverse_rms, *grads, *scaled)
+
+
+def _time_inputs(tensor: Tensor) -> Float[Array, " scales"]:
     time = tensor.count.astype(tensor.param.dtype)
-    return tuple(jnp.tanh(time / tau - 1) for tau in TIMESCALES)
+    return jnp.tanh(time / jnp.array(TIMESCALES, time.dtype) - 1)
 
 
-def _spread(
-    shape: tuple[int, ...], factors: tuple[Factors, ...]
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    d1, d0 = factored_axes(shape)
-    rows = tuple(jnp.expand_dims(f.row, d0) for f in factors)
-    columns = tuple(jnp.expand_dims(f.column, d1) for f in factors)
-    return rows, columns
+# Stacked over the decays.
+def _rows_and_columns(tensor: Tensor) -> tuple[Array, Array]:
+    rows = jnp.stack([f.row for f in tensor.factored])
+    if tensor.param.ndim < 2:
+        return rows, rows
+    d1, d0 = factored_axes(tensor.param.shape)
+    columns = jnp.stack([f.column for f in tensor.factored])
+    return jnp.expand_dims(rows, 1 + d0), jnp.expand_dims(columns, 1 + d1)
 
 
-def _scaled_by_factors(
-    tensor: Tensor, rows: tuple[Array, ...], columns: tuple[Array, ...]
+# What the gradient and the momenta are multiplied by, one factor for each decay, with
+# `root` the inverse square root; their squares, with `root` the reciprocal.
+def _factors(
+    tensor: Tensor, rows: Array, columns: Array, root: Callable[[Array], Array]
 ) -> tuple[list[Array], list[Array]]:
+    if tensor.param.ndim < 2:
+        of_grad = root(jnp.maximum(rows + 1e-9, 1e-9))
+        return unstack(of_grad), unstack(root(rows + 1e-6))
     d1, _ = factored_axes(tensor.param.shape)
-    grads, momenta = [], []
-    for m, row, column in zip(tensor.momentum, rows, columns, strict=True):
-        mean_row = jnp.mean(row, d1, keepdims=True)
-        row_factor = _safe_rsqrt(row / (mean_row + 1e-9))
-        column_factor = _safe_rsqrt(column)
-        grads.append(tensor.grad * row_factor * column_factor)
-        momenta.append(m * row_factor * column_factor)
-    return grads, momenta
-
-
-def _scaled_by_vector(tensor: Tensor) -> tuple[list[Array], list[Array]]:
-    grads = [tensor.grad * _safe_rsqrt(f.row + 1e-9) for f in tensor.factored]
-    momenta = [
-        m * lax.rsqrt(f.row + 1e-6)
-        for m, f in zip(tensor.momentum, tensor.factored, strict=True)
-    ]
-    return grads, momenta
-
-
-def _safe_rsqrt(x: Array) -> Array:
-    return lax.rsqrt(jnp.maximum(x, 1e-9))
+    relative = rows / (jnp.mean(rows, 1 + d1, keepdims=True) + 1e-9)
+    of_row = unstack(root(jnp.maximum(relative, 1e-9)))
+    of_column = unstack(root(jnp.maximum(columns, 1e-9)))
+    factors = [r * c for r, c in zip(of_row, of_column, strict=True)]
+    return factors, factors

@@ -4,15 +4,16 @@ import abc
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
+import jax
 import jax.lax as lax
-import jax.nn as jnn
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._numerics import mean_squares
+from .._numerics import means, unstack
 from ._features import Inputs
 
 
@@ -56,7 +57,7 @@ class Head(eqx.Module):
                 f"A head reads {self.weight.size} hidden units but the network has "
                 f"{len(hidden)}: build both with the same `width`."
             )
-        return sum((self.weight[k] * h for k, h in enumerate(hidden)), self.bias)
+        return _affine((self.weight[:, None], (self.bias[None],)), hidden)[0]
 
 
 class AbstractNetwork(eqx.Module):
@@ -89,9 +90,11 @@ class BlackboxMLP(AbstractNetwork):
     """A small multi-layer perceptron with relu, applied to every element alike.
 
     Each input $x_i$ per element, row or column is first divided by
-    $\\sqrt{10^{-5} + mean(x_i^2)}$, the mean taken over the whole tensor. The layers are
-    unrolled into scalar arithmetic, so that the whole network is one loop over memory
-    and no array of inputs times elements ever exists.
+    $\\sqrt{10^{-5} + mean(x_i^2)}$, the mean taken over the whole tensor. Layers of up to
+    eight units are unrolled into scalar arithmetic, so that the whole network is one loop
+    over memory and no array of inputs times elements ever exists; wider ones are products
+    of matrices, which need memory for as many arrays of the tensor's size as there are
+    inputs and units.
     """
 
     weights: tuple[Float[Array, "fan_in width"], ...]
@@ -119,12 +122,13 @@ class BlackboxMLP(AbstractNetwork):
         self.biases = tuple(jnp.zeros(width) for _ in range(depth))
 
     def normalise(self, inputs: Inputs) -> Float[Array, " inputs"]:
+        spread = [x for x in (inputs.row, inputs.column) if len(x)]
         squares = [
-            *mean_squares(inputs.element),
-            *(jnp.mean(x * x) for x in inputs.row + inputs.column),
+            means(inputs.element_squares or tuple(x * x for x in inputs.element)),
+            *(jnp.mean(x * x, range(1, x.ndim)) for x in spread),
         ]
-        scales = [lax.rsqrt(1e-5 + s) for s in squares]
-        return jnp.stack(scales + [jnp.ones_like(self.biases[0][0])] * len(inputs.tensor))
+        scales = lax.rsqrt(1e-5 + jnp.concatenate(squares))
+        return jnp.concatenate([scales, jnp.ones(len(inputs.tensor), scales.dtype)])
 
     def __call__(
         self, inputs: Inputs, scales: Float[Array, " inputs"]
@@ -134,47 +138,103 @@ class BlackboxMLP(AbstractNetwork):
                 f"The features give {len(inputs)} inputs but the network was built for "
                 f"{self.weights[0].shape[0]}: pass `in_size={len(inputs)}`."
             )
-        weight = self.weights[0] * scales[:, None]
-        hidden = _relu(_first_layer(weight, self.biases[0], inputs))
-        for weight, bias in zip(self.weights[1:], self.biases[1:], strict=True):
-            hidden = _relu(_layer(weight, bias, hidden))
-        return hidden
+        first, elements = _first_layer(
+            self.weights[0] * scales[:, None], self.biases[0], inputs
+        )
+        others = zip(self.weights[1:], self.biases[1:], strict=True)
+        layers = [first, *((w, (b,)) for w, b in others)]
+        if max(w.shape[1] for w in self.weights) <= _FUSED_WIDTH:
+            return _perceptron(layers, elements)
+        return tuple(unstack(_stacked_perceptron(layers, jnp.stack(elements))))
 
 
-def _relu(units: list[Array]) -> tuple[Array, ...]:
-    return tuple(jnn.relu(x) for x in units)
+# Scalar arithmetic for wider layers takes the compiler minutes, and gigabytes.
+_FUSED_WIDTH = 8
 
 
-def _layer(
-    weight: Float[Array, "fan_in width"],
-    bias: Float[Array, " width"],
-    inputs: tuple[Array, ...],
-) -> list[Array]:
-    return [
-        sum((weight[i, k] * x for i, x in enumerate(inputs)), bias[k])
-        for k in range(weight.shape[1])
-    ]
+# Of one layer: the weights, and the biases as one or more stacks, one bias for each unit,
+# that broadcast to the tensor's shape and are to be added.
+_Layer = tuple[Array, tuple[Array, ...]]
 
 
-# Inputs smaller than the tensor (rows, columns, scalars) are summed among themselves, at
-# their own size; the barrier keeps XLA from doing those sums again for every element. An
-# input that occurs twice, as the rows and columns of a vector do, is multiplied once, by
-# the sum of its weights.
+# Two forms of one function. The first is scalar arithmetic that XLA fuses with what comes
+# before and after it: no array of inputs times elements exists. The second is what is
+# differentiated: there the slope of each weight is a sum over the tensor, and of hundreds
+# of sums over fused arithmetic the compiler makes as many copies of that arithmetic.
+
+
+@jax.custom_jvp
+def _affine(layer: _Layer, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+    weight, biases = layer
+    units = []
+    for k in range(weight.shape[1]):
+        products = (weight[i, k] * x for i, x in enumerate(inputs))
+        units.append(sum(products, sum((b[k] for b in biases[1:]), biases[0][k])))
+    return tuple(units)
+
+
+@jax.custom_jvp
+def _perceptron(layers: list[_Layer], inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+    for layer in layers:
+        inputs = tuple(map(_relu, _affine(layer, inputs)))
+    return inputs
+
+
+def _stacked_affine(layer: _Layer, inputs: Array) -> Array:
+    weight, biases = layer
+    terms = [_mix(weight, inputs), *biases]
+    ndim = max(x.ndim for x in terms)
+    spread = [x.reshape(*x.shape, *(1,) * (ndim - x.ndim)) for x in terms]
+    return sum(spread[1:], spread[0])
+
+
+def _stacked_perceptron(layers: list[_Layer], inputs: Array) -> Array:
+    for layer in layers:
+        inputs = _relu(_stacked_affine(layer, inputs))
+    return inputs
+
+
+def _differentiated_as(stacked: Callable[[Any, Array], Array]) -> Callable:
+    def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+        form = lambda layers, xs: tuple(unstack(stacked(layers, jnp.stack(xs))))
+        return jax.jvp(form, primals, tangents)
+
+    return rule
+
+
+_affine.defjvp(_differentiated_as(_stacked_affine))
+_perceptron.defjvp(_differentiated_as(_stacked_perceptron))
+
+
+# Unlike `jnp.maximum(x, 0)` this keeps a NaN at no cost, and its slope at zero is zero.
+def _relu(x: Array) -> Array:
+    return jnp.where(x <= 0, 0, x)
+
+
+# Inputs smaller than the tensor (rows, columns, numbers) are summed among themselves, at
+# their own size, as products of matrices: those XLA does not fuse into the loop over the
+# elements, where they would be computed again for each. The rows and columns of a vector
+# are elements, and the same ones: multiplied once, by the sum of their weights.
 def _first_layer(
     weight: Float[Array, "inputs width"], bias: Float[Array, " width"], inputs: Inputs
-) -> list[Array]:
-    by_shape: dict[tuple[int, ...], dict[int, tuple[Array, Array]]] = {}
-    for i, x in enumerate(inputs.element + inputs.row + inputs.column + inputs.tensor):
-        group = by_shape.setdefault(x.shape, {})
-        _, shared = group.get(id(x), (x, 0))
-        group[id(x)] = (x, weight[i] + shared)
-    units = list(bias)
-    largest = max(by_shape, key=math.prod)
-    for shape in sorted(by_shape, key=lambda s: (math.prod(s), len(s))):
-        products = [
-            sum(row[k] * x for x, row in by_shape[shape].values())
-            for k in range(len(units))
-        ]
-        products = products if shape == largest else lax.optimization_barrier(products)
-        units = [u + p for u, p in zip(units, products, strict=True)]
-    return units
+) -> tuple[_Layer, tuple[Array, ...]]:
+    kinds = (inputs.element, inputs.row, inputs.column, inputs.tensor)
+    ends = list(itertools.accumulate(map(len, kinds)))
+    of_element, of_row, of_column, of_tensor = jnp.split(weight, ends[:-1])
+    stacks = [(inputs.row, of_row), (inputs.column, of_column)]
+    if inputs.row is inputs.column:
+        stacks = [(inputs.row, of_row + of_column)]
+    elements, biases = inputs.element, (bias,)
+    if len(inputs.tensor):
+        biases = (bias + _mix(of_tensor, inputs.tensor),)
+    for stack, w in stacks:
+        if len(stack) and elements and stack[0].size == elements[0].size:
+            elements += tuple(jnp.broadcast_to(x, elements[0].shape) for x in stack)
+            of_element = jnp.concatenate([of_element, w])
+        elif len(stack):
+            biases += (_mix(w, stack),)
+    return (of_element, biases), elements
+
+
+def _mix(weight: Float[Array, "inputs width"], xs: Array) -> Float[Array, "width ..."]:
+    return jnp.tensordot(weight, xs, (0, 0), precision=lax.Precision.HIGHEST)

@@ -39,7 +39,8 @@ class Segments(AbstractRematerialisation):
 
     With K steps in segments of $s$, memory holds $K / s + s$ carries and the
     intermediates of one step; every step is computed three times in all. The least
-    memory, of $2 \\sqrt K$ carries, is had at $s = \\sqrt K$, the default.
+    memory, of $2 \\sqrt K$ carries, is had at $s = \\sqrt K$; the default is a divisor of
+    K near it where there is one.
 
     ??? cite "Reference"
 
@@ -63,8 +64,7 @@ class Segments(AbstractRematerialisation):
         self, body: Body, carry: PyTree[Array], xs: PyTree[Array]
     ) -> tuple[PyTree[Array], PyTree[Array]]:
         steps = len(jtu.tree_leaves(xs)[0])
-        length = math.isqrt(steps - 1) + 1 if self.length is None else self.length
-        length = min(length, steps)
+        length = _near_root(steps) if self.length is None else min(self.length, steps)
         segments = -(-steps // length)
         padding = segments * length - steps
 
@@ -94,3 +94,9 @@ class Segments(AbstractRematerialisation):
         carry, ys = lax.scan(segment, carry, inputs)
         flatten = lambda y: y.reshape(segments * length, *y.shape[2:])[:steps]
         return carry, jtu.tree_map(flatten, ys)
+
+
+# Segments that do not divide the steps are filled up: up to a third more time.
+def _near_root(steps: int) -> int:
+    root = math.isqrt(steps - 1) + 1
+    return next((s for s in range(root, 2 * root) if steps % s == 0), root)

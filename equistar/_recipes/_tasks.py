@@ -1,7 +1,8 @@
 """What the optimizer is meta-trained on, and for which loss."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,6 +18,7 @@ from .._inner_training import (
     TrainingBatch,
 )
 from .._mixture import AbstractCombination, Mixture, NormalisedMean, WeightedMean
+from .._slab_feed import SlabFeed
 from ..tasks import AbstractFamily, AbstractTask
 
 
@@ -62,6 +64,10 @@ class TasksRecipe:
     """The loss to meta-train for: of the training batch before or after the update, or on
     held-out data."""
 
+    refill_every: int = 100
+    """Meta-steps on each piece of data that are larger than the device, as those of
+    imagenet32_resnet and the lm1b tasks are."""
+
     def check(self) -> None:
         """Raises a `ValueError` for names and numbers that make no sense."""
         _known("task", self.task, tasks.NAMED)
@@ -69,6 +75,8 @@ class TasksRecipe:
         named = len(self.task) + len(self.family)
         if not named:
             raise ValueError("Give at least one task or family, say digits_mlp.")
+        if self.refill_every < 1:
+            raise ValueError(f"`refill_every` must be at least 1; got {self.refill_every}.")
         if self.instances < 1:
             raise ValueError(f"`instances` must be at least 1; got {self.instances}.")
         if self.task_weights and len(self.task_weights) != named:
@@ -92,31 +100,61 @@ class TasksRecipe:
         return self.task + tuple(f"{name}_{i}" for name in self.family for i in drawn)
 
     def build(self, *, key: PRNGKeyArray) -> tuple[AbstractTask, ...]:
-        """The tasks; `key` draws those of families, and other units of weights."""
+        """The tasks; `key` draws those of families, and other units of weights.
+
+        Of data larger than the device they have the first slab.
+        """
         self.check()
-        draw_key, scale_key = jr.split(key)
-        made = [tasks.named(name) for name in self.task]
+        made = [tasks.named(name) for name in self.task] + self._drawn(key)
+        return tuple(self._in_other_units(i, task, key) for i, task in enumerate(made))
+
+    @contextmanager
+    def unroll(self, *, key: PRNGKeyArray) -> Iterator[InnerTraining | SlabFeed | Mixture]:
+        """The training of the tasks as what `meta_train` goes through.
+
+        It is a context, in which data larger than the device are open.
+        """
+        self.check()
+        loss = _META_LOSSES[self.meta_loss]
+        with ExitStack() as opened:
+
+            def named(i: int, name: str) -> InnerTraining | SlabFeed:
+                in_units = lambda task: self._in_other_units(i, task, key)
+                if name not in tasks.STREAMED:
+                    return InnerTraining(in_units(tasks.named(name)), loss)
+                streamed = tasks.STREAMED[name]
+                slabs = opened.enter_context(streamed.slabs(1))
+                make = lambda data: in_units(streamed.make(data))
+                return SlabFeed(slabs, make, self.refill_every, loss)
+
+            unrolls = [named(i, name) for i, name in enumerate(self.task)]
+            unrolls += [
+                InnerTraining(self._in_other_units(i, task, key), loss)
+                for i, task in enumerate(self._drawn(key), start=len(self.task))
+            ]
+            if len(unrolls) == 1:
+                yield unrolls[0]
+            else:
+                yield Mixture(unrolls, self._weights(), _COMBINATIONS[self.combine])
+
+    def _drawn(self, key: PRNGKeyArray) -> list[AbstractTask]:
+        """The instances of the families."""
+        draw_key, _ = jr.split(key)
+        made = []
         for i, name in enumerate(self.family):
             family = FAMILIES[name]()
             keys = jr.split(jr.fold_in(draw_key, i), self.instances)
             made += [family.sample(key=k) for k in keys]
-        if self.reparametrise > 1:
-            low, high = 1 / self.reparametrise, float(self.reparametrise)
-            made = [
-                tasks.Reparametrised(task, low, high, key=jr.fold_in(scale_key, i))
-                for i, task in enumerate(made)
-            ]
-        return tuple(made)
+        return made
 
-    def unroll(self, *, key: PRNGKeyArray) -> InnerTraining | Mixture:
-        """The training of the tasks as what `meta_train` goes through."""
-        unrolls = [
-            InnerTraining(task, _META_LOSSES[self.meta_loss])
-            for task in self.build(key=key)
-        ]
-        if len(unrolls) == 1:
-            return unrolls[0]
-        return Mixture(unrolls, self._weights(), _COMBINATIONS[self.combine])
+    def _in_other_units(
+        self, i: int, task: AbstractTask, key: PRNGKeyArray
+    ) -> AbstractTask:
+        if self.reparametrise == 1:
+            return task
+        _, scale_key = jr.split(key)
+        low, high = 1 / self.reparametrise, float(self.reparametrise)
+        return tasks.Reparametrised(task, low, high, key=jr.fold_in(scale_key, i))
 
     def _weights(self) -> tuple[float, ...]:
         given = self.task_weights or (1.0,) * (len(self.task) + len(self.family))

@@ -1,0 +1,128 @@
+"""What the update costs in memory and code, and that the guide's table says so.
+
+Times are measured by `benchmarks/`: a shared machine tells nothing about them here.
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import optax
+import pytest
+
+import equistar as eqs
+
+
+GUIDE = pathlib.Path(__file__).parent.parent / "docs" / "performance.md"
+
+
+def _shapes(tree):
+    return jtu.tree_map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
+
+
+def _tree(*shapes):
+    return [jax.ShapeDtypeStruct(s, jnp.float32) for s in shapes]
+
+
+def _memory(program) -> Any:
+    return program.memory_analysis()
+
+
+def _compiled(step, optimizer, params):
+    state = jax.eval_shape(optimizer.init, params)
+    return jax.jit(step, donate_argnums=0).lower(state, params, params).compile()
+
+
+@pytest.mark.parametrize("make", [eqs.STAR, eqs.Blackbox], ids=["star", "blackbox"])
+def test_no_input_of_the_network_is_ever_an_array_in_memory(make):
+    # The inputs of a 512x512 tensor are 28 such arrays; scratch holds a part of one.
+    optimizer = make(key=jr.key(0))
+    largest = 512 * 512 * 4
+    program = _compiled(
+        lambda s, g, p: optimizer.update(g, s, p)[::-1],
+        optimizer,
+        _tree((512, 512), (512,)),
+    )
+    memory = _memory(program)
+    assert memory.temp_size_in_bytes <= 0.5 * largest
+    # The state is updated where it stands: beside it there are the updates only.
+    new = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    assert new <= 1.1 * largest
+
+
+def test_scratch_under_vmap_over_optimizers_is_below_the_largest_array():
+    thetas = jax.vmap(lambda k: eqs.STAR(key=k))(jr.split(jr.key(0), 4))
+    params = _tree((4, 128, 256))
+    state = jax.eval_shape(jax.vmap(lambda o, p: o.init(p)), thetas, params)
+    step = jax.vmap(lambda s, o, g, p: o.update(g, s, p)[::-1])
+    program = jax.jit(step, donate_argnums=0).lower(state, thetas, params, params).compile()
+    assert _memory(program).temp_size_in_bytes <= 0.5 * 4 * 128 * 256 * 4
+
+
+def test_the_derivative_of_the_update_is_a_small_program():
+    # Derived from the fused arithmetic itself it is 35,000 lines.
+    param, count = _tree((64, 32))[0], jax.ShapeDtypeStruct((), jnp.int32)
+    optimizer = eqs.STAR(key=jr.key(0))
+
+    def total(theta, grad, param, count):
+        update, _ = theta.update_tensor(grad, param, theta.init_tensor(param), count)
+        return jnp.sum(update**2)
+
+    arguments = _shapes(optimizer), param, param, count
+    program = jax.jit(jax.grad(total)).lower(*arguments).compile()
+    assert len(str(program.as_text()).splitlines()) < 9000
+
+
+def test_importing_loads_nothing_that_only_some_functions_need():
+    heavy = (
+        "matplotlib sklearn scipy.stats tensorflow_datasets tensorboardX tyro hypothesis"
+    )
+    code = (
+        f"import sys, equistar; print([m for m in '{heavy}'.split() if m in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "[]"
+
+
+def _nominal(direction):
+    return eqs.LearnedOptimizer(nominal=eqs.NominalTerm(direction))
+
+
+STATES = {
+    "optax.sgd": optax.sgd(0.1),
+    "optax.adam": optax.adam(0.1),
+    "STAR": eqs.STAR(key=jr.key(0)),
+    "Blackbox": eqs.Blackbox(key=jr.key(0)),
+    "HyperparamController": eqs.HyperparamController(key=jr.key(0)),
+    "nominal term alone, AdamAggMo": _nominal(eqs.AdamAggMoDirection()),
+    "nominal term alone, AggMo": _nominal(eqs.AggMoDirection()),
+    "nominal term alone, gradient": _nominal(eqs.GradientDirection()),
+}
+
+
+def _bytes_a_parameter(optimizer, shape, dtype=jnp.float32):
+    state = jax.eval_shape(optimizer.init, jax.ShapeDtypeStruct(shape, dtype))
+    arrays = [x for x in jtu.tree_leaves(state) if x.ndim]
+    return sum(x.size * x.dtype.itemsize for x in arrays) / jnp.zeros(shape).size
+
+
+def test_bytes_of_state_in_the_guide_are_those_of_the_states():
+    row = r"^\| ([^|]+?) \| ([\d.]+) \| ([\d.]+) \|$"
+    section = GUIDE.read_text().split("## Memory")[1]
+    table = {n: (m, v) for n, m, v in re.findall(row, section, re.MULTILINE)}
+    assert table.keys() == STATES.keys()
+    for name, (matrix, vector) in table.items():
+        optimizer = STATES[name]
+        # Row and column factors of a 1024x1024 matrix are 24 / 1024 bytes a parameter.
+        assert (
+            f"{_bytes_a_parameter(optimizer, (1024, 1024)):.2f}" == f"{float(matrix):.2f}"
+        )
+        assert _bytes_a_parameter(optimizer, (1024,)) == float(vector)
