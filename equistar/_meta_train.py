@@ -93,7 +93,8 @@ def meta_train(
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1; got {steps}.")
     outer = default_outer() if outer is None else outer
-    mixture = as_mixture(unroll)
+    # Once for all steps; in each, only what a feed has brought is still to be placed.
+    mixture = replicate(as_mixture(unroll))
     state = meta_train_init(mixture, estimator, theta, outer, key=key, trainable=trainable)
     result = RESULTS.successful
     with checkpoints.locked(), deferred_interrupts() as interrupts:

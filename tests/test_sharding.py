@@ -89,12 +89,16 @@ def test_survivors_of_a_dead_process_keep_what_was_trained(tmp_path):
     names = dict(zip(_processes.VARIABLES, (address, "2"), strict=False))
     run = lambda i: _start(*command, "--output", folder, JAX_PROCESS_ID=str(i), **names)
     first, second = run(0), run(1)
-    deadline = time.monotonic() + 120
-    while not (folder / "weights.npz").exists():
-        assert time.monotonic() < deadline and first.poll() is None
-        time.sleep(0.2)
-    second.kill()
-    out, err = first.communicate(timeout=_processes.STOPPED_WITHIN)
+    try:
+        deadline = time.monotonic() + 120
+        while not (folder / "weights.npz").exists():
+            assert time.monotonic() < deadline and first.poll() is None
+            time.sleep(0.2)
+        second.kill()
+        out, err = first.communicate(timeout=_processes.STOPPED_WITHIN)
+    finally:
+        first.kill()
+        second.kill()
     assert first.returncode == 1
     assert "failed after" in out and "rescued-by-process-0.npz" in out
     assert "Traceback" not in err
