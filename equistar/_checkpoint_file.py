@@ -21,6 +21,8 @@ FORMAT, FORMAT_VERSION = "equistar checkpoint", 1
 # What reading a damaged file raises.
 DAMAGE = OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile
 _HEADER, _HISTORY = "header", "history."
+# The place of the run's PRNG key in its state: it never changes.
+_KEY = ".key"
 
 
 class CheckpointError(Exception):
@@ -54,6 +56,8 @@ def checkpoint_contents(
 
 
 def read_checkpoint(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no archive, or not a whole one")
     with np.load(path, allow_pickle=False) as archive:
         # Reading every entry checks its checksum.
         arrays = {name: archive[name] for name in archive.files}
@@ -79,6 +83,12 @@ def restore_checkpoint(
                 f"{path} was written by another run: its state has {theirs} at {name}, and "
                 f"this one {ours}. Use the same settings, or another folder."
             )
+    same_key = lambda name: np.array_equal(found[name], gather(expected[name]))
+    if _KEY in expected and not same_key(_KEY):
+        raise CheckpointError(
+            f"{path} was written by a run with another `key`: use the same one, or another "
+            "folder."
+        )
     paths, structure = jtu.tree_flatten_with_path(eqx.filter(fresh, eqx.is_array))
     leaves = [spread_like(found[jtu.keystr(place)], x) for place, x in paths]
     state = eqx.combine(jtu.tree_unflatten(structure, leaves), fresh)

@@ -102,7 +102,9 @@ class Checkpoints(AbstractCheckpoints):
     - `every`: meta-steps between two files.
     - `keep`: how many of the newest files are kept; the best one is kept besides: that
         after which the meta-loss, smoothed over some 50 meta-steps, was lowest.
-    - `settings`: what the run is made of, for JSON: a run with others is refused.
+    - `settings`: what the run is made of, for JSON: a run with others is refused. What
+        is not in them is not compared, but for the run's key and the shapes of its state:
+        give everything that you may change, say `{"sigma": 0.01, "window": 50}`.
     - `minutes`: after which a file is written even sooner.
     """
 
@@ -141,7 +143,14 @@ class Checkpoints(AbstractCheckpoints):
 
     def restore(self, fresh: PyTree) -> tuple[PyTree, Metrics | None]:
         self._clock.set()
-        return self._first_whole(self._newest_first(), fresh)
+        paths = self._newest_first()
+        state, history = self._first_whole(paths, fresh)
+        if paths and history is None:
+            raise CheckpointError(
+                f"None of the {len(paths)} checkpoints in {self.folder} is whole: delete "
+                "the folder to begin anew, or choose another."
+            )
+        return state, history
 
     def restore_best(self, fresh: PyTree) -> tuple[PyTree, Metrics | None]:
         """The best state that was kept and its history, or `fresh` and none."""

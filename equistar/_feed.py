@@ -1,6 +1,7 @@
 """Unrolls whose data change while they are meta-trained on."""
 
 import abc
+from typing import Any
 
 import equinox as eqx
 
@@ -28,6 +29,16 @@ class Steady(AbstractFeed):
         return self.unroll
 
 
-def as_feed(unroll: AbstractUnroll | AbstractFeed) -> AbstractFeed:
-    """`unroll` itself if it is a feed, else the same unroll always."""
+def as_feed(unroll: Any) -> AbstractFeed:
+    """`unroll` itself if it is a feed, else the same unroll always.
+
+    **Raises:**
+
+    `ValueError` if it is neither an unroll nor a feed.
+    """
+    if not isinstance(unroll, (AbstractUnroll, AbstractFeed)):
+        raise ValueError(
+            f"{type(unroll).__name__} is no unroll: wrap a task, as in "
+            "`eqs.InnerTraining(task)`."
+        )
     return unroll if isinstance(unroll, AbstractFeed) else Steady(unroll)

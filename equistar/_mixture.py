@@ -142,7 +142,7 @@ class Mixture(eqx.Module):
         return tuple(feed.at(step) for feed in self.feeds)
 
 
-def as_mixture(unroll: AbstractUnroll | AbstractFeed | Mixture) -> Mixture:
+def as_mixture(unroll: Any) -> Mixture:
     """`unroll` itself if it is a mixture, else the mixture of it alone."""
     return unroll if isinstance(unroll, Mixture) else Mixture([unroll])
 

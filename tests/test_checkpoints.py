@@ -207,6 +207,26 @@ def test_another_run_is_refused(tmp_path):
         )
 
 
+def test_a_folder_without_a_whole_checkpoint_is_not_begun_anew(tmp_path):
+    checkpoints = eqs.Checkpoints(tmp_path, every=1)
+    _run(2, checkpoints)
+    for path in tmp_path.glob("*.npz"):
+        path.write_text("text")
+    with (
+        pytest.warns(UserWarning, match="no archive, or not a whole one"),
+        pytest.raises(eqs.CheckpointError, match="None of the 2 checkpoints"),
+    ):
+        _run(2, checkpoints)
+
+
+def test_a_run_with_another_key_is_refused(tmp_path):
+    checkpoints = eqs.Checkpoints(tmp_path)
+    _run(1, checkpoints)
+    args = Walk(), ESTIMATOR, THETA
+    with pytest.raises(eqs.CheckpointError, match="another `key`"):
+        eqs.meta_train(*args, steps=2, key=jr.key(1), checkpoints=checkpoints)
+
+
 def test_two_runs_cannot_share_a_folder(tmp_path):
     checkpoints = eqs.Checkpoints(tmp_path)
     with checkpoints.locked(), pytest.raises(eqs.CheckpointError, match="Another run"):

@@ -83,7 +83,13 @@ def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
     # Of another run, and not of a run at all.
     assert _run(monkeypatch, "meta-train", "--output", trained) == 1
     assert "was written by a run with" in capsys.readouterr().err
+    recipe = ("--config", trained / "recipe.json", "--steps", 2, "--output", trained)
+    assert _run(monkeypatch, "meta-train", *recipe) == 2
+    assert "is at 3 meta-steps already" in capsys.readouterr().err
+    assert _run(monkeypatch, "plot", trained, "--output", trained) == 2
+    assert "must be a file" in capsys.readouterr().err
     assert (trained / "weights.npz").read_bytes() == before
+    assert json.loads((trained / "recipe.json").read_text())["steps"] == 3
     assert _run(monkeypatch, "meta-train", "--output", trained.parent) == 2
     assert "not empty" in capsys.readouterr().err
 

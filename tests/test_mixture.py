@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import equistar as eqs
+from equistar._feed import as_feed
 
 from .helpers import QuadraticDescent
 
@@ -121,6 +122,11 @@ def test_a_mixture_finds_the_step_size_that_is_best_for_both():
 def test_a_mixture_that_makes_no_sense_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         eqs.Mixture(*arguments)
+
+
+def test_a_task_in_the_place_of_an_unroll_is_refused():
+    with pytest.raises(ValueError, match=r"Quadratic is no unroll: wrap a task"):
+        as_feed(eqs.tasks.Quadratic(jnp.ones(2)))
 
 
 def test_a_held_part_neither_moves_nor_is_perturbed():

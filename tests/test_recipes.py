@@ -184,6 +184,11 @@ def test_tasks_are_seen_in_other_units():
     assert 0.01 <= scale <= 100 and scale != 1
 
 
+def test_a_task_given_twice_is_refused():
+    with pytest.raises(ValueError, match="given twice"):
+        TasksRecipe(("quadratic", "quadratic")).check()
+
+
 def test_data_larger_than_the_device_are_refilled(monkeypatch):
     spectra = np.arange(1.0, 13.0).reshape(6, 2)
     streamed = eqs.tasks.StreamedTask(

@@ -207,6 +207,13 @@ def _numbers(dataset, split):
     return numbers
 
 
+def test_labels_that_are_no_classes_are_refused():
+    with pytest.raises(ValueError, match="Labels must be from 0 to 1; got 0 to 2"):
+        tasks.classification_slabs(
+            _Numbered(100), _Numbered(40, 200), 2, size=30, held_out=10
+        )
+
+
 def test_held_out_images_stay_and_are_in_no_slab():
     held = [s for s in tasks.Split if s is not tasks.Split.TRAIN]
     with _images() as slabs:

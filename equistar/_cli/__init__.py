@@ -38,11 +38,21 @@ def main() -> None:
         with _plain_warnings():
             sys.exit(_parse(sys.argv[1:]).run())
     except _EXPECTED as e:
-        print(f"equistar: {e}", file=sys.stderr)
+        print(f"equistar: {_sentence(e)}", file=sys.stderr)
         sys.exit(2 if isinstance(e, CommandError) else 1)
     except KeyboardInterrupt:
         print("equistar: interrupted.", file=sys.stderr)
         sys.exit(130)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        place = f" at {error.filename}" if error.filename else ""
+        return (
+            f"The system says: {error.strerror}{place}. See that the folder is there and "
+            "has room, and start the same command again."
+        )
+    return str(error)
 
 
 def _parse(arguments: Sequence[str]) -> Any:

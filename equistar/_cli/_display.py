@@ -61,7 +61,8 @@ class Display(AbstractWatcher):
         for metrics in history:
             self._smooth(metrics)
         if history:
-            self.console.print(f"Going on after {len(history)} meta-steps.")
+            over = "Done already" if len(history) == self.total else "Going on"
+            self.console.print(f"{over} after {len(history)} meta-steps.")
         if self.live is not None:
             self._show(len(history), "compiling: a minute or so")
             self.live.start()

@@ -121,6 +121,13 @@ class MetaTrain:
                 new_folder(self.folder.output, self.folder.overwrite)
             if self.folder.overwrite:
                 checkpoints.clear()
+            history = checkpoints.history()
+            made = 0 if history is None else len(history.meta_loss)
+            if made > self.recipe.steps:
+                raise CommandError(
+                    f"{self.folder.output} is at {made} meta-steps already: give at least "
+                    "as many --steps, or another --output."
+                )
 
     def _watchers(self, processes: Processes, out: Console) -> list[AbstractWatcher]:
         """In the order in which they are told."""

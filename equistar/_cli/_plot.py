@@ -36,6 +36,10 @@ class Plot:
             raise CommandError("--smoothing must be at least 0 and below 1.")
         if len(set(self.runs)) < len(self.runs):
             raise CommandError("A run is given twice: give each of them once.")
+        if self.output.is_dir() or not self.output.parent.is_dir():
+            raise CommandError(
+                f"--output must be a file in a folder that is there; got {self.output}."
+            )
         out = console()
         labels = _labels(self.runs)
         runs = {label: _read(path) for label, path in zip(labels, self.runs, strict=True)}

@@ -42,7 +42,8 @@ class WatchOptions:
     quiet: bool = False
     """Print nothing but warnings and errors."""
     tensorboard: bool = True
-    """Write event files for `tensorboard --logdir`."""
+    """There are event files for `tensorboard --logdir`; --no-tensorboard leaves them
+    out."""
     evaluate_every: int = 0
     """Meta-steps between two evaluations on fresh networks, into evaluation.jsonl; 0 for
     none."""

@@ -72,7 +72,13 @@ class TasksRecipe:
         """Raises a `ValueError` for names and numbers that make no sense."""
         _known("task", self.task, tasks.NAMED)
         _known("family", self.family, FAMILIES)
-        named = len(self.task) + len(self.family)
+        given = self.task + self.family
+        if len(set(given)) < len(given):
+            raise ValueError(
+                f"A task or family is given twice in {given}: raise its weight, or "
+                "`instances`, instead."
+            )
+        named = len(given)
         if not named:
             raise ValueError("Give at least one task or family, say digits_mlp.")
         if self.refill_every < 1:

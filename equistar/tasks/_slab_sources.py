@@ -54,14 +54,15 @@ def classification_slabs(
         )
     order = np.asarray(jr.permutation(jr.key(seed), len(train)))
     some = np.asarray(jr.permutation(jr.key(seed), len(test)))[:held_out]
-    fixed = {
-        Split.INNER_VALID.value: _all(_Chosen(train, order[:held_out])),
-        Split.OUTER_VALID.value: _all(_Chosen(train, order[held_out : 2 * held_out])),
-        Split.TEST.value: _all(_Chosen(test, some)),
+    held = {
+        Split.INNER_VALID: _Chosen(train, order[:held_out]),
+        Split.OUTER_VALID: _Chosen(train, order[held_out : 2 * held_out]),
+        Split.TEST: _Chosen(test, some),
     }
+    fixed = {split.value: _all(chosen, classes) for split, chosen in held.items()}
 
     def make(slab: tuple[np.ndarray, np.ndarray]) -> Dataset:
-        splits = {Split.TRAIN.value: _examples(*slab), **fixed}
+        splits = {Split.TRAIN.value: _examples(*slab, classes), **fixed}
         return Dataset(splits, classes, scale)
 
     rest = _Chosen(train, order[2 * held_out :])
@@ -139,11 +140,15 @@ class _Images:
             return image, label
 
 
-def _all(source: RandomAccess) -> Examples:
+def _all(source: RandomAccess, classes: int) -> Examples:
     pairs = [source[i] for i in range(len(source))]
     inputs, labels = zip(*pairs, strict=True)
-    return _examples(np.stack(inputs), np.stack(labels))
+    return _examples(np.stack(inputs), np.stack(labels), classes)
 
 
-def _examples(inputs: np.ndarray, labels: np.ndarray) -> Examples:
+def _examples(inputs: np.ndarray, labels: np.ndarray, classes: int) -> Examples:
+    if not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(
+            f"Labels must be from 0 to {classes - 1}; got {labels.min()} to {labels.max()}."
+        )
     return Examples(jax.device_put(inputs), jnp.asarray(labels, jnp.int32))
