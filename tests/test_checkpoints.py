@@ -276,8 +276,8 @@ def test_skipped_steps_are_remembered(tmp_path):
 
 COMMAND = [
     *(sys.executable, "-m", "equistar", "meta-train", "--task", "wine_mlp"),
-    *("--optimizer", "hyperparam", "--steps", "60", "--window", "2", "--pairs", "2"),
-    *("--length", "5", "--save-every", "1", "--output"),
+    *("--optimizer", "hyperparam", "--steps", "40", "--window", "2", "--pairs", "2"),
+    *("--length", "5", "--save-every", "1", "--no-tensorboard", "--output"),
 ]
 
 
