@@ -1,4 +1,5 @@
-// Typeset the mathematics again whenever a page is swapped in.
+// MathJax typesets a page once, when it has loaded. Pages are not swapped in place (the
+// theme's `navigation.instant` is off), so there is nothing to typeset again.
 window.MathJax = {
   tex: {
     inlineMath: [["\\(", "\\)"]],
@@ -11,10 +12,3 @@ window.MathJax = {
     processHtmlClass: "arithmatex",
   },
 };
-
-document$.subscribe(() => {
-  MathJax.startup.output.clearCache();
-  MathJax.typesetClear();
-  MathJax.texReset();
-  MathJax.typesetPromise();
-});

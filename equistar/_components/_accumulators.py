@@ -94,10 +94,13 @@ class SecondMoment(AbstractAccumulator):
 class FactoredSecondMoment(AbstractAccumulator):
     """Adafactor's factored moving averages of the squared gradient.
 
-    With $d_0$ the largest axis and $d_1$ the second largest,
-    $row \\leftarrow b\\,row + (1-b)\\,mean_{d_0}(g^2 + 10^{-30})$ and
-    $column \\leftarrow b\\,column + (1-b)\\,mean_{d_1}(g^2 + 10^{-30})$; scalars and
-    vectors are not factored. Decays are clipped to [0, 1].
+    With $d_0$ the largest axis and $d_1$ the second largest, a row statistic $r$ and a
+    column statistic $c$:
+
+    $$r \\leftarrow b\\,r + (1-b) \\operatorname{mean}_{d_0}(g^2 + 10^{-30}), \\qquad
+    c \\leftarrow b\\,c + (1-b) \\operatorname{mean}_{d_1}(g^2 + 10^{-30})$$
+
+    Scalars and vectors are not factored. Decays are clipped to [0, 1].
 
     ??? cite "Reference"
 
