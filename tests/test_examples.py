@@ -1,13 +1,18 @@
-"""The notebooks of `examples/` run, and hold the outputs of a full run."""
+"""The examples run, and notebooks hold the outputs of a full run."""
 
+import os
 import pathlib
+import re
+import subprocess
+import sys
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
 
-NOTEBOOKS = sorted((pathlib.Path(__file__).parents[1] / "examples").glob("*.ipynb"))
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 
@@ -37,6 +42,22 @@ def test_the_notebooks_outputs_are_kept(path):
     assert "error" not in kinds
     assert all(o.name == "stdout" for c in code for o in c.outputs if "name" in o)
     assert path.stat().st_size < 200_000
+
+
+def test_the_script_finds_the_same_on_four_devices_as_on_one(tmp_path):
+    environment = os.environ | {"EQUISTAR_SMOKE": "1", "JAX_PLATFORMS": "cpu"}
+    environment.pop("XLA_FLAGS", None)
+    run = [sys.executable, str(EXAMPLES / "multi_device.py")]
+    options = {"cwd": tmp_path, "env": environment, "timeout": 120}
+    done = subprocess.run(run, capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stderr
+    assert "4 devices" in done.stdout
+    # 8 pairs, of which each device has 2; the optimizer is on all of them.
+    networks, optimizer = done.stdout.split("the optimizer: ")
+    assert networks.count("holds (2, ") == 4 and "PartitionSpec('particles'" in networks
+    assert "particles" not in optimizer.split("after")[0]
+    (apart,) = re.findall(r"differ by at most (\S+)", done.stdout)
+    assert 0 <= float(apart) < 1e-3
 
 
 def _code(notebook):
