@@ -107,16 +107,14 @@ def _look(
             pictures.mkdir(parents=True, exist_ok=True)
             picture = here.removesuffix(".html").replace("/", "_")
             page.screenshot(path=pictures / f"{picture}-{name}.png", full_page=True)
-    for here, found in surveys.items():
+    for file, found in surveys.items():
+        here = file
         for link in sorted(set(found["links"])):
             if link.startswith(root) and not _leads(link, root, site, surveys):
                 say(f"broken link: {link.removeprefix(root)}")
-    count = {
-        kind: sum(s[kind] for s in surveys.values()) for kind in ("formulas", "images")
-    }
-    print(
-        f"{name}: {len(files)} pages, {count['formulas']} formulas, {count['images']} images"
-    )
+    total = lambda kind: sum(survey[kind] for survey in surveys.values())
+    print(f"{name}: {len(files)} pages with {total('formulas')} formulas and", end=" ")
+    print(f"{total('images')} images")
     return faults
 
 

@@ -2,17 +2,12 @@
 
     python examples/multi_device.py
 
-It makes four devices of the CPU. On a machine with several GPUs or TPUs leave out the
-flag, and the mesh holds those. With `EQUISTAR_SMOKE` set, sizes are tiny.
+It makes four devices of the CPU, as `XLA_FLAGS=--xla_force_host_platform_device_count=4`
+does. On a machine with several GPUs or TPUs leave out that line, and the mesh holds those.
+With `EQUISTAR_SMOKE` set, sizes are tiny.
 """
 
 import os
-
-
-# Devices are chosen when JAX starts, so before it is imported.
-FLAG = "--xla_force_host_platform_device_count"
-if FLAG not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAG}=4"
 
 import equinox as eqx
 import jax
@@ -23,6 +18,8 @@ import numpy as np
 import equistar as eqs
 
 
+# Devices are chosen at the first computation, so this comes before it.
+jax.config.update("jax_num_cpu_devices", 4)
 SMOKE = bool(os.environ.get("EQUISTAR_SMOKE"))
 
 
@@ -31,7 +28,8 @@ def meta_train(mesh: jax.sharding.Mesh) -> eqs.MetaTrainResult:
     unroll = eqs.InnerTraining(eqs.tasks.digits_mlp(hidden=() if SMOKE else (16,)))
     # The pairs are spread over the devices: choose a multiple of their number.
     estimator = eqs.PES(window=5, pairs=8, length=20)
-    optimizer = eqs.HyperparamController(magnitude_scale=0.1, key=jr.key(0))
+    nominal = eqs.NominalTerm(scale=eqs.LearnedScale(1e-2))
+    optimizer = eqs.LearnedOptimizer(nominal=nominal) if SMOKE else eqs.STAR(key=jr.key(0))
     with jax.set_mesh(mesh):
         return eqs.meta_train(
             unroll,
@@ -44,7 +42,7 @@ def meta_train(mesh: jax.sharding.Mesh) -> eqs.MetaTrainResult:
 
 
 def say_where(name: str, tree) -> None:
-    """The array of a tree that is largest, its sharding, and what of it each device has."""
+    """The largest array of a tree, its sharding, and what of it each device has."""
     x = max(jtu.tree_leaves(eqx.filter(tree, eqx.is_array)), key=lambda x: x.size)
     print(f"{name}: {x.shape}, {x.sharding.spec}")
     for shard in x.addressable_shards:
