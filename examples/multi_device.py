@@ -44,7 +44,7 @@ def meta_train(mesh: jax.sharding.Mesh) -> eqs.MetaTrainResult:
 def say_where(name: str, tree) -> None:
     """The largest array of a tree, its sharding, and what of it each device has."""
     x = max(jtu.tree_leaves(eqx.filter(tree, eqx.is_array)), key=lambda x: x.size)
-    print(f"{name}: {x.shape}, {x.sharding.spec}")
+    print(f"{name}: {x.shape}, spread over {tuple(x.sharding.spec)}")
     for shard in x.addressable_shards:
         print(f"  device {shard.device.id} holds {shard.data.shape}")
 
