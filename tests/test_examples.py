@@ -30,7 +30,7 @@ def test_the_notebook_runs_at_smoke_size(path, tmp_path, monkeypatch):
     kept = [_kinds(cell) for cell in _code(notebook)]
     # A cell that raises is a CellExecutionError here, with its traceback.
     resources = {"metadata": {"path": str(tmp_path)}}
-    NotebookClient(notebook, timeout=120, resources=resources).execute()
+    NotebookClient(notebook, timeout=600, resources=resources).execute()
     # The outputs that are kept are those of these cells: figures stand where they were.
     assert [_kinds(cell) for cell in _code(notebook)] == kept
 
@@ -51,7 +51,7 @@ def test_the_script_finds_the_same_on_four_devices_as_on_one(tmp_path):
     environment = os.environ | SMOKE | {"JAX_PLATFORMS": "cpu"}
     environment.pop("XLA_FLAGS", None)
     run = [sys.executable, str(EXAMPLES / "multi_device.py")]
-    options = {"cwd": tmp_path, "env": environment, "timeout": 120}
+    options = {"cwd": tmp_path, "env": environment, "timeout": 600}
     done = subprocess.run(run, capture_output=True, text=True, **options)
     assert done.returncode == 0, done.stderr
     assert "4 devices" in done.stdout
