@@ -27,7 +27,7 @@ class MetaTrainingCurves(AbstractExperiment):
     goes on to ten times the episodes' length.
     """
 
-    runs: DigitsRuns = DigitsRuns(steps=500, seeds=2)
+    runs: DigitsRuns = DigitsRuns(steps=1000, seeds=2)
 
     def full(self) -> "MetaTrainingCurves":
         runs = dataclasses.replace(self.runs, steps=3000, seeds=5)
