@@ -12,9 +12,11 @@ from ._checkpoints import (
 from ._components import (
     AbstractAccumulator as AbstractAccumulator,
     AbstractAggregation as AbstractAggregation,
+    AbstractBiasCorrection as AbstractBiasCorrection,
     AbstractBlackboxTerm as AbstractBlackboxTerm,
     AbstractDirection as AbstractDirection,
     AbstractFeatures as AbstractFeatures,
+    AbstractGain as AbstractGain,
     AbstractMagnitude as AbstractMagnitude,
     AbstractNetwork as AbstractNetwork,
     AbstractNominalTerm as AbstractNominalTerm,
@@ -26,6 +28,7 @@ from ._components import (
     AdamAggMoDirection as AdamAggMoDirection,
     AdamDirection as AdamDirection,
     AggMoDirection as AggMoDirection,
+    BiasCorrection as BiasCorrection,
     BlackboxMLP as BlackboxMLP,
     BlackboxTerm as BlackboxTerm,
     default_accumulators as default_accumulators,
@@ -34,14 +37,18 @@ from ._components import (
     Factors as Factors,
     FixedScale as FixedScale,
     GradientDirection as GradientDirection,
+    GradientScale as GradientScale,
     Head as Head,
     Inputs as Inputs,
+    JoinedFeatures as JoinedFeatures,
     LearnedScale as LearnedScale,
     MagnitudeController as MagnitudeController,
     Momentum as Momentum,
     MomentumDirection as MomentumDirection,
+    NoBiasCorrection as NoBiasCorrection,
     NoBlackbox as NoBlackbox,
     NoFeatures as NoFeatures,
+    NoGain as NoGain,
     NoMagnitudeController as NoMagnitudeController,
     NominalTerm as NominalTerm,
     NoNetwork as NoNetwork,
@@ -53,6 +60,8 @@ from ._components import (
     release_init as release_init,
     SecondMoment as SecondMoment,
     Tensor as Tensor,
+    TensorGain as TensorGain,
+    TensorStatistics as TensorStatistics,
     WeightDecay as WeightDecay,
 )
 from ._devices import particle_mesh as particle_mesh
@@ -171,6 +180,7 @@ from ._optimizers import (
     AbstractHyperparameter as AbstractHyperparameter,
     AbstractLearnedOptimizer as AbstractLearnedOptimizer,
     AbstractOptimizer as AbstractOptimizer,
+    AdaptiveSTAR as AdaptiveSTAR,
     as_optax as as_optax,
     Blackbox as Blackbox,
     Decay as Decay,
@@ -191,6 +201,11 @@ from ._optimizers import (
     StepBound as StepBound,
 )
 from ._outer import blackbox_mask as blackbox_mask, default_outer as default_outer
+from ._pretrained import (
+    load_pretrained as load_pretrained,
+    PRETRAINED as PRETRAINED,
+    pretrained_provenance as pretrained_provenance,
+)
 from ._results import RESULTS as RESULTS
 from ._serialisation import (
     load as load,

@@ -18,7 +18,7 @@ LAYERS = (
     {"_feed", "_toy_unrolls", "_trainable"},
     {"_inner_training", "_mixture", "_outer"},
     {"_checkpoint_file", "_serialisation", "_slab_feed", "interop"},
-    {"_checkpoints"},
+    {"_checkpoints", "_pretrained"},
     {"_meta_gradient", "_meta_step"},
     {"_meta_train", "_curves", "_recipes"},
     {"_evaluation", "analysis", "testing"},

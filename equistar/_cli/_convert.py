@@ -8,6 +8,7 @@ import tyro
 
 from .. import interop
 from .._optimizers import AbstractLearnedOptimizer
+from .._pretrained import weights_path
 from .._serialisation import load, save
 from ._output import CommandError, console
 
@@ -49,7 +50,7 @@ class Convert:
                     raise CommandError(
                         "--exp-mult and --step-mult are of a .safetensors source."
                     )
-                optimizer = load(self.source)
+                optimizer = load(weights_path(self.source))
                 if not isinstance(optimizer, AbstractLearnedOptimizer):
                     raise CommandError(f"{self.source} holds no learned optimizer.")
                 interop.save_meta_mlp(self.target, optimizer)

@@ -31,6 +31,7 @@ from .._evaluation import (
     TunedSGD,
 )
 from .._optimizers import AbstractOptimizer
+from .._pretrained import weights_path
 from .._serialisation import load
 from ._output import CommandError, console, new_folder
 from ._progress import evaluation_progress
@@ -73,8 +74,8 @@ class Evaluate:
     """
 
     weights: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional] = ()
-    """Files that `equistar meta-train` or `equistar.save` wrote; none for the baselines
-    alone."""
+    """Files that `equistar meta-train` or `equistar.save` wrote, or names of pretrained
+    optimizers (`equistar info` lists them); none for the baselines alone."""
     suite: str = "smoke"
     """The suite of tasks: smoke or another one that `equistar.tasks.SUITES` lists."""
     tasks: tuple[str, ...] = ()
@@ -209,7 +210,7 @@ def _optimizers(paths: Sequence[pathlib.Path]) -> dict[str, AbstractOptimizer]:
     label = lambda path: str(path) if names.count(path.name) > 1 else path.name
     if len({label(path) for path in paths}) < len(paths):
         raise CommandError("A weights file is given twice: give each of them once.")
-    return {label(path): load(path) for path in paths}
+    return {label(path): load(weights_path(path)) for path in paths}
 
 
 def _sweeps_folder(cache: pathlib.Path) -> FolderStore:

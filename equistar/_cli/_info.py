@@ -2,40 +2,104 @@
 
 import json
 import pathlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
+from rich.console import Console
 from rich.table import Table
 
 from .._numerics import count_learned
+from .._pretrained import PRETRAINED, weights_path
 from .._serialisation import load, load_header, WeightsError
 from ._output import console
 
 
 @dataclass
 class Info:
-    """Say what a weights file holds: the optimizer, its parts, and how it was made."""
+    """Say what a weights file holds: the optimizer, its parts, and how it was made.
 
-    weights: Annotated[pathlib.Path, tyro.conf.Positional]
-    """The file that `equistar meta-train` or `equistar.save` wrote."""
+    For the optimizers that come with the package also how well they train tasks that they
+    were not meta-trained on. Without a name it lists those optimizers.
+    """
+
+    weights: Annotated[pathlib.Path | None, tyro.conf.Positional] = None
+    """The file that `equistar meta-train` or `equistar.save` wrote, or the name of a
+    pretrained optimizer."""
 
     def run(self) -> int:
         """Runs the command and returns the exit code."""
-        header = load_header(self.weights)
+        out = console()
+        if self.weights is None:
+            _list_pretrained(out)
+            return 0
+        path = weights_path(self.weights)
+        header = load_header(path)
         table = Table(title=str(self.weights), show_header=False)
         table.add_row("class", str(header.get("class")))
         try:
-            optimizer = load(self.weights)
+            optimizer = load(path)
             table.add_row("meta-learned numbers", str(count_learned(optimizer)))
         except WeightsError as e:
             table.add_row("not loadable here", str(e))
+        table.add_row("size", f"{path.stat().st_size / 1024:.1f} kB")
         fields = header.get("structure", {}).get("fields", {})
         for name, node in fields.items():
             if isinstance(node, dict) and "class" in node:
                 table.add_row(name, node["class"])
-        for name, value in header.get("provenance", {}).items():
-            text = value if isinstance(value, str) else json.dumps(value, indent=1)
-            table.add_row(name, text)
-        console().print(table)
+        provenance = dict(header.get("provenance", {}))
+        rows = provenance.pop("evaluation", {})
+        for name, value in provenance.items():
+            table.add_row(name.replace("_", " "), _text(name, value))
+        out.print(table)
+        if rows:
+            out.print(_evaluation_table(rows))
+            out.print(f"(from: {rows['command']})", highlight=False)
         return 0
+
+
+def _list_pretrained(out: Console) -> None:
+    table = Table(title="Pretrained optimizers, for equistar.load_pretrained(NAME)")
+    for heading in ("name", "class", "made by"):
+        table.add_column(heading, overflow="fold")
+    for name in PRETRAINED:
+        header = load_header(weights_path(name))
+        table.add_row(name, header["class"], header["provenance"].get("command", ""))
+    out.print(table)
+
+
+def _text(name: str, value: Any) -> str:
+    if name == "meta_training_curve":
+        return _sparkline(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {_short(v)}" for k, v in value.items())
+    return _short(value)
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _sparkline(values: Sequence[float | None]) -> str:
+    """A curve in one line of text, with its first and last number."""
+    known = [v for v in values if v is not None]
+    if not known:
+        return "not finite"
+    low, high = min(known), max(known)
+    bars = "▁▂▃▄▅▆▇█"
+    level = lambda v: int((v - low) / (high - low or 1) * (len(bars) - 1))
+    line = "".join("×" if v is None else bars[level(v)] for v in values)
+    return f"{known[0]:.4g} {line} {known[-1]:.4g}"
+
+
+def _evaluation_table(evaluation: dict[str, Any]) -> Table:
+    """Mean training loss relative to tuned Adam's, by task."""
+    table = Table(title=evaluation["title"])
+    for heading in ("task", "loss / tuned Adam's", "loss", "diverged"):
+        table.add_column(heading, justify="left" if heading == "task" else "right")
+    for row in evaluation["tasks"]:
+        ratio, loss = row["ratio"], row["mean_loss"]
+        number = lambda x: "not finite" if x is None else f"{x:.3g}"
+        table.add_row(row["task"], number(ratio), number(loss), str(row["diverged"]))
+    return table

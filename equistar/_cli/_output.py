@@ -1,5 +1,6 @@
 """Output folders, tables and provenance."""
 
+import datetime
 import json
 import pathlib
 import shlex
@@ -7,12 +8,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from .. import tasks
 from .._logger import Metrics
+
+
+# Of the meta-training curve that a weights file keeps, each the mean of a stretch.
+_CURVE_POINTS = 40
 
 
 class CommandError(Exception):
@@ -62,6 +68,8 @@ def provenance(settings: Mapping[str, Any], seed: int, history: Metrics) -> dict
     losses = np.asarray(history.meta_loss, np.float64)
     # JSON has no word for a number that is not finite.
     mean = lambda x: float(x.mean()) if np.isfinite(x.mean()) else str(x.mean())
+    parts = np.array_split(losses, min(len(losses), _CURVE_POINTS))
+    curve = [float(f"{x.mean():.4g}") if np.isfinite(x.mean()) else None for x in parts]
     return {
         "command": shlex.join(["equistar", *sys.argv[1:]]),
         "settings": json.loads(json.dumps(dict(settings), default=str)),
@@ -69,6 +77,9 @@ def provenance(settings: Mapping[str, Any], seed: int, history: Metrics) -> dict
         "meta_steps": len(losses),
         "meta_loss_first_10_percent": mean(losses[: max(1, len(losses) // 10)]),
         "meta_loss_last_10_percent": mean(losses[-max(1, len(losses) // 10) :]),
+        "meta_training_curve": curve,
+        "date": datetime.date.today().isoformat(),
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
     }
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from .. import tasks
 from .._optimizers import OptaxOptimizer, Scaled
+from .._pretrained import weights_path
 from .._serialisation import load
 from ..analysis import invariances, JointSpectrum, spectrum_along_training
 from ._output import check_task, CommandError, console, new_folder
@@ -29,7 +30,8 @@ class Stability:
     """
 
     weights: Annotated[pathlib.Path, tyro.conf.Positional]
-    """The file that `equistar meta-train` or `equistar.save` wrote."""
+    """The file that `equistar meta-train` or `equistar.save` wrote, or the name of a
+    pretrained optimizer (`equistar info` lists them)."""
     task: str = "digits_mlp"
     """The task's name; a wrong one lists the right ones."""
     steps: tuple[int, ...] = (0, 10, 100, 500)
@@ -62,7 +64,7 @@ class Stability:
         check_task(self.task)
         task = tasks.named(self.task)
         name = self.weights.name
-        optimizer = Scaled(load(self.weights), self.learning_rate)
+        optimizer = Scaled(load(weights_path(self.weights)), self.learning_rate)
         adam = OptaxOptimizer(optax.adam, learning_rate=self.adam_rate)
         folder = new_folder(self.output, self.overwrite)
         out = console()

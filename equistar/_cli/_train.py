@@ -11,6 +11,7 @@ import tyro
 from .. import plot, tasks
 from .._curves import training_curves
 from .._optimizers import Scaled
+from .._pretrained import weights_path
 from .._serialisation import load
 from ._output import check_task, CommandError, console, loss_table, new_folder
 
@@ -23,7 +24,8 @@ class Train:
     """
 
     weights: Annotated[pathlib.Path, tyro.conf.Positional]
-    """The file that `equistar meta-train` or `equistar.save` wrote."""
+    """The file that `equistar meta-train` or `equistar.save` wrote, or the name of a
+    pretrained optimizer (`equistar info` lists them)."""
     task: str = "digits_mlp"
     """The task's name; a wrong one lists the right ones."""
     steps: int = 500
@@ -47,7 +49,7 @@ class Train:
             raise CommandError("--learning-rate must be positive and finite.")
         check_task(self.task)
         task = tasks.named(self.task)
-        optimizer = Scaled(load(self.weights), self.learning_rate)
+        optimizer = Scaled(load(weights_path(self.weights)), self.learning_rate)
         folder = new_folder(self.output, self.overwrite)
         out = console()
         out.print(f"Training {self.seeds} networks for {self.steps} steps ...")

@@ -1,9 +1,12 @@
 from ._accumulators import (
     AbstractAccumulator as AbstractAccumulator,
+    AbstractBiasCorrection as AbstractBiasCorrection,
+    BiasCorrection as BiasCorrection,
     default_accumulators as default_accumulators,
     factored_axes as factored_axes,
     FactoredSecondMoment as FactoredSecondMoment,
     Momentum as Momentum,
+    NoBiasCorrection as NoBiasCorrection,
     SecondMoment as SecondMoment,
 )
 from ._direction import (
@@ -18,9 +21,11 @@ from ._features import (
     AbstractFeatures as AbstractFeatures,
     AdafactorFeatures as AdafactorFeatures,
     Inputs as Inputs,
+    JoinedFeatures as JoinedFeatures,
     NoFeatures as NoFeatures,
     TIMESCALES as TIMESCALES,
 )
+from ._gain import AbstractGain as AbstractGain, NoGain as NoGain, TensorGain as TensorGain
 from ._magnitude import (
     AbstractAggregation as AbstractAggregation,
     AbstractMagnitude as AbstractMagnitude,
@@ -39,6 +44,7 @@ from ._network import (
 from ._preconditioner import (
     AbstractPreconditioner as AbstractPreconditioner,
     EMAPreconditioner as EMAPreconditioner,
+    GradientScale as GradientScale,
     NoPreconditioner as NoPreconditioner,
 )
 from ._scale import (
@@ -46,6 +52,7 @@ from ._scale import (
     FixedScale as FixedScale,
     LearnedScale as LearnedScale,
 )
+from ._statistics import TensorStatistics as TensorStatistics
 from ._tensor import Factors as Factors, Tensor as Tensor
 from ._terms import (
     AbstractBlackboxTerm as AbstractBlackboxTerm,

@@ -10,10 +10,61 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from .._numerics import accumulator_dtype
 from ._tensor import Factors
+
+
+class AbstractBiasCorrection(eqx.Module):
+    """How a moving average that starts at zero comes to the size of what it averages."""
+
+    @abc.abstractmethod
+    def __call__(
+        self, complement: Float[Array, ""], count: Int[Array, ""]
+    ) -> Float[Array, ""]:
+        """The weight of the newest value.
+
+        **Arguments:**
+
+        - `complement`: $1 - b$, its weight in the long run.
+        - `count`: the number of updates made before this one.
+        """
+
+
+class NoBiasCorrection(AbstractBiasCorrection):
+    """The average is of zeros at first, as in the paper: the weight is $1 - b$."""
+
+    def __call__(
+        self, complement: Float[Array, ""], count: Int[Array, ""]
+    ) -> Float[Array, ""]:
+        return complement
+
+
+class BiasCorrection(AbstractBiasCorrection):
+    """The average is of what was seen only, from the first update on.
+
+    The weight is $(1 - b) / (1 - b^{t+1})$ after $t$ updates, so the state *is* Adam's
+    bias-corrected average, and nothing has to be divided when it is read.
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{kingma2015adam,
+            title={Adam: A Method for Stochastic Optimization},
+            author={Kingma, Diederik P. and Ba, Jimmy},
+            booktitle={International Conference on Learning Representations},
+            year={2015},
+        }
+        ```
+    """
+
+    def __call__(
+        self, complement: Float[Array, ""], count: Int[Array, ""]
+    ) -> Float[Array, ""]:
+        # Meta-learned decays may leave [0, 1), where there is nothing to average over.
+        c = jnp.clip(complement, 1e-7, 1 - 1e-6)
+        return -c / jnp.expm1((count.astype(c.dtype) + 1) * jnp.log1p(-c))
 
 
 class AbstractAccumulator(eqx.Module):
@@ -25,6 +76,7 @@ class AbstractAccumulator(eqx.Module):
 
     offsets: eqx.AbstractVar[Float[Array, " decays"]]
     decays: eqx.AbstractVar[tuple[float, ...]]
+    correction: eqx.AbstractVar[AbstractBiasCorrection]
 
     @abc.abstractmethod
     def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
@@ -35,9 +87,9 @@ class AbstractAccumulator(eqx.Module):
 
     @abc.abstractmethod
     def update(
-        self, state: tuple[Any, ...], grad: Float[Array, "*shape"]
+        self, state: tuple[Any, ...], grad: Float[Array, "*shape"], count: Int[Array, ""]
     ) -> tuple[Any, ...]:
-        """The state after seeing `grad`. There is no bias correction."""
+        """The state after seeing `grad`, `count` updates after the first."""
 
 
 class Momentum(AbstractAccumulator):
@@ -45,12 +97,19 @@ class Momentum(AbstractAccumulator):
 
     offsets: Float[Array, " decays"]
     decays: tuple[float, ...] = eqx.field(static=True)
+    correction: AbstractBiasCorrection
 
-    def __init__(self, decays: Iterable[float] = (0.9, 0.99, 0.999)):
+    def __init__(
+        self,
+        decays: Iterable[float] = (0.9, 0.99, 0.999),
+        correction: AbstractBiasCorrection = NoBiasCorrection(),
+    ):
         """**Arguments:**
 
         - `decays`: the initial decays $b$, each in [0, 1).
+        - `correction`: of the first updates, say [`equistar.BiasCorrection`][].
         """
+        self.correction = correction
         self.decays = _check_decays(decays)
         self.offsets = jnp.zeros(len(self.decays))
 
@@ -58,9 +117,9 @@ class Momentum(AbstractAccumulator):
         return tuple(_zeros_like(param) for _ in self.decays)
 
     def update(
-        self, state: tuple[Any, ...], grad: Float[Array, "*shape"]
+        self, state: tuple[Any, ...], grad: Float[Array, "*shape"], count: Int[Array, ""]
     ) -> tuple[Any, ...]:
-        complements = _complements(self)
+        complements = _complements(self, count)
         return tuple(_ema(m, grad, c) for m, c in zip(state, complements, strict=True))
 
 
@@ -72,12 +131,19 @@ class SecondMoment(AbstractAccumulator):
 
     offsets: Float[Array, " decays"]
     decays: tuple[float, ...] = eqx.field(static=True)
+    correction: AbstractBiasCorrection
 
-    def __init__(self, decay: float = 0.999):
+    def __init__(
+        self,
+        decay: float = 0.999,
+        correction: AbstractBiasCorrection = NoBiasCorrection(),
+    ):
         """**Arguments:**
 
         - `decay`: the initial decay $b$, in [0, 1).
+        - `correction`: of the first updates, say [`equistar.BiasCorrection`][].
         """
+        self.correction = correction
         self.decays = _check_decays((decay,))
         self.offsets = jnp.zeros(1)
 
@@ -85,9 +151,9 @@ class SecondMoment(AbstractAccumulator):
         return (_zeros_like(param),)
 
     def update(
-        self, state: tuple[Any, ...], grad: Float[Array, "*shape"]
+        self, state: tuple[Any, ...], grad: Float[Array, "*shape"], count: Int[Array, ""]
     ) -> tuple[Any, ...]:
-        (complement,) = _complements(self)
+        (complement,) = _complements(self, count)
         return (_ema(state[0], grad * grad, jnp.clip(complement, 0, 1)),)
 
 
@@ -116,12 +182,19 @@ class FactoredSecondMoment(AbstractAccumulator):
 
     offsets: Float[Array, " decays"]
     decays: tuple[float, ...] = eqx.field(static=True)
+    correction: AbstractBiasCorrection
 
-    def __init__(self, decays: Iterable[float] = (0.9, 0.99, 0.999)):
+    def __init__(
+        self,
+        decays: Iterable[float] = (0.9, 0.99, 0.999),
+        correction: AbstractBiasCorrection = NoBiasCorrection(),
+    ):
         """**Arguments:**
 
         - `decays`: the initial decays $b$, each in [0, 1).
+        - `correction`: of the first updates, say [`equistar.BiasCorrection`][].
         """
+        self.correction = correction
         self.decays = _check_decays(decays)
         self.offsets = jnp.zeros(len(self.decays))
 
@@ -137,10 +210,10 @@ class FactoredSecondMoment(AbstractAccumulator):
         )
 
     def update(
-        self, state: tuple[Any, ...], grad: Float[Array, "*shape"]
+        self, state: tuple[Any, ...], grad: Float[Array, "*shape"], count: Int[Array, ""]
     ) -> tuple[Any, ...]:
         square = grad * grad + 1e-30
-        complements = [jnp.clip(c, 0, 1) for c in _complements(self)]
+        complements = [jnp.clip(c, 0, 1) for c in _complements(self, count)]
         if grad.ndim < 2:
             return tuple(
                 Factors(_ema(f.row, square, c), f.column)
@@ -160,12 +233,19 @@ def factored_axes(shape: tuple[int, ...]) -> tuple[int, int]:
     return int(order[-2]), int(order[-1])
 
 
-def default_accumulators() -> dict[str, AbstractAccumulator]:
-    """The accumulators of the STAR family, by the names that parts read them under."""
+def default_accumulators(
+    correction: AbstractBiasCorrection = NoBiasCorrection(),
+) -> dict[str, AbstractAccumulator]:
+    """The accumulators of the STAR family, by the names that parts read them under.
+
+    **Arguments:**
+
+    - `correction`: of the first updates; the paper has none.
+    """
     return {
-        "momentum": Momentum(),
-        "second_moment": SecondMoment(),
-        "factored": FactoredSecondMoment(),
+        "momentum": Momentum(correction=correction),
+        "second_moment": SecondMoment(correction=correction),
+        "factored": FactoredSecondMoment(correction=correction),
     }
 
 
@@ -177,9 +257,11 @@ def _check_decays(decays: Iterable[float]) -> tuple[float, ...]:
 
 
 # `1 - b` is computed directly: going through `b` in float32 loses digits.
-def _complements(accumulator: AbstractAccumulator) -> list[Float[Array, ""]]:
+def _complements(
+    accumulator: AbstractAccumulator, count: Int[Array, ""]
+) -> list[Float[Array, ""]]:
     return [
-        (1 - b) * jnp.exp(10 * accumulator.offsets[i])
+        accumulator.correction((1 - b) * jnp.exp(10 * accumulator.offsets[i]), count)
         for i, b in enumerate(accumulator.decays)
     ]
 

@@ -1,6 +1,7 @@
 """Feature sets: what the per-element network reads of a tensor."""
 
 import abc
+import itertools
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -85,6 +86,9 @@ class AdafactorFeatures(AbstractFeatures):
     per column: the factored second moments and their inverse roots; per tensor:
     $\\tanh(t/\\tau - 1)$ at eleven time scales. Scalars and vectors are not factored.
 
+    Beyond the horizon of meta-training the longer time scales bring inputs that the
+    network has not seen; `timescales` leaves them out.
+
     ??? cite "Reference"
 
         ```bibtex
@@ -100,6 +104,7 @@ class AdafactorFeatures(AbstractFeatures):
     """
 
     reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment", "factored")
+    timescales: tuple[int, ...] = eqx.field(static=True, default=TIMESCALES)
 
     def __call__(self, tensor: Tensor) -> Inputs:
         g, p, ms, v = tensor.grad, tensor.param, tensor.momentum, tensor.second_moment
@@ -119,8 +124,47 @@ class AdafactorFeatures(AbstractFeatures):
             ),
             row=row,
             column=row if columns is rows else column,
-            tensor=_time_inputs(tensor),
+            tensor=_time_inputs(tensor, self.timescales),
         )
+
+
+class JoinedFeatures(AbstractFeatures):
+    """The inputs of several feature sets, side by side.
+
+    Parameters and gradients are shared, and what two sets both compute XLA computes once.
+    """
+
+    sets: tuple[AbstractFeatures, ...]
+
+    def __init__(self, *sets: AbstractFeatures):
+        """**Arguments:**
+
+        - `sets`: in the order in which the network gets their inputs of each kind.
+        """
+        self.sets = sets
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return tuple(name for part in self.sets for name in part.reads)
+
+    def __call__(self, tensor: Tensor) -> Inputs:
+        each = [part(tensor) for part in self.sets]
+        # Where one set has no short way to its squares, there is none for all.
+        short = all(x.element_squares or not x.element for x in each)
+        squares = [x.element_squares for x in each] if short else []
+        return Inputs(
+            element=tuple(itertools.chain(*(x.element for x in each))),
+            element_squares=tuple(itertools.chain(*squares)),
+            row=_concatenated([x.row for x in each]),
+            column=_concatenated([x.column for x in each]),
+            tensor=_concatenated([x.tensor for x in each]),
+        )
+
+
+# A single one stays the same object: of a vector, rows and columns are one.
+def _concatenated(stacks: list[Any]) -> Any:
+    there = [stack for stack in stacks if len(stack)]
+    return there[0] if len(there) == 1 else jnp.concatenate(there) if there else ()
 
 
 def _products(
@@ -138,9 +182,9 @@ def _products(
     return (g, p, *momenta, v, *normalised, inverse_rms, *grads, *scaled)
 
 
-def _time_inputs(tensor: Tensor) -> Float[Array, " scales"]:
+def _time_inputs(tensor: Tensor, scales: tuple[int, ...]) -> Float[Array, " scales"]:
     time = tensor.count.astype(tensor.param.dtype)
-    return jnp.tanh(time / jnp.array(TIMESCALES, time.dtype) - 1)
+    return jnp.tanh(time / jnp.array(scales, time.dtype) - 1)
 
 
 # Stacked over the decays.

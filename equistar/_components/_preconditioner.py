@@ -4,8 +4,10 @@ import abc
 from typing import ClassVar
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array
 
+from .._numerics import means
 from ._tensor import Tensor
 
 
@@ -41,3 +43,20 @@ class EMAPreconditioner(AbstractPreconditioner):
 
     def __call__(self, tensor: Tensor) -> Array:
         return tensor.inverse_rms
+
+
+class GradientScale(AbstractPreconditioner):
+    """The root mean square of $A_j = m_j R$ over the tensor, in place of STAR's $R$.
+
+    It vanishes with the gradient, so where there is nothing left to do the blackbox term
+    does nothing: STAR's fixed point, which $R$ takes away, is kept.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment")
+    index: int = eqx.field(static=True, default=0)
+
+    def __call__(self, tensor: Tensor) -> Array:
+        direction = tensor.normalised_momentum[self.index]
+        (square,) = means((direction * direction,))
+        # The root has no slope at zero.
+        return jnp.sqrt(square + 1e-30)

@@ -1,3 +1,4 @@
+from ._adaptive import AdaptiveSTAR as AdaptiveSTAR
 from ._base import AbstractOptimizer as AbstractOptimizer
 from ._learned import (
     AbstractLearnedOptimizer as AbstractLearnedOptimizer,

@@ -15,6 +15,7 @@ from .._components import (
     AbstractAccumulator,
     AbstractBlackboxTerm,
     AbstractFeatures,
+    AbstractGain,
     AbstractNetwork,
     AbstractNominalTerm,
     AbstractTerm,
@@ -22,6 +23,7 @@ from .._components import (
     default_accumulators,
     NoBlackbox,
     NoFeatures,
+    NoGain,
     NoNetwork,
     NoNominal,
     NoWeightDecay,
@@ -48,11 +50,11 @@ class LearnedOptimizerState(eqx.Module):
 class AbstractLearnedOptimizer(AbstractOptimizer):
     """A learned optimizer, assembled from parts. Every tensor is handled alone:
 
-    $$p \\leftarrow p - \\beta_3\\,d\\,e^{\\beta_4 a_b} R
-    - \\beta_1\\,e^{\\beta_2 a_n}\\,nominal - \\lambda\\,e^{\\beta_5 a_r}\\,p$$
+    $$p \\leftarrow p - G\\,(\\beta_3\\,d\\,e^{\\beta_4 a_b} R
+    + \\beta_1\\,e^{\\beta_2 a_n}\\,nominal) - \\lambda\\,e^{\\beta_5 a_r}\\,p$$
 
     with the direction $d$ and the log-magnitudes $a$ written by one small network for
-    each element of the tensor.
+    each element of the tensor, and the gain $G$ of the whole tensor, 1 in the paper.
     """
 
     accumulators: eqx.AbstractVar[dict[str, AbstractAccumulator]]
@@ -61,6 +63,7 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
     blackbox: eqx.AbstractVar[AbstractBlackboxTerm]
     nominal: eqx.AbstractVar[AbstractNominalTerm]
     weight_decay: eqx.AbstractVar[AbstractWeightDecay]
+    gain: eqx.AbstractVar[AbstractGain]
 
     def init(self, params: PyTree) -> LearnedOptimizerState:
         return init_tree(self, [0] * len(jtu.tree_leaves(params)), params)
@@ -93,7 +96,8 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
         dtype = accumulator_dtype(param.dtype)
         optimizer, p, g = _cast((self, param, grad), dtype)
         new = {
-            k: optimizer.accumulators[k].update(accumulators[k], g) for k in accumulators
+            k: optimizer.accumulators[k].update(accumulators[k], g, count)
+            for k in accumulators
         }
         step = optimizer._step(Tensor(p, g, new, count))
         return -jnp.broadcast_to(step, param.shape).astype(param.dtype), new
@@ -105,11 +109,8 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
         scales = self.network.normalise(self.features(tensor))
         tensor, scales = lax.optimization_barrier((tensor, scales))
         hidden = self.network(self.features(tensor), scales)
-        return (
-            self.blackbox(tensor, hidden)
-            + self.nominal(tensor, hidden)
-            + self.weight_decay(tensor, hidden)
-        )
+        learned = self.blackbox(tensor, hidden) + self.nominal(tensor, hidden)
+        return self.gain(tensor) * learned + self.weight_decay(tensor, hidden)
 
 
 class LearnedOptimizer(AbstractLearnedOptimizer):
@@ -121,6 +122,7 @@ class LearnedOptimizer(AbstractLearnedOptimizer):
     blackbox: AbstractBlackboxTerm
     nominal: AbstractNominalTerm
     weight_decay: AbstractWeightDecay
+    gain: AbstractGain
 
     def __init__(
         self,
@@ -130,6 +132,7 @@ class LearnedOptimizer(AbstractLearnedOptimizer):
         blackbox: AbstractBlackboxTerm = NoBlackbox(),
         nominal: AbstractNominalTerm = NoNominal(),
         weight_decay: AbstractWeightDecay = NoWeightDecay(),
+        gain: AbstractGain = NoGain(),
         accumulators: dict[str, AbstractAccumulator] | None = None,
     ):
         """**Arguments:**
@@ -138,6 +141,7 @@ class LearnedOptimizer(AbstractLearnedOptimizer):
         - `network`: maps the inputs of each element to hidden units, which the heads of
             the terms read.
         - `blackbox`, `nominal`, `weight_decay`: the terms of the update.
+        - `gain`: a factor on the first two for each tensor, say [`equistar.TensorGain`][].
         - `accumulators`: the bank that the parts read from, by name; by default
             `default_accumulators()`. Only those that a part reads are kept.
         """
@@ -146,14 +150,16 @@ class LearnedOptimizer(AbstractLearnedOptimizer):
         self.blackbox = blackbox
         self.nominal = nominal
         self.weight_decay = weight_decay
+        self.gain = gain
         bank = default_accumulators() if accumulators is None else accumulators
         self.accumulators = read_accumulators(
-            bank, features, blackbox, nominal, weight_decay
+            bank, features, blackbox, nominal, weight_decay, gain
         )
 
 
 def read_accumulators(
-    bank: dict[str, AbstractAccumulator], *parts: AbstractFeatures | AbstractTerm
+    bank: dict[str, AbstractAccumulator],
+    *parts: AbstractFeatures | AbstractTerm | AbstractGain,
 ) -> dict[str, AbstractAccumulator]:
     """Those accumulators of `bank` that some part reads.
 

@@ -28,7 +28,7 @@ def reference_update_tensor(
     if param.size == 0:
         return jnp.zeros_like(param), accumulators
     new = {
-        name: optimizer.accumulators[name].update(state, grad)
+        name: optimizer.accumulators[name].update(state, grad, count)
         for name, state in accumulators.items()
     }
     tensor = Tensor(param, grad, new, count)
@@ -45,11 +45,8 @@ def reference_update_tensor(
             hidden = tuple(jnp.moveaxis(units, -1, 0))
         case other:
             raise ValueError(f"No reference for the network {type(other).__name__}.")
-    step = (
-        optimizer.blackbox(tensor, hidden)
-        + optimizer.nominal(tensor, hidden)
-        + optimizer.weight_decay(tensor, hidden)
-    )
+    learned = optimizer.blackbox(tensor, hidden) + optimizer.nominal(tensor, hidden)
+    step = optimizer.gain(tensor) * learned + optimizer.weight_decay(tensor, hidden)
     return -jnp.broadcast_to(step, param.shape), new
 
 

@@ -19,6 +19,7 @@ from .._components import (
     EMAPreconditioner,
     MagnitudeController,
     NoBlackbox,
+    NoGain,
     NominalTerm,
     NoNominal,
     NoPreconditioner,
@@ -61,6 +62,7 @@ class STAR(AbstractLearnedOptimizer):
     blackbox: BlackboxTerm
     nominal: NominalTerm
     weight_decay: AbstractWeightDecay
+    gain: NoGain
 
     def __init__(
         self,
@@ -109,6 +111,7 @@ class STAR(AbstractLearnedOptimizer):
             nominal_scale,
         )
         self.weight_decay = weight_decay
+        self.gain = NoGain()
         self.accumulators = read_accumulators(
             default_accumulators(), self.features, self.blackbox, self.nominal
         )
@@ -142,6 +145,7 @@ class Blackbox(AbstractLearnedOptimizer):
     blackbox: BlackboxTerm
     nominal: NoNominal
     weight_decay: AbstractWeightDecay
+    gain: NoGain
 
     def __init__(
         self,
@@ -169,6 +173,7 @@ class Blackbox(AbstractLearnedOptimizer):
         )
         self.nominal = NoNominal()
         self.weight_decay = weight_decay
+        self.gain = NoGain()
         self.accumulators = read_accumulators(
             default_accumulators(), self.features, self.blackbox
         )
@@ -189,6 +194,7 @@ class HyperparamController(AbstractLearnedOptimizer):
     blackbox: NoBlackbox
     nominal: NominalTerm
     weight_decay: AbstractWeightDecay
+    gain: NoGain
 
     def __init__(
         self,
@@ -212,6 +218,7 @@ class HyperparamController(AbstractLearnedOptimizer):
             nominal_scale,
         )
         self.weight_decay = weight_decay
+        self.gain = NoGain()
         self.accumulators = read_accumulators(
             default_accumulators(), self.features, self.nominal
         )

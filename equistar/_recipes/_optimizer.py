@@ -1,6 +1,5 @@
 """Which optimizer is meta-trained, from which parts."""
 
-import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +19,7 @@ from .._components import (
     BlackboxTerm,
     EMAPreconditioner,
     GradientDirection,
+    GradientScale,
     MomentumDirection,
     NoMagnitudeController,
     NominalTerm,
@@ -32,10 +32,12 @@ from .._components._network import Initializer
 from .._optimizers import (
     AbstractLearnedOptimizer,
     AbstractOptimizer,
+    AdaptiveSTAR,
     Blackbox,
     HyperparamController,
     STAR,
 )
+from .._pretrained import weights_path
 from .._serialisation import load
 from .._trainable import all_but
 
@@ -49,6 +51,7 @@ _DIRECTIONS: dict[str, Callable[[], AbstractDirection]] = {
 }
 _PRECONDITIONERS: dict[str, AbstractPreconditioner] = {
     "rms": EMAPreconditioner(),
+    "gradient": GradientScale(),
     "none": NoPreconditioner(),
 }
 _AGGREGATIONS: dict[str, AbstractAggregation] = {
@@ -61,6 +64,7 @@ _OWN = {
     "star": ("adam-aggmo", "rms"),
     "blackbox": ("none", "none"),
     "hyperparam": ("adam-aggmo", "none"),
+    "adaptive": ("adam-aggmo", "gradient"),
 }
 
 _Nominal = Literal["own", "none", "adam-aggmo", "adam", "aggmo", "sgdm", "sgd"]
@@ -70,13 +74,14 @@ _Nominal = Literal["own", "none", "adam-aggmo", "adam", "aggmo", "sgdm", "sgd"]
 class OptimizerRecipe:
     """The learned optimizer."""
 
-    optimizer: Literal["star", "blackbox", "hyperparam"] = "star"
+    optimizer: Literal["star", "blackbox", "hyperparam", "adaptive"] = "star"
     """The learned optimizer to meta-train: star has a blackbox and a nominal term,
-    blackbox the former alone, hyperparam the latter alone."""
+    blackbox the former alone, hyperparam the latter alone; adaptive is star with a gain
+    for each tensor and a fixed point."""
     nominal: _Nominal = "own"
     """Direction of the nominal term; none removes it."""
-    preconditioner: Literal["own", "rms", "none"] = "own"
-    """On the blackbox term's output: star's is rms, blackbox's none."""
+    preconditioner: Literal["own", "rms", "gradient", "none"] = "own"
+    """On the blackbox term's output: star's is rms, adaptive's gradient."""
     magnitudes: Literal["learned", "fixed"] = "learned"
     """Whether the network also writes the size of each term."""
     aggregation: Literal["element", "tensor"] = "element"
@@ -93,14 +98,15 @@ class OptimizerRecipe:
     width: int = 4
     """Hidden units in each of the network's two layers."""
     start_from: str = ""
-    """A weights file to go on from; what stands above is of the file then."""
+    """A weights file, or the name of a pretrained optimizer, to go on from; what stands
+    above is of the file then."""
     hold: tuple[Literal["network", "blackbox", "nominal", "accumulators"], ...] = ()
     """Parts that are not meta-trained but stay as they are: --hold network blackbox."""
 
     def build(self, *, key: PRNGKeyArray) -> AbstractOptimizer:
         """The optimizer before its meta-training."""
         if self.start_from:
-            return load(pathlib.Path(self.start_from))
+            return load(weights_path(self.start_from))
         optimizer = self._fresh(key)
         if self.magnitudes == "learned":
             return optimizer
@@ -117,6 +123,10 @@ class OptimizerRecipe:
             raise ValueError(
                 "hyperparam without a nominal term makes no updates: use another `nominal`."
             )
+        if self.optimizer == "adaptive" and nominal == "none":
+            raise ValueError("adaptive needs a nominal term: use another `nominal`.")
+        if self.optimizer == "adaptive" and self.aggregation != "element":
+            raise ValueError("adaptive has a size for each element: leave `aggregation`.")
         if self.optimizer == "hyperparam" and preconditioner != "none":
             raise ValueError(
                 "hyperparam has no blackbox term to precondition: leave `preconditioner`."
@@ -156,6 +166,17 @@ class OptimizerRecipe:
                 nominal_scale=self.nominal_scale,
                 magnitude_scale=self.magnitude_scale,
                 width=self.width,
+                key=key,
+            )
+        if self.optimizer == "adaptive":
+            return AdaptiveSTAR(
+                direction=_DIRECTIONS[nominal](),
+                preconditioner=preconditioner,
+                nominal_scale=self.nominal_scale,
+                blackbox_scale=self.blackbox_scale,
+                magnitude_scale=self.magnitude_scale,
+                width=self.width,
+                direction_init=_DIRECTION_INITS[self.direction_init],
                 key=key,
             )
         if nominal == "none":

@@ -14,7 +14,9 @@ from .._components import (
     EMAPreconditioner,
     Head,
     MagnitudeController,
+    NoBiasCorrection,
     NoBlackbox,
+    NoGain,
     NoMagnitudeController,
     NominalTerm,
     NoNominal,
@@ -101,6 +103,10 @@ def _trunk(optimizer: AbstractLearnedOptimizer) -> dict[str, np.ndarray]:
     network = optimizer.network
     if type(optimizer.features) is not AdafactorFeatures:
         raise _no_counterpart(optimizer.features)
+    if optimizer.features != AdafactorFeatures():
+        raise ValueError("The released layout has the standard time scales only.")
+    if not isinstance(optimizer.gain, NoGain):
+        raise _no_counterpart(optimizer.gain)
     if not isinstance(network, BlackboxMLP):
         raise _no_counterpart(network)
     if len({w.shape[1] for w in network.weights}) > 1:
@@ -124,6 +130,8 @@ def _offsets(bank: dict[str, AbstractAccumulator]) -> dict[str, np.ndarray]:
                 f"The accumulator '{name}' has no counterpart in the released layout: only "
                 f"{type(standard).__name__}({standard.decays}) has."
             )
+        if not isinstance(bank[name].correction, NoBiasCorrection):
+            raise _no_counterpart(bank[name].correction)
     return {key: np.asarray(bank[name].offsets) for name, key in names.items()}
 
 

@@ -87,6 +87,7 @@ from ._tfds import (
     ImageSource as ImageSource,
     tfds_images as tfds_images,
 )
+from ._varied import VARIED as _VARIED
 from ._wrappers import (
     ESGradient as ESGradient,
     LowPrecision as LowPrecision,
@@ -96,6 +97,7 @@ from ._wrappers import (
 
 NAMED: dict[str, Callable[[], AbstractTask]] = {
     **_OFFLINE,
+    **_VARIED,
     **_PREPARED,
 }
 """The tasks that the command line knows, by name."""

@@ -1,5 +1,8 @@
 """Named groups of named tasks."""
 
+from ._varied import VARIED
+
+
 SUITES: dict[str, tuple[str, ...]] = {
     "smoke": ("digits_logistic", "wine_mlp", "quadratic"),
     "offline": (
@@ -32,6 +35,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "quadratic",
         "rosenbrock",
     ),
+    "varied": tuple(VARIED),
     "paper_in_distribution": ("fashion_mnist_mlp", "cifar10_convnet"),
     "paper_out_of_distribution": (
         "cifar10_mlp_layer_norm",
@@ -50,15 +54,17 @@ SUITES: dict[str, tuple[str, ...]] = {
 """Names of tasks, by the suite's name; each is one for [`equistar.tasks.named`][].
 
 `smoke` runs in seconds. `offline` needs no download: real images, tables, a photograph and
-text, and problems whose solutions are known. The STAR paper's tasks need data that
-`equistar data prepare` prepares; of those out of its distribution, the ones that the paper
-does not describe are chosen from the families that it names.
+text, and problems whose solutions are known. `varied` is what `star-best` is meta-trained
+on beside `digits_mlp`: none of its tasks is in `offline`. The STAR paper's tasks need data
+that `equistar data prepare` prepares; of those out of its distribution, the ones that the
+paper does not describe are chosen from the families that it names.
 """
 
 
 HORIZONS: dict[str, tuple[int, ...]] = {
     "smoke": (1, 10, 100),
     "offline": (1, 10),
+    "varied": (1, 10),
     "paper_in_distribution": (1, 10),
     "paper_out_of_distribution": (1,),
 }

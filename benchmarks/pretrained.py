@@ -1,0 +1,77 @@
+"""Puts meta-trained optimizers into the package, and their evaluation beside them.
+
+    equistar meta-train star-best --output runs/star-best      # and so on, see docs
+    python benchmarks/pretrained.py runs                       # into the package
+    equistar evaluate star star-best ... --suite offline --output evaluation
+    python benchmarks/pretrained.py runs --evaluation evaluation
+
+The weights file of a run says how it was made; what is added are the hours that the run
+took, by the times of its files, and how the optimizer does on every task.
+"""
+
+import argparse
+import math
+import pathlib
+
+import numpy as np
+
+import equistar as eqs
+from equistar._evaluation import load_evaluation
+
+
+WEIGHTS = pathlib.Path(eqs.__file__).parent / "_weights"
+
+
+def hours(run: pathlib.Path) -> float:
+    """From the first file of the last start to the end of the run."""
+    seconds = (run / "weights.npz").stat().st_mtime - (run / "recipe.json").stat().st_mtime
+    return round(seconds / 3600, 2)
+
+
+def finite(x: float) -> float | None:
+    """For JSON, to four digits."""
+    return float(f"{x:.4g}") if math.isfinite(x) else None
+
+
+def evaluated(evaluation: eqs.Evaluation, name: str) -> dict:
+    """Mean training loss of each task, and its ratio to tuned Adam's."""
+    about, runs = evaluation.about, evaluation.results.runs
+    shortest = [r for r in runs if r.steps == about["steps"]]
+    adam = {r.task: r for r in shortest if r.optimizer == evaluation.results.reference}
+    rows = []
+    for run in shortest:
+        if run.optimizer == name:
+            loss = float(np.mean(run.mean))
+            ratio = loss / float(np.mean(adam[run.task].mean))
+            rows.append(
+                {
+                    "task": run.task,
+                    "mean_loss": finite(loss),
+                    "ratio": finite(ratio),
+                    "diverged": int(np.sum(run.diverged)),
+                }
+            )
+    title = f"{about['seeds']} networks of {about['steps']} steps each"
+    return {"title": title, "command": about.get("command", ""), "tasks": rows}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=pathlib.Path)
+    parser.add_argument("--evaluation", type=pathlib.Path)
+    arguments = parser.parse_args()
+    evaluation = arguments.evaluation and load_evaluation(arguments.evaluation)
+    WEIGHTS.mkdir(exist_ok=True)
+    for run in sorted(p.parent for p in arguments.runs.glob("*/weights.npz")):
+        provenance = eqs.load_header(run / "weights.npz")["provenance"]
+        provenance.pop("versions")
+        provenance["hours"] = hours(run)
+        if evaluation:
+            provenance["evaluation"] = evaluated(evaluation, run.name)
+        target = WEIGHTS / f"{run.name}.npz"
+        eqs.save(target, eqs.load(run / "weights.npz"), provenance)
+        print(f"{target}: {target.stat().st_size / 1024:.1f} kB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""Gains: a learned factor on the whole step of one tensor."""
+
+import abc
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ._features import AbstractFeatures
+from ._statistics import TensorStatistics
+from ._tensor import Tensor
+
+
+class AbstractGain(eqx.Module):
+    """A positive factor on the blackbox and the nominal term of one tensor.
+
+    `reads` names the accumulators that it needs.
+    """
+
+    @property
+    @abc.abstractmethod
+    def reads(self) -> tuple[str, ...]:
+        """The names of the accumulators that it needs."""
+
+    @abc.abstractmethod
+    def __call__(self, tensor: Tensor) -> Array | float:
+        """The factor, a number."""
+
+
+class NoGain(AbstractGain):
+    """The factor 1."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ()
+
+    def __call__(self, tensor: Tensor) -> float:
+        return 1.0
+
+
+class TensorGain(AbstractGain):
+    """The log-linear factor $\\exp(s\\,w \\cdot x)$ of a tensor's statistics $x$.
+
+    The per-element network sees inputs that are normalised over the tensor; here is what
+    that takes away: how large a tensor and its entries are, how much of its gradients is
+    noise, and how long the training has gone on. Being linear in bounded statistics, it
+    does not do anything new on tensors that meta-training did not show. The logarithm is
+    clipped to [-9, 7].
+    """
+
+    weights: Float[Array, " statistics"]
+    statistics: AbstractFeatures
+    scale: float = eqx.field(static=True)
+    bounds: ClassVar[tuple[float, float]] = (-9.0, 7.0)
+
+    def __init__(
+        self,
+        statistics: AbstractFeatures = TensorStatistics(),
+        size: int = 10,
+        scale: float = 3.0,
+    ):
+        """**Arguments:**
+
+        - `statistics`: a feature set whose inputs per tensor are read, and no others.
+        - `size`: their number (10 for `TensorStatistics`).
+        - `scale`: $s$, how much faster than other meta-parameters $w$ is learned.
+
+        The weights start at zero: the factor at 1.
+        """
+        self.statistics = statistics
+        self.weights = jnp.zeros(size)
+        self.scale = scale
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return tuple(self.statistics.reads)
+
+    def __call__(self, tensor: Tensor) -> Float[Array, ""]:
+        statistics = self.statistics(tensor).tensor
+        if len(statistics) != len(self.weights):
+            raise ValueError(
+                f"The statistics are {len(statistics)} numbers but the gain was built for "
+                f"{len(self.weights)}: pass `size={len(statistics)}`."
+            )
+        return jnp.exp(jnp.clip(self.scale * self.weights @ statistics, *self.bounds))

@@ -1,0 +1,95 @@
+"""The variant that is pretrained as `star-best`."""
+
+import jax.nn.initializers as jinit
+import jax.random as jr
+from jaxtyping import PRNGKeyArray
+
+from .._components import (
+    AbstractAccumulator,
+    AbstractDirection,
+    AbstractPreconditioner,
+    AbstractScale,
+    AbstractWeightDecay,
+    AdafactorFeatures,
+    AdamAggMoDirection,
+    BiasCorrection,
+    BlackboxMLP,
+    BlackboxTerm,
+    default_accumulators,
+    GradientScale,
+    JoinedFeatures,
+    MagnitudeController,
+    NominalTerm,
+    NoWeightDecay,
+    TensorGain,
+    TensorStatistics,
+)
+from .._components._network import Initializer
+from ._learned import AbstractLearnedOptimizer, read_accumulators
+
+
+# Later than the last of these nothing changes any more: no input leaves the range that
+# episodes of 2,000 steps have shown.
+_TIMESCALES = (1, 3, 10, 30, 100, 300, 1_000)
+
+
+class AdaptiveSTAR(AbstractLearnedOptimizer):
+    """STAR for many tasks: with a fixed point, and with a step of its own for each tensor.
+
+    $$p \\leftarrow p - e^{s\\,w \\cdot x}\\,(\\beta_3\\,d\\,e^{\\beta_4 a_b}\\,rms(A_1)
+    + \\beta_1\\,e^{\\beta_2 a_n}\\,mean_j\\,A_j)$$
+
+    What differs from [`equistar.STAR`][]:
+
+    - the blackbox term is scaled by the root mean square of $A_1$ over the tensor
+      ([`equistar.GradientScale`][]): where gradients vanish, it does too;
+    - a gain for each tensor, log-linear in statistics $x$ of the tensor
+      ([`equistar.TensorGain`][]), which the network reads as well: one task wants steps a
+      hundred times as large as another;
+    - averages are bias-corrected, so that the first steps are like the later ones;
+    - no time scale is longer than 1,000 steps, and the magnitudes can really change.
+
+    A fresh one is AggMo on Adam's direction with learning rate $\\beta_1$.
+    """
+
+    accumulators: dict[str, AbstractAccumulator]
+    features: JoinedFeatures
+    network: BlackboxMLP
+    blackbox: BlackboxTerm
+    nominal: NominalTerm
+    weight_decay: AbstractWeightDecay
+    gain: TensorGain
+
+    def __init__(
+        self,
+        *,
+        key: PRNGKeyArray,
+        direction: AbstractDirection = AdamAggMoDirection(),
+        preconditioner: AbstractPreconditioner = GradientScale(),
+        weight_decay: AbstractWeightDecay = NoWeightDecay(),
+        nominal_scale: float | AbstractScale = 1e-2,
+        blackbox_scale: float | AbstractScale = 1e-2,
+        magnitude_scale: float = 0.1,
+        width: int = 4,
+        direction_init: Initializer = jinit.zeros,
+    ):
+        """**Arguments:** as for [`equistar.STAR`][]."""
+        trunk, blackbox, blackbox_magnitude, nominal_magnitude = jr.split(key, 4)
+        magnitude = lambda k: MagnitudeController(width, magnitude_scale, key=k)
+        self.features = JoinedFeatures(AdafactorFeatures(_TIMESCALES), TensorStatistics())
+        self.network = BlackboxMLP(28 + len(_TIMESCALES) + 10, width, key=trunk)
+        self.blackbox = BlackboxTerm(
+            width,
+            magnitude(blackbox_magnitude),
+            preconditioner,
+            blackbox_scale,
+            direction_init,
+            key=blackbox,
+        )
+        self.nominal = NominalTerm(direction, magnitude(nominal_magnitude), nominal_scale)
+        self.weight_decay = weight_decay
+        self.gain = TensorGain()
+        self.accumulators = read_accumulators(
+            default_accumulators(BiasCorrection()),
+            *(self.features, self.blackbox, self.nominal, self.gain),
+        )

@@ -1,0 +1,76 @@
+"""Optimizers that come with the package, meta-trained."""
+
+import os
+import pathlib
+from typing import Any
+
+from ._optimizers import AbstractOptimizer
+from ._serialisation import load, load_header, WeightsError
+
+
+_FOLDER = pathlib.Path(__file__).parent / "_weights"
+
+PRETRAINED: tuple[str, ...] = tuple(sorted(path.stem for path in _FOLDER.glob("*.npz")))
+"""The names that [`equistar.load_pretrained`][] knows."""
+
+
+def load_pretrained(name: str = "star-best") -> AbstractOptimizer:
+    """An optimizer that is meta-trained already, from inside the package.
+
+    !!! Example
+
+        ```python
+        optim = eqs.as_optax(eqs.load_pretrained("star-best"))
+        ```
+
+    **Arguments:**
+
+    - `name`: one of `equistar.PRETRAINED`. `star-best` is the one to train with; the
+        others are those of the STAR paper, meta-trained on one small network, for
+        research. `equistar info NAME` says how each was made, and what it does on tasks
+        that it has not seen.
+
+    **Raises:**
+
+    `ValueError` that lists the names if there is no such optimizer.
+    """
+    return load(pretrained_path(name))
+
+
+def pretrained_provenance(name: str = "star-best") -> dict[str, Any]:
+    """How a pretrained optimizer was made, and its evaluation: what `equistar info` shows.
+
+    **Raises:** as `load_pretrained`.
+    """
+    return load_header(pretrained_path(name))["provenance"]
+
+
+def pretrained_path(name: str) -> pathlib.Path:
+    """The weights file of a pretrained optimizer.
+
+    **Raises:** as `load_pretrained`.
+    """
+    if name not in PRETRAINED:
+        raise ValueError(
+            f"There is no pretrained optimizer '{name}': choose one of {list(PRETRAINED)}, "
+            "or `equistar.load` a file of your own."
+        )
+    return _FOLDER / f"{name}.npz"
+
+
+def weights_path(name_or_path: str | os.PathLike) -> pathlib.Path:
+    """A weights file that is there, or that of the pretrained optimizer of this name.
+
+    **Raises:**
+
+    `WeightsError` if it is neither.
+    """
+    path = pathlib.Path(name_or_path)
+    if not path.is_file() and str(path) in PRETRAINED:
+        return pretrained_path(str(path))
+    if not path.exists():
+        raise WeightsError(
+            f"{path} is not there: give the path of a weights file that `equistar.save` "
+            f"wrote, or one of the pretrained {list(PRETRAINED)}."
+        )
+    return path

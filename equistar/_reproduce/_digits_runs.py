@@ -1,0 +1,128 @@
+"""Meta-training of several optimizers on digits, from several seeds, and what they do."""
+
+from collections.abc import Callable, Mapping
+
+import equinox as eqx
+import jax.random as jr
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+
+from .._curves import training_curves
+from .._episodes import ConstantLength
+from .._estimators import PES
+from .._inner_training import InnerTraining
+from .._meta_train import meta_train
+from .._optimizers import AbstractOptimizer
+from .._outer import default_outer
+from .._results import RESULTS
+from ..tasks import digits_mlp
+
+
+class Contestant(eqx.Module):
+    """An optimizer before its meta-training, and the weight decay of that.
+
+    **Attributes:**
+
+    - `make`: makes it from a key.
+    - `decay`: the outer weight decay.
+    """
+
+    make: Callable[[PRNGKeyArray], AbstractOptimizer] = eqx.field(static=True)
+    decay: float = eqx.field(static=True, default=0.1)
+
+
+class DigitsRuns(eqx.Module):
+    """How each contestant is meta-trained, and tried out.
+
+    **Attributes:**
+
+    - `steps`: meta-steps of PES, each a window of 50 inner steps.
+    - `seeds`: meta-trainings of each contestant.
+    - `length`: inner steps of an episode, the paper's 2,000 by default.
+    - `beyond`: the networks that are trained afterwards are trained so many times longer.
+    - `networks`: how many of these there are for each meta-training.
+    """
+
+    steps: int
+    seeds: int
+    length: int = 2000
+    pairs: int = 8
+    window: int = 50
+    learning_rate: float = 1e-3
+    beyond: int = 10
+    networks: int = 3
+
+    def __call__(
+        self, contestants: Mapping[str, Contestant], say: Callable[[str], None]
+    ) -> dict[str, np.ndarray]:
+        """`"NAME meta"`, (seeds, steps), and `"NAME inner"`, (seeds * networks, inner
+        steps), for every contestant."""
+        data: dict[str, np.ndarray] = {}
+        for name, contestant in contestants.items():
+            meta, inner = [], []
+            outer = default_outer(self.learning_rate, contestant.decay)
+            for seed in range(self.seeds):
+                result = self._meta_train(contestant, outer, seed)
+                losses = np.asarray(result.history.meta_loss)
+                # One that failed keeps its last meta-loss.
+                meta.append(np.pad(losses, (0, self.steps - len(losses)), mode="edge"))
+                inner.append(self._inner(result.theta))
+                failed = "" if result.result == RESULTS.successful else ", failed"
+                say(
+                    f"{name}, seed {seed}: meta-loss {_tail(losses):.4f}, "
+                    f"training far beyond: {_tail(inner[-1].mean(0)):.4f}{failed}"
+                )
+            data[f"{name} meta"], data[f"{name} inner"] = (
+                np.stack(meta),
+                np.concatenate(inner),
+            )
+        return data
+
+    def _meta_train(self, contestant: Contestant, outer, seed: int):
+        theta_key, run_key = jr.split(jr.key(seed))
+        length = ConstantLength(self.length)
+        return meta_train(
+            InnerTraining(digits_mlp()),
+            PES(self.window, self.pairs, length=length),
+            contestant.make(theta_key),
+            outer,
+            steps=self.steps,
+            key=run_key,
+            throw=False,
+        )
+
+    def _inner(self, theta: AbstractOptimizer) -> Float[np.ndarray, "networks steps"]:
+        keys = jr.split(jr.key(0x1F), self.networks)
+        steps = self.beyond * self.length
+        return np.asarray(training_curves(digits_mlp(), theta, steps=steps, keys=keys))
+
+
+def meta_loss(data: Mapping[str, np.ndarray], name: str) -> float:
+    """The median over seeds of the mean meta-loss of the last tenth."""
+    curves = data[f"{name} meta"]
+    last = max(1, curves.shape[1] // 10)
+    return float(np.median(curves[:, -last:].mean(1)))
+
+
+def within(data: Mapping[str, np.ndarray], name: str, length: int) -> float:
+    """The median over networks of the mean training loss up to `length`."""
+    return float(np.median(data[f"{name} inner"][:, :length].mean(1)))
+
+
+def far_beyond(data: Mapping[str, np.ndarray], name: str) -> float:
+    """The median over networks of the mean training loss of the last tenth; infinite
+    where that is not finite."""
+    curves = data[f"{name} inner"]
+    last = curves[:, -max(1, curves.shape[1] // 10) :].mean(1)
+    return float(np.median(np.where(np.isfinite(last), last, np.inf)))
+
+
+def smoothed(curve: Float[np.ndarray, " n"], points: int = 100) -> tuple:
+    """`(position, mean)` of stretches of a curve."""
+    parts = np.array_split(np.asarray(curve, np.float64), min(points, len(curve)))
+    ends = np.cumsum([len(p) for p in parts])
+    return ends, np.array([p.mean() for p in parts])
+
+
+def _tail(curve: np.ndarray) -> float:
+    return float(curve[-max(1, len(curve) // 10) :].mean())

@@ -1,0 +1,235 @@
+"""The parts beyond the paper's, and the optimizer that they make."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+
+import equistar as eqs
+from equistar._components import default_accumulators
+
+from .helpers import randomised
+
+
+def _gradients(n, shape=(5, 3)):
+    return jr.normal(jr.key(0), (n, *shape))
+
+
+@eqx.filter_jit
+def _run(optimizer, gradients, param):
+    def step(carry, g):
+        param, state = carry
+        update, state = optimizer.update(g, state, param)
+        return (param + update, state), update
+
+    carry, updates = jax.lax.scan(step, (param, optimizer.init(param)), gradients)
+    return updates, carry[1]
+
+
+def test_bias_corrected_averages_are_adams():
+    momentum = eqs.Momentum((0.9, 0.99), eqs.BiasCorrection())
+    second = eqs.SecondMoment(0.999, eqs.BiasCorrection())
+    gradients = _gradients(30)
+    m, v = momentum.init(gradients[0]), second.init(gradients[0])
+    plain_m, plain_v = jnp.zeros((2, 5, 3)), jnp.zeros((5, 3))
+    for t, g in enumerate(gradients):
+        m, v = momentum.update(m, g, jnp.array(t)), second.update(v, g, jnp.array(t))
+        for i, b in enumerate((0.9, 0.99)):
+            plain_m = plain_m.at[i].set(b * plain_m[i] + (1 - b) * g)
+            np.testing.assert_allclose(m[i], plain_m[i] / (1 - b ** (t + 1)), rtol=1e-9)
+        plain_v = 0.999 * plain_v + 0.001 * g**2
+        np.testing.assert_allclose(v[0], plain_v / (1 - 0.999 ** (t + 1)), rtol=1e-9)
+
+
+def test_bias_corrected_factors_are_means_of_what_was_seen():
+    factored = eqs.FactoredSecondMoment((0.9,), eqs.BiasCorrection())
+    gradient = _gradients(1)[0]
+    state = factored.init(gradient)
+    for t in range(4):
+        state = factored.update(state, gradient, jnp.array(t))
+    np.testing.assert_allclose(state[0].row, jnp.mean(gradient**2, 0), rtol=1e-9)
+    np.testing.assert_allclose(state[0].column, jnp.mean(gradient**2, 1), rtol=1e-9)
+
+
+# Meta-learned decays can leave [0, 1): 1 - b = exp(10 offset) (1 - b_init).
+@pytest.mark.parametrize("complement", (0.0, 1e-9, 1.0, 3.0))
+def test_bias_correction_is_finite_for_any_decay(complement):
+    correct = eqs.BiasCorrection()
+    weights = [correct(jnp.array(complement), jnp.array(t)) for t in (0, 1, 10**6)]
+    assert np.all(np.isfinite(weights)) and weights[0] == pytest.approx(1)
+    assert all(0 < w <= 1 + 1e-12 for w in weights)
+
+
+def test_gradient_scale_is_the_rms_of_adams_direction():
+    optimizer = eqs.STAR(preconditioner=eqs.GradientScale(1), key=jr.key(0))
+    g = _gradients(1)[0]
+    accumulators = {
+        k: a.update(a.init(g), g, jnp.array(0)) for k, a in optimizer.accumulators.items()
+    }
+    tensor = eqs.Tensor(g, g, accumulators, jnp.array(0))
+    expected = np.sqrt(np.mean(np.square(0.01 * g / np.sqrt(0.001 * g**2 + 1e-6))))
+    assert float(eqs.GradientScale(1)(tensor)) == pytest.approx(float(expected), rel=1e-9)
+
+
+def _statistics(gradients, param):
+    bank = default_accumulators(eqs.BiasCorrection())
+    state = {k: bank[k].init(param) for k in ("momentum", "second_moment")}
+    for t, g in enumerate(gradients):
+        state = {k: bank[k].update(s, g, jnp.array(t)) for k, s in state.items()}
+    count = jnp.array(len(gradients) - 1)
+    return eqs.TensorStatistics()(eqs.Tensor(param, gradients[-1], state, count)).tensor
+
+
+def test_statistics_of_a_steady_gradient_are_known():
+    param = jnp.full((50, 20), 0.1)
+    found = _statistics([jnp.full((50, 20), 3.0)] * 10, param)
+    # A_j = 1: all logarithms of it are zero, and nothing turns.
+    expected = [1, 1, 0.5, 0, 0.3, 0.5, 0.5, 1, 1, 1 / 3.5]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    found = _statistics([jnp.full(100, 3.0)] * 10, jnp.full(100, 0.1))
+    np.testing.assert_allclose(found[1:4], [0, 0, 0], atol=1e-9)
+
+
+def test_statistics_tell_noise_from_signal_and_turning_from_going_on():
+    param, steady = jnp.ones(4000), [jnp.ones(4000)] * 200
+    noise = list(jr.normal(jr.key(1), (200, 4000)))
+    # Of white noise the mean square of m is (1 - b) / (1 + b), where b^t is small.
+    fast = np.log10(np.sqrt(0.1 / 1.9)) + 0.3
+    assert _statistics(noise, param)[4] == pytest.approx(fast, abs=0.02)
+    back = [jnp.ones(4000)] * 100 + [-jnp.ones(4000)] * 40
+    assert _statistics(back, param)[7] == pytest.approx(-1, abs=1e-3)
+    assert _statistics(steady, param)[7] == pytest.approx(1)
+
+
+def test_statistics_do_not_see_the_unit_of_the_loss():
+    gradients, param = list(1e3 * _gradients(20)), jnp.ones((5, 3))
+    once = _statistics(gradients, param)
+    again = _statistics([1e4 * g for g in gradients], param)
+    np.testing.assert_allclose(once, again, rtol=1e-6)
+
+
+def test_statistics_are_finite_without_a_gradient_and_have_slopes():
+    found = lambda g: jnp.sum(_statistics([g], jnp.zeros((3, 2))))
+    value, slope = jax.value_and_grad(found)(jnp.zeros((3, 2)))
+    assert np.isfinite(value) and np.all(np.isfinite(slope))
+
+
+def test_a_fresh_gain_is_one_and_its_size_is_checked():
+    gain = eqs.TensorGain()
+    g = jnp.ones((2, 2))
+    bank = default_accumulators()
+    state = {k: a.update(a.init(g), g, jnp.array(0)) for k, a in bank.items()}
+    tensor = eqs.Tensor(g, g, state, jnp.array(0))
+    assert float(gain(tensor)) == 1
+    doubled = eqx.tree_at(lambda x: x.weights, gain, jnp.zeros(10).at[0].set(np.log(2) / 3))
+    assert float(doubled(tensor)) == pytest.approx(2)
+    huge = eqx.tree_at(lambda x: x.weights, gain, jnp.zeros(10).at[0].set(1e6))
+    assert float(huge(tensor)) == pytest.approx(np.exp(7))
+    with pytest.raises(ValueError, match="pass `size=10`"):
+        eqs.TensorGain(size=3)(tensor)
+
+
+def test_a_gain_multiplies_the_learned_terms_and_not_the_decay():
+    parts = dict(nominal=eqs.NominalTerm(), weight_decay=eqs.WeightDecay(0.01))
+    gain = eqx.tree_at(
+        lambda x: x.weights, eqs.TensorGain(), jnp.zeros(10).at[0].set(np.log(2) / 3)
+    )
+    param, g = jnp.ones((5, 3)), _gradients(1)
+    plain, _ = _run(eqs.LearnedOptimizer(**parts), g, param)
+    doubled, _ = _run(eqs.LearnedOptimizer(gain=gain, **parts), g, param)
+    np.testing.assert_allclose(doubled + 0.01, 2 * (plain + 0.01), rtol=1e-9)
+
+
+def test_joined_features_are_both_sets():
+    param, g = jnp.ones((5, 3)), _gradients(1)[0]
+    bank = default_accumulators()
+    state = {k: a.update(a.init(g), g, jnp.array(0)) for k, a in bank.items()}
+    tensor = eqs.Tensor(param, g, state, jnp.array(7))
+    both = eqs.JoinedFeatures(eqs.AdafactorFeatures((1, 10)), eqs.TensorStatistics())
+    first, second = (part(tensor) for part in both.sets)
+    joined = both(tensor)
+    assert len(joined) == len(first) + len(second) == 28 + 2 + 10
+    assert len(joined.element) == len(first.element)
+    np.testing.assert_allclose(joined.tensor[:2], np.tanh([6, -0.3]), rtol=1e-12)
+    np.testing.assert_array_equal(joined.tensor[2:], second.tensor)
+    twice = eqs.JoinedFeatures(eqs.AdafactorFeatures(), eqs.AdafactorFeatures())(tensor)
+    assert len(twice.element) == len(twice.element_squares) == 2 * len(first.element)
+
+
+def _without_magnitudes(optimizer):
+    sizes = lambda o: [o.blackbox.magnitude, o.nominal.magnitude]
+    return eqx.tree_at(sizes, optimizer, [eqs.NoMagnitudeController()] * 2)
+
+
+def test_a_fresh_one_is_aggmo_on_adams_direction():
+    optimizer = _without_magnitudes(eqs.AdaptiveSTAR(key=jr.key(0)))
+    gradients = _gradients(12)
+    updates, _ = _run(optimizer, gradients, jnp.ones((5, 3)))
+    directions = []
+    for b in (0.9, 0.99, 0.999):
+        adam = optax.scale_by_adam(b, 0.999, eps=0, eps_root=1e-6)
+        state, out = adam.init(gradients[0]), []
+        for g in gradients:
+            with jax.numpy_dtype_promotion("standard"):
+                direction, state = adam.update(g, state)
+            out.append(direction)
+        directions.append(jnp.stack(out))
+    np.testing.assert_allclose(updates, -0.01 * sum(directions) / 3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", ((7,), (2, 3, 4), (70, 90)))
+def test_its_update_is_the_formula(shape):
+    optimizer = randomised(eqs.AdaptiveSTAR(key=jr.key(0)), jr.key(1), 0.1)
+    param, gradients = jr.normal(jr.key(2), shape), jr.normal(jr.key(3), (4, *shape))
+    updates, state = _run(optimizer, gradients, param)
+    tensor = eqs.Tensor(
+        param + sum(updates[:-1]), gradients[-1], state.accumulators, jnp.array(3)
+    )
+    inputs = optimizer.features(tensor)
+    spread = [*inputs.element, *inputs.row, *inputs.column]
+    spread = [np.broadcast_to(np.asarray(x), shape) for x in spread]
+    units = [x / np.sqrt(1e-5 + np.mean(x**2)) for x in spread]
+    units += [np.broadcast_to(np.asarray(x), shape) for x in inputs.tensor]
+    hidden = np.stack(units, -1)
+    for w, b in zip(optimizer.network.weights, optimizer.network.biases, strict=True):
+        hidden = np.maximum(hidden @ np.asarray(w) + np.asarray(b), 0)
+    head = lambda h: hidden @ np.asarray(h.weight) + float(h.bias)
+    black, nominal = optimizer.blackbox, optimizer.nominal
+    a = [np.asarray(x) for x in tensor.normalised_momentum]
+    step = 0.01 * head(black.direction) * np.exp(0.1 * head(black.magnitude.head))
+    step *= np.sqrt(np.mean(a[0] ** 2))
+    step += 0.01 * np.exp(0.1 * head(nominal.magnitude.head)) * sum(a) / 3
+    statistics = np.asarray(optimizer.features.sets[1](tensor).tensor)
+    gain = np.exp(3 * np.asarray(optimizer.gain.weights) @ statistics)
+    np.testing.assert_allclose(updates[-1], -gain * step, rtol=1e-6, atol=1e-12)
+
+
+def test_it_comes_to_rest_where_gradients_vanish():
+    optimizer = randomised(eqs.AdaptiveSTAR(key=jr.key(0)), jr.key(1), 0.1)
+    star = randomised(eqs.STAR(key=jr.key(0)), jr.key(1), 0.1)
+
+    gradients = jnp.zeros((20_000, 5, 3)).at[0].set(_gradients(1)[0])
+    last = lambda o: jnp.max(jnp.abs(_run(o, gradients, jnp.ones((5, 3)))[0][-1]))
+    assert last(optimizer) < 1e-9
+    # The paper's preconditioner rises to 1000 there, and the step goes on.
+    assert last(star) > 1e-3
+
+
+def test_it_has_no_counterpart_in_other_layouts():
+    with pytest.raises(ValueError, match="JoinedFeatures"):
+        eqs.interop.to_learned_optimization(eqs.AdaptiveSTAR(key=jr.key(0)))
+    plain = eqs.STAR(key=jr.key(0))
+    gained = eqx.tree_at(lambda o: o.gain, plain, eqs.TensorGain())
+    with pytest.raises(ValueError, match="TensorGain"):
+        eqs.interop.to_learned_optimization(gained)
+    corrected = eqx.tree_at(
+        lambda o: o.accumulators, plain, default_accumulators(eqs.BiasCorrection())
+    )
+    with pytest.raises(ValueError, match="BiasCorrection"):
+        eqs.interop.to_learned_optimization(corrected)
+    short = eqx.tree_at(lambda o: o.features, plain, eqs.AdafactorFeatures((1, 10)))
+    with pytest.raises(ValueError, match="time scales"):
+        eqs.interop.to_learned_optimization(short)
