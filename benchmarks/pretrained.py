@@ -5,11 +5,13 @@
     equistar evaluate star star-best ... --suite offline --output evaluation
     python benchmarks/pretrained.py runs --evaluation evaluation
 
-The weights file of a run says how it was made; what is added are the hours that the run
+The weights file of a run says how it was made: its recipe must be one that has a name.
+What is added are the hours that the run
 took, by the times of its files, and how the optimizer does on every task.
 """
 
 import argparse
+import json
 import math
 import pathlib
 
@@ -17,6 +19,7 @@ import numpy as np
 
 import equistar as eqs
 from equistar._evaluation import load_evaluation
+from equistar._recipes import NAMED_RECIPES
 
 
 WEIGHTS = pathlib.Path(eqs.__file__).parent / "_weights"
@@ -26,6 +29,14 @@ def hours(run: pathlib.Path) -> float:
     """From the first file of the last start to the end of the run."""
     seconds = (run / "weights.npz").stat().st_mtime - (run / "recipe.json").stat().st_mtime
     return round(seconds / 3600, 2)
+
+
+def command(settings: dict) -> str:
+    """Of the named recipe that has these settings."""
+    for name, entry in NAMED_RECIPES.items():
+        if json.loads(json.dumps(entry.recipe.settings())) == settings:
+            return f"equistar meta-train {name}"
+    raise SystemExit("No named recipe makes this run: add it to equistar/_recipes.")
 
 
 def finite(x: float) -> float | None:
@@ -65,6 +76,7 @@ def main() -> None:
     for run in sorted(p.parent for p in arguments.runs.glob("*/weights.npz")):
         provenance = eqs.load_header(run / "weights.npz")["provenance"]
         provenance.pop("versions")
+        provenance["command"] = command(provenance["settings"])
         provenance["hours"] = hours(run)
         if evaluation:
             provenance["evaluation"] = evaluated(evaluation, run.name)

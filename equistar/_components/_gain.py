@@ -1,6 +1,7 @@
 """Gains: a learned factor on the whole step of one tensor."""
 
 import abc
+from collections.abc import Sequence
 from typing import ClassVar
 
 import equinox as eqx
@@ -57,19 +58,18 @@ class TensorGain(AbstractGain):
     def __init__(
         self,
         statistics: AbstractFeatures = TensorStatistics(),
-        size: int = 10,
+        start: Sequence[float] = (0.0,) * 10,
         scale: float = 3.0,
     ):
         """**Arguments:**
 
         - `statistics`: a feature set whose inputs per tensor are read, and no others.
-        - `size`: their number (10 for `TensorStatistics`).
+        - `start`: $s\\,w$ at the start, a number for each of them. By default the factor
+            is 1 at first.
         - `scale`: $s$, how much faster than other meta-parameters $w$ is learned.
-
-        The weights start at zero: the factor at 1.
         """
         self.statistics = statistics
-        self.weights = jnp.zeros(size)
+        self.weights = jnp.array(start, jnp.zeros(()).dtype) / scale
         self.scale = scale
 
     @property
@@ -81,6 +81,6 @@ class TensorGain(AbstractGain):
         if len(statistics) != len(self.weights):
             raise ValueError(
                 f"The statistics are {len(statistics)} numbers but the gain was built for "
-                f"{len(self.weights)}: pass `size={len(statistics)}`."
+                f"{len(self.weights)}: pass `start` with {len(statistics)} numbers."
             )
         return jnp.exp(jnp.clip(self.scale * self.weights @ statistics, *self.bounds))

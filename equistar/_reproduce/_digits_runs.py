@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import equinox as eqx
 import jax.random as jr
 import numpy as np
+import optax
 from jaxtyping import Float, PRNGKeyArray
 
 from .._curves import training_curves
@@ -60,7 +61,8 @@ class DigitsRuns(eqx.Module):
         data: dict[str, np.ndarray] = {}
         for name, contestant in contestants.items():
             meta, inner = [], []
-            outer = default_outer(self.learning_rate, contestant.decay)
+            rate = optax.cosine_decay_schedule(self.learning_rate, self.steps, 0.05)
+            outer = default_outer(rate, contestant.decay)
             for seed in range(self.seeds):
                 result = self._meta_train(contestant, outer, seed)
                 losses = np.asarray(result.history.meta_loss)
