@@ -65,6 +65,8 @@ class DigitsRuns(eqx.Module):
             outer = default_outer(rate, contestant.decay)
             for seed in range(self.seeds):
                 result = self._meta_train(contestant, outer, seed)
+                if result.result == RESULTS.interrupted:
+                    raise KeyboardInterrupt
                 losses = np.asarray(result.history.meta_loss)
                 # One that failed keeps its last meta-loss.
                 meta.append(np.pad(losses, (0, self.steps - len(losses)), mode="edge"))
