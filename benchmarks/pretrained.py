@@ -63,7 +63,12 @@ def evaluated(evaluation: eqs.Evaluation, name: str) -> dict:
                 }
             )
     title = f"{about['seeds']} networks of {about['steps']} steps each"
-    return {"title": title, "command": about.get("command", ""), "tasks": rows}
+    tasks = " ".join(row["task"] for row in rows)
+    command = (
+        f"equistar evaluate {name} --steps {about['steps']} --seeds {about['seeds']} "
+        f"--horizons 1 --tasks {tasks}"
+    )
+    return {"title": title, "command": command, "tasks": rows}
 
 
 def main() -> None:

@@ -23,6 +23,10 @@ PAGES = {
         "import pathlib; assert len(list(pathlib.Path('my-mixture').glob('best-*'))) == 1",
     ),
     "docs/compose.md": (8, "assert data.classes == 2 and len(data.splits) == 4"),
+    "docs/weights.md": (
+        2,
+        "assert isinstance(again, eqs.LearnedOptimizer) and len(eqs.PRETRAINED) == 5",
+    ),
     "docs/training_loop.md": (7, "assert bool(jnp.isfinite(loss))"),
     "docs/estimators.md": (
         3,

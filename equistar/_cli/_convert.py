@@ -22,7 +22,7 @@ class Convert:
     """
 
     source: Annotated[pathlib.Path, tyro.conf.Positional]
-    """The file to read."""
+    """The file to read, or the name of a pretrained optimizer."""
     target: Annotated[pathlib.Path, tyro.conf.Positional]
     """The file to write, of the other kind."""
     exp_mult: float | None = None
@@ -38,11 +38,13 @@ class Convert:
         """Runs the command and returns the exit code."""
         if self.target.exists() and not self.overwrite:
             raise CommandError(f"{self.target} is there already: pass --overwrite.")
-        kinds = self.source.suffix, self.target.suffix
+        # A pretrained optimizer is named without the ending of its file.
+        source = weights_path(self.source)
+        kinds = source.suffix, self.target.suffix
         settings = {"exp_mult": self.exp_mult, "step_mult": self.step_mult}
         match kinds:
             case ".safetensors", ".npz":
-                optimizer = interop.load_meta_mlp(self.source, **settings)
+                optimizer = interop.load_meta_mlp(source, **settings)
                 provenance = {"converted_from": self.source.name}
                 save(self.target, optimizer, provenance)
             case ".npz", ".safetensors":
@@ -50,7 +52,7 @@ class Convert:
                     raise CommandError(
                         "--exp-mult and --step-mult are of a .safetensors source."
                     )
-                optimizer = load(weights_path(self.source))
+                optimizer = load(source)
                 if not isinstance(optimizer, AbstractLearnedOptimizer):
                     raise CommandError(f"{self.source} holds no learned optimizer.")
                 interop.save_meta_mlp(self.target, optimizer)

@@ -141,6 +141,11 @@ class JoinedFeatures(AbstractFeatures):
 
         - `sets`: in the order in which the network gets their inputs of each kind.
         """
+        if not sets or not all(isinstance(part, AbstractFeatures) for part in sets):
+            raise ValueError(
+                "JoinedFeatures needs one or more feature sets, say "
+                "`JoinedFeatures(AdafactorFeatures(), TensorStatistics())`."
+            )
         self.sets = sets
 
     @property

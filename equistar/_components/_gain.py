@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ._features import AbstractFeatures
@@ -68,6 +69,13 @@ class TensorGain(AbstractGain):
             is 1 at first.
         - `scale`: $s$, how much faster than other meta-parameters $w$ is learned.
         """
+        if not isinstance(statistics, AbstractFeatures):
+            raise ValueError("`statistics` must be a feature set: TensorStatistics(), say.")
+        if np.ndim(start) != 1 or not np.all(np.isfinite(start)) or not scale > 0:
+            raise ValueError(
+                "`start` must be finite numbers, one for each statistic, and `scale` "
+                f"positive; got {start} and {scale}."
+            )
         self.statistics = statistics
         self.weights = jnp.array(start, jnp.zeros(()).dtype) / scale
         self.scale = scale

@@ -143,20 +143,13 @@ class BlackboxMLP(AbstractNetwork):
         )
         others = zip(self.weights[1:], self.biases[1:], strict=True)
         layers = [first, *((w, (b,)) for w, b in others)]
-        if _fused(self.weights, elements):
+        if max(w.shape[1] for w in self.weights) <= _FUSED_WIDTH:
             return _perceptron(layers, elements)
         return tuple(unstack(_stacked_perceptron(layers, jnp.stack(elements))))
 
 
-# Scalar arithmetic for wider layers takes the compiler minutes, and gigabytes; for small
-# tensors it saves little memory, and takes seconds to compile for each shape.
+# Scalar arithmetic for wider layers takes the compiler minutes, and gigabytes.
 _FUSED_WIDTH = 8
-_SMALL = 4096
-
-
-def _fused(weights: tuple[Array, ...], elements: tuple[Array, ...]) -> bool:
-    narrow = max(w.shape[1] for w in weights) <= _FUSED_WIDTH
-    return narrow and not (elements and elements[0].size <= _SMALL)
 
 
 # Of one layer: the weights, and the biases as one or more stacks, one bias for each unit,

@@ -55,8 +55,20 @@ class GradientScale(AbstractPreconditioner):
     reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment")
     index: int = eqx.field(static=True, default=0)
 
+    def __check_init__(self):
+        if not isinstance(self.index, int) or self.index < 0:
+            raise ValueError(
+                f"`index` is the number of a momentum, 0, 1, ...; got {self.index!r}."
+            )
+
     def __call__(self, tensor: Tensor) -> Array:
-        direction = tensor.normalised_momentum[self.index]
-        (square,) = means((direction * direction,))
+        momenta = tensor.normalised_momentum
+        if self.index >= len(momenta):
+            raise ValueError(
+                f"GradientScale reads momentum {self.index}, but there are only "
+                f"{len(momenta)}: use a smaller `index`."
+            )
+        (square,) = means((momenta[self.index] ** 2,))
         # The root has no slope at zero.
-        return jnp.sqrt(square + 1e-30)
+        positive = square > 0
+        return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)

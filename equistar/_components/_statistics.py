@@ -31,6 +31,11 @@ class TensorStatistics(AbstractFeatures):
 
     def __call__(self, tensor: Tensor) -> Inputs:
         p, a = tensor.param, tensor.normalised_momentum
+        if len(a) != 3:
+            raise ValueError(
+                f"TensorStatistics reads three momenta; got {len(a)}: use a `Momentum` "
+                "with three decays."
+            )
         turns = tuple(x * y for x, y in itertools.pairwise(a))
         moments = means((p * p, *(x * x for x in a), *turns))
         square, squares, products = moments[0], moments[1:4], moments[4:]

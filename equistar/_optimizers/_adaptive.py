@@ -33,8 +33,7 @@ from ._learned import AbstractLearnedOptimizer, read_accumulators
 # what would make steps proportional to a matrix, which alone diverges.
 _START = 0.5756, 0.0, -1.1513, 1.1513, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
 
-# Later than the last of these nothing changes any more: no input leaves the range that
-# episodes of 2,000 steps have shown.
+# Longer ones would bring inputs that episodes of 2,000 steps have not shown.
 _TIMESCALES = (1, 3, 10, 30, 100, 300, 1_000)
 
 

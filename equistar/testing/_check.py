@@ -18,7 +18,7 @@ from ._properties import (
 
 
 # NaNStaysInItsLeaf: between a small and a large letter, and before the last large one.
-_WORDS = r"(?<=[a-z]{2})(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
+_WORDS = r"(?<=[a-z]{2}|At)(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])"
 EXPECTED: tuple[AbstractProperty, ...] = (
     KeepsStructure(),
     StaysFinite(),
