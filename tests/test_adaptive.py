@@ -1,5 +1,7 @@
 """The parts beyond the paper's, and the optimizer that they make."""
 
+import functools as ft
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -133,14 +135,28 @@ def test_a_fresh_gain_is_one_and_its_size_is_checked():
 
 
 def test_a_gain_multiplies_the_learned_terms_and_not_the_decay():
-    parts = dict(nominal=eqs.NominalTerm(), weight_decay=eqs.WeightDecay(0.01))
+    make = ft.partial(
+        eqs.LearnedOptimizer, nominal=eqs.NominalTerm(), weight_decay=eqs.WeightDecay(0.01)
+    )
     gain = eqx.tree_at(
         lambda x: x.weights, eqs.TensorGain(), jnp.zeros(10).at[0].set(np.log(2) / 3)
     )
     param, g = jnp.ones((5, 3)), _gradients(1)
-    plain, _ = _run(eqs.LearnedOptimizer(**parts), g, param)
-    doubled, _ = _run(eqs.LearnedOptimizer(gain=gain, **parts), g, param)
+    plain, _ = _run(make(), g, param)
+    doubled, _ = _run(make(gain=gain), g, param)
     np.testing.assert_allclose(doubled + 0.01, 2 * (plain + 0.01), rtol=1e-9)
+
+
+def test_parts_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="one or more feature sets"):
+        eqs.JoinedFeatures()
+    with pytest.raises(ValueError, match="number of a momentum"):
+        eqs.GradientScale(-1)
+    with pytest.raises(ValueError, match="finite numbers"):
+        eqs.TensorGain(start=(np.nan,) * 10)
+    star = eqs.STAR(preconditioner=eqs.GradientScale(5), key=jr.key(0))
+    with pytest.raises(ValueError, match="only 3: use a smaller `index`"):
+        _run(star, _gradients(1), jnp.ones((5, 3)))
 
 
 def test_joined_features_are_both_sets():

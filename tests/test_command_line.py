@@ -64,7 +64,7 @@ def test_divergence_is_said_and_the_curves_are_kept(trained, tmp_path, monkeypat
 def test_info_says_what_a_file_holds(trained, monkeypatch, capsys):
     assert _run(monkeypatch, "info", trained / "weights.npz") == 0
     out = capsys.readouterr().out
-    assert "HyperparamController" in out and "192" in out and "meta_steps" in out
+    assert "HyperparamController" in out and "192" in out and "meta steps" in out
 
 
 def test_stability_prints_spectra_and_invariances(trained, tmp_path, monkeypatch, capsys):

@@ -97,6 +97,8 @@ def test_contestants_are_meta_trained_and_tried_beyond_the_horizon():
 
 def test_both_have_their_names_and_a_size_to_run_overnight():
     for name in ("star-fig3", "star-ablations"):
-        small, full = EXPERIMENTS[name], EXPERIMENTS[name].full()
+        small = EXPERIMENTS[name]
+        assert isinstance(small, MetaTrainingCurves | Ablations)
+        full = small.full()
         assert full.runs.steps > small.runs.steps and full.runs.seeds >= 3
         assert full.runs.length == small.runs.length == 2000
