@@ -6,6 +6,7 @@ from jaxtyping import PRNGKeyArray
 
 from .._components import (
     AbstractAccumulator,
+    AbstractAggregation,
     AbstractDirection,
     AbstractPreconditioner,
     AbstractScale,
@@ -21,6 +22,7 @@ from .._components import (
     MagnitudeController,
     NominalTerm,
     NoWeightDecay,
+    PerElement,
     TensorGain,
     TensorStatistics,
 )
@@ -72,6 +74,7 @@ class AdaptiveSTAR(AbstractLearnedOptimizer):
         key: PRNGKeyArray,
         direction: AbstractDirection = AdamAggMoDirection(),
         preconditioner: AbstractPreconditioner = GradientScale(),
+        aggregation: AbstractAggregation = PerElement(),
         weight_decay: AbstractWeightDecay = NoWeightDecay(),
         nominal_scale: float | AbstractScale = 1e-2,
         blackbox_scale: float | AbstractScale = 1e-2,
@@ -81,7 +84,9 @@ class AdaptiveSTAR(AbstractLearnedOptimizer):
     ):
         """**Arguments:** as for [`equistar.STAR`][]."""
         trunk, blackbox, blackbox_magnitude, nominal_magnitude = jr.split(key, 4)
-        magnitude = lambda k: MagnitudeController(width, magnitude_scale, key=k)
+        magnitude = lambda k: MagnitudeController(
+            width, magnitude_scale, aggregation, key=k
+        )
         self.features = JoinedFeatures(AdafactorFeatures(_TIMESCALES), TensorStatistics())
         self.network = BlackboxMLP(28 + len(_TIMESCALES) + 10, width, key=trunk)
         self.blackbox = BlackboxTerm(

@@ -125,8 +125,6 @@ class OptimizerRecipe:
             )
         if self.optimizer == "adaptive" and nominal == "none":
             raise ValueError("adaptive needs a nominal term: use another `nominal`.")
-        if self.optimizer == "adaptive" and self.aggregation != "element":
-            raise ValueError("adaptive has a size for each element: leave `aggregation`.")
         if self.optimizer == "hyperparam" and preconditioner != "none":
             raise ValueError(
                 "hyperparam has no blackbox term to precondition: leave `preconditioner`."
@@ -168,17 +166,6 @@ class OptimizerRecipe:
                 width=self.width,
                 key=key,
             )
-        if self.optimizer == "adaptive":
-            return AdaptiveSTAR(
-                direction=_DIRECTIONS[nominal](),
-                preconditioner=preconditioner,
-                nominal_scale=self.nominal_scale,
-                blackbox_scale=self.blackbox_scale,
-                magnitude_scale=self.magnitude_scale,
-                width=self.width,
-                direction_init=_DIRECTION_INITS[self.direction_init],
-                key=key,
-            )
         if nominal == "none":
             return Blackbox(
                 preconditioner=preconditioner,
@@ -189,7 +176,8 @@ class OptimizerRecipe:
                 direction_init=_DIRECTION_INITS[self.direction_init],
                 key=key,
             )
-        return STAR(
+        make = AdaptiveSTAR if self.optimizer == "adaptive" else STAR
+        return make(
             direction=_DIRECTIONS[nominal](),
             preconditioner=preconditioner,
             aggregation=aggregation,
