@@ -143,6 +143,9 @@ class InnerTraining(AbstractUnroll):
     task: AbstractTask
     meta_loss: AbstractMetaLoss = TrainingBatch()
 
+    def __check_init__(self):
+        _check_task(self.task)
+
     def init(self, theta: AbstractOptimizer, *, key: PRNGKeyArray) -> TrainState:
         return train_init(self.task, theta, key=key)
 
@@ -185,10 +188,20 @@ def train(
     **Arguments:**
 
     - `task`: the stochastic loss.
-    - `optimizer`: any optimizer of this library.
+    - `optimizer`: any optimizer of this library, or of optax.
     - `steps`: number of updates.
     - `key`: a PRNG key, for the initial parameters and the minibatches.
+
+    **Raises:**
+
+    `ValueError` if `task` is no task, `optimizer` no optimizer, or `steps` not positive.
     """
+    _check_task(task)
+    if isinstance(optimizer, type) or not callable(getattr(optimizer, "update", None)):
+        raise ValueError(
+            "`optimizer` must be an optimizer, say `load_pretrained('star-best')` or "
+            f"`STAR(key=...)`; got {optimizer!r:.80}."
+        )
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1; got {steps}.")
     init_key, data_key = jr.split(key)
@@ -209,3 +222,10 @@ def _train(
     state = train_init(task, optimizer, key=init_key)
     state, losses = jax.lax.scan(body, state, keys)
     return TrainResult(state.params, losses, state.opt_state)
+
+
+def _check_task(task: AbstractTask) -> None:
+    if not isinstance(task, AbstractTask):
+        raise ValueError(
+            f"`task` must be a task, say `equistar.tasks.digits_mlp()`; got {task!r:.80}."
+        )

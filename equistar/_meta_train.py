@@ -86,13 +86,23 @@ def meta_train(
 
     **Raises:**
 
-    If `throw` is true: `RuntimeError` if meta-gradients were not finite, and
-    `jax.errors.JaxRuntimeError` if a device or another process failed. Otherwise the
-    result says so, and what was trained until then is returned.
+    `ValueError` if an argument is not of its kind. If `throw` is true also `RuntimeError`
+    if meta-gradients were not finite, and `jax.errors.JaxRuntimeError` if a device or
+    another process failed: otherwise the result says so, and what was trained until then
+    is returned.
     """
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1; got {steps}.")
+    if not isinstance(estimator, AbstractEstimator):
+        raise ValueError(
+            f"`estimator` must be an estimator, say `PES()`; got {estimator!r:.80}."
+        )
     outer = default_outer() if outer is None else outer
+    if not isinstance(outer, optax.GradientTransformation):
+        raise ValueError(
+            f"`outer` must be an optax optimizer, say `optax.adamw(1e-3)`; "
+            f"got {outer!r:.80}."
+        )
     # Once for all steps; in each, only what a feed has brought is still to be placed.
     mixture = replicate(as_mixture(unroll))
     state = meta_train_init(mixture, estimator, theta, outer, key=key, trainable=trainable)

@@ -51,10 +51,17 @@ def save(
 
     **Raises:**
 
-    `WeightsError` if the optimizer holds something that cannot be described in a file.
+    `WeightsError` if the optimizer holds something that cannot be described in a file, or
+    if its parts do not fit together.
     """
     if not isinstance(optimizer, AbstractOptimizer):
         raise WeightsError(f"Only optimizers are saved; got a {type(optimizer).__name__}.")
+    try:
+        _check_works(optimizer)
+    except Exception as e:
+        raise WeightsError(
+            f"The optimizer is not saved, for its parts do not fit together: {e!r:.200}"
+        ) from e
     arrays: dict[str, np.ndarray] = {}
     structure = _encode(optimizer, arrays, "optimizer")
     header = {
@@ -91,6 +98,12 @@ def load(
     `WeightsError`, with one sentence, if the file is missing, truncated, foreign, newer
     than this version, or needs a class that is not given.
     """
+    parts = tuple(parts) if isinstance(parts, Iterable) else (parts,)
+    for part in parts:
+        if not isinstance(part, type):
+            raise WeightsError(
+                f"`parts` must be classes, as in `parts=(Mean,)`; got {part!r:.80}."
+            )
     header, arrays = _read(pathlib.Path(path))
     classes = {name: value for name, value in _public_classes()}
     classes |= {cls.__name__: cls for cls in parts}
@@ -226,6 +239,8 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     def fail(why: str, cause: Exception | None = None) -> NoReturn:
         raise WeightsError(f"{path} {why}") from cause
 
+    if path.is_dir():
+        fail("is a folder: give the path of a weights file in it, say its weights.npz.")
     if not path.is_file():
         fail("is not there: give the path of a weights file that `equistar.save` wrote.")
     try:

@@ -3,7 +3,7 @@ import gc
 import jax
 import pytest
 from hypothesis import settings
-from jaxtyping import install_import_hook
+from jaxtyping import config as jaxtyping_config, install_import_hook
 
 
 jax.config.update("jax_platforms", "cpu")
@@ -26,3 +26,11 @@ def _programs_of_one_module():
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture
+def as_users_call():
+    """Without the checks of annotations, which would come before the library's own."""
+    jaxtyping_config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping_config.update("jaxtyping_disable", False)

@@ -246,6 +246,21 @@ def test_no_steps_are_refused(verb):
             eqs.meta_train(unroll, eqs.PES(), _sgd(0.1), steps=0, key=jr.key(0))
 
 
+def test_arguments_of_another_kind_are_named(as_users_call):
+    task, star, key = eqs.tasks.digits_mlp(), eqs.STAR(key=jr.key(0)), jr.key(1)
+    with pytest.raises(ValueError, match=r"`optimizer` must be .*got 'star-best'"):
+        eqs.train(task, "star-best", steps=2, key=key)  # pyright: ignore
+    with pytest.raises(ValueError, match=r"`task` must be .*got 'digits_mlp'"):
+        eqs.train("digits_mlp", star, steps=2, key=key)  # pyright: ignore
+    with pytest.raises(ValueError, match=r"`task` must be"):
+        eqs.InnerTraining(star)  # pyright: ignore
+    unroll = eqs.InnerTraining(task)
+    with pytest.raises(ValueError, match=r"`estimator` must be .*class"):
+        eqs.meta_train(unroll, eqs.PES, star, steps=1, key=key)  # pyright: ignore
+    with pytest.raises(ValueError, match=r"`outer` must be .*got 0\.001"):
+        eqs.meta_train(unroll, eqs.PES(), star, 1e-3, steps=1, key=key)  # pyright: ignore
+
+
 def test_a_second_meta_step_does_not_compile_again():
     unroll = QuadraticDescent(jnp.array([2.0]), jnp.array([1.0]))
     estimator, outer = eqs.PES(5, 2, length=eqs.ConstantLength(10)), optax.sgd(0.1)

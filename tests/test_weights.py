@@ -5,6 +5,7 @@ import os
 import zipfile
 from typing import Any
 
+import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
@@ -205,3 +206,22 @@ def test_the_file_is_an_ordinary_archive_without_pickles(saved):
     with zipfile.ZipFile(saved) as archive:
         assert archive.testzip() is None
         assert all(b"|O" not in archive.read(n)[:128] for n in archive.namelist())
+
+
+def test_an_optimizer_whose_parts_do_not_fit_is_refused_before_it_is_written(tmp_path):
+    star = eqs.STAR(key=jr.key(0))
+    headless = eqx.tree_at(lambda o: o.network, star, eqs.NoNetwork())
+    with pytest.raises(eqs.WeightsError, match="A head reads 4 hidden units"):
+        eqs.save(tmp_path / "weights.npz", headless)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_and_parts_that_are_no_classes_are_named(tmp_path, as_users_call):
+    with pytest.raises(eqs.WeightsError, match=r"is a folder: give .* weights\.npz"):
+        eqs.load(tmp_path)
+    eqs.save(tmp_path / "a.npz", eqs.LearnedOptimizer())
+    assert isinstance(
+        eqs.load(tmp_path / "a.npz", parts=SignMomentum), eqs.LearnedOptimizer
+    )
+    with pytest.raises(eqs.WeightsError, match=r"must be classes.*got 'Mean'"):
+        eqs.load(tmp_path / "a.npz", parts=["Mean"])  # pyright: ignore
