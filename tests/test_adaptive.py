@@ -20,6 +20,12 @@ def _gradients(n, shape=(5, 3)):
     return jr.normal(jr.key(0), (n, *shape))
 
 
+def _after(bank, g, state=None, t=0):
+    state = {k: a.init(g) for k, a in bank.items()} if state is None else state
+    tensor = eqs.Tensor(jnp.ones_like(g), g, state, jnp.array(t))
+    return {k: bank[k].update(s, tensor) for k, s in state.items()}
+
+
 @eqx.filter_jit
 def _run(optimizer, gradients, param):
     def step(carry, g):
@@ -33,12 +39,12 @@ def _run(optimizer, gradients, param):
 
 def test_bias_corrected_averages_are_adams():
     momentum = eqs.Momentum((0.9, 0.99), eqs.BiasCorrection())
-    second = eqs.SecondMoment(0.999, eqs.BiasCorrection())
-    gradients = _gradients(30)
-    m, v = momentum.init(gradients[0]), second.init(gradients[0])
+    bank = {"m": momentum, "v": eqs.SecondMoment(0.999, eqs.BiasCorrection())}
+    gradients, state = _gradients(30), None
     plain_m, plain_v = jnp.zeros((2, 5, 3)), jnp.zeros((5, 3))
     for t, g in enumerate(gradients):
-        m, v = momentum.update(m, g, jnp.array(t)), second.update(v, g, jnp.array(t))
+        state = _after(bank, g, state, t)
+        m, v = state["m"], state["v"]
         for i, b in enumerate((0.9, 0.99)):
             plain_m = plain_m.at[i].set(b * plain_m[i] + (1 - b) * g)
             np.testing.assert_allclose(m[i], plain_m[i] / (1 - b ** (t + 1)), rtol=1e-9)
@@ -47,13 +53,13 @@ def test_bias_corrected_averages_are_adams():
 
 
 def test_bias_corrected_factors_are_means_of_what_was_seen():
-    factored = eqs.FactoredSecondMoment((0.9,), eqs.BiasCorrection())
-    gradient = _gradients(1)[0]
-    state = factored.init(gradient)
+    bank = {"factored": eqs.FactoredSecondMoment((0.9,), eqs.BiasCorrection())}
+    gradient, state = _gradients(1)[0], None
     for t in range(4):
-        state = factored.update(state, gradient, jnp.array(t))
-    np.testing.assert_allclose(state[0].row, jnp.mean(gradient**2, 0), rtol=1e-9)
-    np.testing.assert_allclose(state[0].column, jnp.mean(gradient**2, 1), rtol=1e-9)
+        state = _after(bank, gradient, state, t)
+    (factors,) = state["factored"]
+    np.testing.assert_allclose(factors.row, jnp.mean(gradient**2, 0), rtol=1e-9)
+    np.testing.assert_allclose(factors.column, jnp.mean(gradient**2, 1), rtol=1e-9)
 
 
 # Meta-learned decays can leave [0, 1): 1 - b = exp(10 offset) (1 - b_init).
@@ -68,19 +74,16 @@ def test_bias_correction_is_finite_for_any_decay(complement):
 def test_gradient_scale_is_the_rms_of_adams_direction():
     optimizer = eqs.STAR(preconditioner=eqs.GradientScale(1), key=jr.key(0))
     g = _gradients(1)[0]
-    accumulators = {
-        k: a.update(a.init(g), g, jnp.array(0)) for k, a in optimizer.accumulators.items()
-    }
-    tensor = eqs.Tensor(g, g, accumulators, jnp.array(0))
+    tensor = eqs.Tensor(g, g, _after(optimizer.accumulators, g), jnp.array(0))
     expected = np.sqrt(np.mean(np.square(0.01 * g / np.sqrt(0.001 * g**2 + 1e-6))))
     assert float(eqs.GradientScale(1)(tensor)) == pytest.approx(float(expected), rel=1e-9)
 
 
 def _statistics(gradients, param):
     bank = default_accumulators(eqs.BiasCorrection())
-    state = {k: bank[k].init(param) for k in ("momentum", "second_moment")}
+    bank, state = {k: bank[k] for k in ("momentum", "second_moment")}, None
     for t, g in enumerate(gradients):
-        state = {k: bank[k].update(s, g, jnp.array(t)) for k, s in state.items()}
+        state = _after(bank, g, state, t)
     count = jnp.array(len(gradients) - 1)
     return eqs.TensorStatistics()(eqs.Tensor(param, gradients[-1], state, count)).tensor
 
@@ -119,12 +122,59 @@ def test_statistics_are_finite_without_a_gradient_and_have_slopes():
     assert np.isfinite(value) and np.all(np.isfinite(slope))
 
 
+_DESCENT = {**default_accumulators(), "log_step_size": eqs.HypergradientDescent(0.1, 0.02)}
+
+
+def _log_step_size(gradients):
+    state = None
+    for t, g in enumerate(gradients):
+        state = _after(_DESCENT, g, state, t)
+    return float(state["log_step_size"][0])
+
+
+def test_hypergradient_descent_adds_up_cosines_with_the_direction_before():
+    gradients, state, expected = _gradients(6), None, 0.0
+    for t, g in enumerate(gradients):
+        if state is not None:
+            before = eqs.Tensor(g, g, state, jnp.array(t))
+            d = np.asarray(sum(before.normalised_momentum))
+            cosine = float(np.sum(d * g) / np.linalg.norm(d) / np.linalg.norm(g))
+            expected += 0.1 * (cosine - 0.02)
+        state = _after(_DESCENT, g, state, t)
+        assert float(state["log_step_size"][0]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_step_grows_where_gradients_agree_and_shrinks_where_they_turn():
+    steady = jnp.ones((5, 3))
+    # Nothing at the first update, where there was no step before.
+    assert _log_step_size([steady] * 11) == pytest.approx(10 * 0.1 * 0.98, rel=1e-9)
+    assert _log_step_size([steady, -steady]) == pytest.approx(-0.1 * 1.02, rel=1e-9)
+    assert _log_step_size([steady] * 99) == pytest.approx(7)
+    assert _log_step_size([steady, 0 * steady, 0 * steady]) == 0
+    tiny = [1e-15 * g for g in _gradients(5)]
+    assert np.isfinite(_log_step_size(tiny)) and _log_step_size(tiny) != 0
+
+
+def test_its_cosine_is_the_slope_of_the_loss_in_the_last_steps_logarithm():
+    # With g of the loss at p - exp(s) d, d loss / d s = -exp(s) g.d.
+    curvature, p = jnp.array([1.0, 4.0, 0.5]), jnp.array([1.0, -2.0, 3.0])
+    loss = lambda p: 0.5 * jnp.sum(curvature * p * p)
+    bank, first = _DESCENT, jax.grad(loss)(p)
+    state = _after(bank, first)
+    d = sum(eqs.Tensor(p, first, state, jnp.array(0)).normalised_momentum) / 3
+    after = lambda s: loss(p - jnp.exp(s) * d)
+    for size in (0.1, 10.0, 1000.0):
+        g = jax.grad(loss)(p - size * d)
+        change = float(_after(bank, g, state, 1)["log_step_size"][0]) / 0.1 + 0.02
+        norms = np.linalg.norm(g) * np.linalg.norm(d) * size
+        slope = float(jax.grad(after)(jnp.log(size)))
+        assert change == pytest.approx(-slope / norms, rel=1e-9)
+
+
 def test_a_fresh_gain_is_one_and_its_size_is_checked():
     gain = eqs.TensorGain()
     g = jnp.ones((2, 2))
-    bank = default_accumulators()
-    state = {k: a.update(a.init(g), g, jnp.array(0)) for k, a in bank.items()}
-    tensor = eqs.Tensor(g, g, state, jnp.array(0))
+    tensor = eqs.Tensor(g, g, _after(default_accumulators(), g), jnp.array(0))
     assert float(gain(tensor)) == 1
     doubled = eqx.tree_at(lambda x: x.weights, gain, jnp.zeros(10).at[0].set(np.log(2) / 3))
     assert float(doubled(tensor)) == pytest.approx(2)
@@ -152,6 +202,11 @@ def test_parts_that_make_no_sense_are_refused():
         eqs.JoinedFeatures()
     with pytest.raises(ValueError, match="number of a momentum"):
         eqs.GradientScale(-1)
+    for rate, threshold in ((0.0, 0.0), (np.inf, 0.0), (0.1, 2.0), (0.1, np.nan)):
+        with pytest.raises(ValueError, match="`rate` must be positive"):
+            eqs.HypergradientDescent(rate, threshold)
+    with pytest.raises(ValueError, match="'log_step_size', but there are only"):
+        eqs.LearnedOptimizer(gain=eqs.TensorGain(eqs.LogStepSize(), (3.0,)))
     with pytest.raises(ValueError, match="finite numbers"):
         eqs.TensorGain(start=(np.nan,) * 10)
     star = eqs.STAR(preconditioner=eqs.GradientScale(5), key=jr.key(0))
@@ -161,9 +216,7 @@ def test_parts_that_make_no_sense_are_refused():
 
 def test_joined_features_are_both_sets():
     param, g = jnp.ones((5, 3)), _gradients(1)[0]
-    bank = default_accumulators()
-    state = {k: a.update(a.init(g), g, jnp.array(0)) for k, a in bank.items()}
-    tensor = eqs.Tensor(param, g, state, jnp.array(7))
+    tensor = eqs.Tensor(param, g, _after(default_accumulators(), g), jnp.array(7))
     both = eqs.JoinedFeatures(eqs.AdafactorFeatures((1, 10)), eqs.TensorStatistics())
     first, second = (part(tensor) for part in both.sets)
     joined = both(tensor)

@@ -1,13 +1,16 @@
 from ._accumulators import (
     AbstractAccumulator as AbstractAccumulator,
-    AbstractBiasCorrection as AbstractBiasCorrection,
-    BiasCorrection as BiasCorrection,
+    AbstractMovingAverage as AbstractMovingAverage,
     default_accumulators as default_accumulators,
     factored_axes as factored_axes,
     FactoredSecondMoment as FactoredSecondMoment,
     Momentum as Momentum,
-    NoBiasCorrection as NoBiasCorrection,
     SecondMoment as SecondMoment,
+)
+from ._bias_correction import (
+    AbstractBiasCorrection as AbstractBiasCorrection,
+    BiasCorrection as BiasCorrection,
+    NoBiasCorrection as NoBiasCorrection,
 )
 from ._direction import (
     AbstractDirection as AbstractDirection,
@@ -26,6 +29,10 @@ from ._features import (
     TIMESCALES as TIMESCALES,
 )
 from ._gain import AbstractGain as AbstractGain, NoGain as NoGain, TensorGain as TensorGain
+from ._hypergradient import (
+    HypergradientDescent as HypergradientDescent,
+    LogStepSize as LogStepSize,
+)
 from ._magnitude import (
     AbstractAggregation as AbstractAggregation,
     AbstractMagnitude as AbstractMagnitude,

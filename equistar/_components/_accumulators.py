@@ -1,8 +1,8 @@
-"""Exponential moving averages of gradient statistics, with meta-learned decays."""
+"""What is remembered of a tensor: moving averages, with meta-learned decays."""
 
 import abc
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -13,61 +13,37 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from .._numerics import accumulator_dtype
-from ._tensor import Factors
-
-
-class AbstractBiasCorrection(eqx.Module):
-    """How a moving average that starts at zero comes to the size of what it averages."""
-
-    @abc.abstractmethod
-    def __call__(
-        self, complement: Float[Array, ""], count: Int[Array, ""]
-    ) -> Float[Array, ""]:
-        """The weight of the newest value.
-
-        **Arguments:**
-
-        - `complement`: $1 - b$, its weight in the long run.
-        - `count`: the number of updates made before this one.
-        """
-
-
-class NoBiasCorrection(AbstractBiasCorrection):
-    """The average is of zeros at first, as in the paper: the weight is $1 - b$."""
-
-    def __call__(
-        self, complement: Float[Array, ""], count: Int[Array, ""]
-    ) -> Float[Array, ""]:
-        return complement
-
-
-class BiasCorrection(AbstractBiasCorrection):
-    """The average is of what was seen only, from the first update on.
-
-    The weight is $(1 - b) / (1 - b^{t+1})$ after $t$ updates, so the state *is* Adam's
-    bias-corrected average, and nothing has to be divided when it is read.
-
-    ??? cite "Reference"
-
-        ```bibtex
-        @inproceedings{kingma2015adam,
-            title={Adam: A Method for Stochastic Optimization},
-            author={Kingma, Diederik P. and Ba, Jimmy},
-            booktitle={International Conference on Learning Representations},
-            year={2015},
-        }
-        ```
-    """
-
-    def __call__(
-        self, complement: Float[Array, ""], count: Int[Array, ""]
-    ) -> Float[Array, ""]:
-        # Meta-learned decays may leave [0, 1), where there is nothing to average over.
-        c = jnp.clip(complement, 1e-7, 1 - 1e-6)
-        return -c / jnp.expm1((count.astype(c.dtype) + 1) * jnp.log1p(-c))
+from ._bias_correction import AbstractBiasCorrection, NoBiasCorrection
+from ._tensor import Factors, Tensor
 
 
 class AbstractAccumulator(eqx.Module):
+    """What is remembered of one tensor from update to update.
+
+    `reads` names the accumulators, of the update before, that it needs itself.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    @abc.abstractmethod
+    def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
+        """The state before the first update, for one parameter tensor: a tuple of arrays.
+
+        Arrays are float32 or wider, and sharded as `param` is where it is concrete.
+        """
+
+    @abc.abstractmethod
+    def update(self, state: tuple[Any, ...], tensor: Tensor) -> tuple[Any, ...]:
+        """The state after seeing a gradient.
+
+        **Arguments:**
+
+        - `state`: its own.
+        - `tensor`: with the new gradient, and all accumulators as they were before it.
+        """
+
+
+class AbstractMovingAverage(AbstractAccumulator):
     """An exponential moving average of a statistic of one tensor's gradient.
 
     Decays are meta-learned through an unconstrained offset $\\theta_b$ for each,
@@ -78,21 +54,8 @@ class AbstractAccumulator(eqx.Module):
     decays: eqx.AbstractVar[tuple[float, ...]]
     correction: eqx.AbstractVar[AbstractBiasCorrection]
 
-    @abc.abstractmethod
-    def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
-        """The zero state for one parameter tensor: one entry for each decay.
 
-        Arrays are float32 or wider, and sharded as `param` is where it is concrete.
-        """
-
-    @abc.abstractmethod
-    def update(
-        self, state: tuple[Any, ...], grad: Float[Array, "*shape"], count: Int[Array, ""]
-    ) -> tuple[Any, ...]:
-        """The state after seeing `grad`, `count` updates after the first."""
-
-
-class Momentum(AbstractAccumulator):
+class Momentum(AbstractMovingAverage):
     """Moving averages of the gradient: $m \\leftarrow b m + (1 - b) g$."""
 
     offsets: Float[Array, " decays"]
@@ -116,14 +79,14 @@ class Momentum(AbstractAccumulator):
     def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
         return tuple(_zeros_like(param) for _ in self.decays)
 
-    def update(
-        self, state: tuple[Any, ...], grad: Float[Array, "*shape"], count: Int[Array, ""]
-    ) -> tuple[Any, ...]:
-        complements = _complements(self, count)
-        return tuple(_ema(m, grad, c) for m, c in zip(state, complements, strict=True))
+    def update(self, state: tuple[Any, ...], tensor: Tensor) -> tuple[Any, ...]:
+        complements = _complements(self, tensor.count)
+        return tuple(
+            _ema(m, tensor.grad, c) for m, c in zip(state, complements, strict=True)
+        )
 
 
-class SecondMoment(AbstractAccumulator):
+class SecondMoment(AbstractMovingAverage):
     """The moving average of the squared gradient: $v \\leftarrow b v + (1 - b) g^2$.
 
     The decay is clipped to [0, 1].
@@ -150,14 +113,12 @@ class SecondMoment(AbstractAccumulator):
     def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
         return (_zeros_like(param),)
 
-    def update(
-        self, state: tuple[Any, ...], grad: Float[Array, "*shape"], count: Int[Array, ""]
-    ) -> tuple[Any, ...]:
-        (complement,) = _complements(self, count)
-        return (_ema(state[0], grad * grad, jnp.clip(complement, 0, 1)),)
+    def update(self, state: tuple[Any, ...], tensor: Tensor) -> tuple[Any, ...]:
+        (complement,) = _complements(self, tensor.count)
+        return (_ema(state[0], tensor.grad * tensor.grad, jnp.clip(complement, 0, 1)),)
 
 
-class FactoredSecondMoment(AbstractAccumulator):
+class FactoredSecondMoment(AbstractMovingAverage):
     """Adafactor's factored moving averages of the squared gradient.
 
     With $d_0$ the largest axis and $d_1$ the second largest, a row statistic $r$ and a
@@ -209,17 +170,15 @@ class FactoredSecondMoment(AbstractAccumulator):
             for _ in self.decays
         )
 
-    def update(
-        self, state: tuple[Any, ...], grad: Float[Array, "*shape"], count: Int[Array, ""]
-    ) -> tuple[Any, ...]:
-        square = grad * grad + 1e-30
-        complements = [jnp.clip(c, 0, 1) for c in _complements(self, count)]
-        if grad.ndim < 2:
+    def update(self, state: tuple[Any, ...], tensor: Tensor) -> tuple[Any, ...]:
+        square = tensor.grad * tensor.grad + 1e-30
+        complements = [jnp.clip(c, 0, 1) for c in _complements(self, tensor.count)]
+        if square.ndim < 2:
             return tuple(
                 Factors(_ema(f.row, square, c), f.column)
                 for f, c in zip(state, complements, strict=True)
             )
-        d1, d0 = factored_axes(grad.shape)
+        d1, d0 = factored_axes(square.shape)
         row, column = jnp.mean(square, d0), jnp.mean(square, d1)
         return tuple(
             Factors(_ema(f.row, row, c), _ema(f.column, column, c))
@@ -258,11 +217,11 @@ def _check_decays(decays: Iterable[float]) -> tuple[float, ...]:
 
 # `1 - b` is computed directly: going through `b` in float32 loses digits.
 def _complements(
-    accumulator: AbstractAccumulator, count: Int[Array, ""]
+    average: AbstractMovingAverage, count: Int[Array, ""]
 ) -> list[Float[Array, ""]]:
     return [
-        accumulator.correction((1 - b) * jnp.exp(10 * accumulator.offsets[i]), count)
-        for i, b in enumerate(accumulator.decays)
+        average.correction((1 - b) * jnp.exp(10 * average.offsets[i]), count)
+        for i, b in enumerate(average.decays)
     ]
 
 

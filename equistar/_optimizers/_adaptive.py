@@ -18,7 +18,9 @@ from .._components import (
     BlackboxTerm,
     default_accumulators,
     GradientScale,
+    HypergradientDescent,
     JoinedFeatures,
+    LogStepSize,
     MagnitudeController,
     NominalTerm,
     NoWeightDecay,
@@ -33,7 +35,8 @@ from ._learned import AbstractLearnedOptimizer, read_accumulators
 # The gain at the start, by statistic: (size / 1000)^(-1/4) (rms / .1)^(1/2). Of Adam's best
 # learning rates on small tasks the first power is the rough trend; the second is half of
 # what would make steps proportional to a matrix, which alone diverges.
-_START = 0.5756, 0.0, -1.1513, 1.1513, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+# The last is the step size that hypergradient descent finds.
+_START = 0.5756, 0.0, -1.1513, 1.1513, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3.0
 
 # Longer ones would bring inputs that episodes of 2,000 steps have not shown.
 _TIMESCALES = (1, 3, 10, 30, 100, 300, 1_000)
@@ -52,6 +55,9 @@ class AdaptiveSTAR(AbstractLearnedOptimizer):
     - a gain for each tensor, log-linear in statistics $x$ of the tensor
       ([`equistar.TensorGain`][]), which the network reads as well: one task wants steps a
       hundred times as large as another;
+    - one of them is a step size that is learned during the training itself
+      ([`equistar.HypergradientDescent`][]): it grows where steps are too small, and falls
+      where there is nothing left but noise;
     - averages are bias-corrected, so that the first steps are like the later ones;
     - no time scale is longer than 1,000 steps, and the magnitudes can really change.
 
@@ -87,8 +93,9 @@ class AdaptiveSTAR(AbstractLearnedOptimizer):
         magnitude = lambda k: MagnitudeController(
             width, magnitude_scale, aggregation, key=k
         )
-        self.features = JoinedFeatures(AdafactorFeatures(_TIMESCALES), TensorStatistics())
-        self.network = BlackboxMLP(28 + len(_TIMESCALES) + 10, width, key=trunk)
+        statistics = JoinedFeatures(TensorStatistics(), LogStepSize())
+        self.features = JoinedFeatures(AdafactorFeatures(_TIMESCALES), statistics)
+        self.network = BlackboxMLP(28 + len(_TIMESCALES) + len(_START), width, key=trunk)
         self.blackbox = BlackboxTerm(
             width,
             magnitude(blackbox_magnitude),
@@ -99,8 +106,9 @@ class AdaptiveSTAR(AbstractLearnedOptimizer):
         )
         self.nominal = NominalTerm(direction, magnitude(nominal_magnitude), nominal_scale)
         self.weight_decay = weight_decay
-        self.gain = TensorGain(self.features.sets[1], _START)
+        self.gain = TensorGain(statistics, _START)
+        bank = default_accumulators(BiasCorrection())
         self.accumulators = read_accumulators(
-            default_accumulators(BiasCorrection()),
+            {**bank, "log_step_size": HypergradientDescent()},
             *(self.features, self.blackbox, self.nominal, self.gain),
         )

@@ -95,8 +95,9 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
             return jnp.zeros_like(param), accumulators
         dtype = accumulator_dtype(param.dtype)
         optimizer, p, g = _cast((self, param, grad), dtype)
+        before = Tensor(p, g, accumulators, count)
         new = {
-            k: optimizer.accumulators[k].update(accumulators[k], g, count)
+            k: optimizer.accumulators[k].update(accumulators[k], before)
             for k in accumulators
         }
         step = optimizer._step(Tensor(p, g, new, count))
@@ -161,20 +162,25 @@ def read_accumulators(
     bank: dict[str, AbstractAccumulator],
     *parts: AbstractFeatures | AbstractTerm | AbstractGain,
 ) -> dict[str, AbstractAccumulator]:
-    """Those accumulators of `bank` that some part reads.
+    """Those accumulators of `bank` that some part reads, and those that these read.
 
     **Raises:**
 
     `ValueError` if a part reads an accumulator that is not in `bank`.
     """
-    for part in parts:
+    read: set[str] = set()
+    todo: list[Any] = list(parts)
+    while todo:
+        part = todo.pop()
         for name in part.reads:
             if name not in bank:
                 raise ValueError(
                     f"{type(part).__name__} reads the accumulator '{name}', but there "
                     f"are only {sorted(bank)}: pass `accumulators={{..., '{name}': ...}}`."
                 )
-    read = {name for part in parts for name in part.reads}
+            if name not in read:
+                read.add(name)
+                todo.append(bank[name])
     return {name: accumulator for name, accumulator in bank.items() if name in read}
 
 

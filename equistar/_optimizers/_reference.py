@@ -27,8 +27,9 @@ def reference_update_tensor(
     and a `BlackboxMLP`, in the dtype of its arguments."""
     if param.size == 0:
         return jnp.zeros_like(param), accumulators
+    before = Tensor(param, grad, accumulators, count)
     new = {
-        name: optimizer.accumulators[name].update(state, grad, count)
+        name: optimizer.accumulators[name].update(state, before)
         for name, state in accumulators.items()
     }
     tensor = Tensor(param, grad, new, count)

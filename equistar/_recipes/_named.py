@@ -102,7 +102,7 @@ NAMED_RECIPES: dict[str, NamedRecipe] = {
         magnitude_scale=0.1,
     ),
     "star-best": NamedRecipe(
-        "The pretrained star-best, on fourteen tasks: most of an hour on a CPU.", _BEST
+        "The pretrained star-best, on nineteen tasks: most of an hour on a CPU.", _BEST
     ),
     "star-paper": NamedRecipe("The STAR paper's STAR, on Fashion-MNIST.", _STAR),
     "blackbox-paper": NamedRecipe(

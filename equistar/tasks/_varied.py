@@ -6,19 +6,31 @@ import jax.nn as jnn
 import jax.numpy as jnp
 import jax.random as jr
 
-from ._architectures import FourierMLP, LayerNorm, MinibatchNorm, MLP
+from ._architectures import (
+    AbstractArchitecture,
+    ConvNet,
+    FourierMLP,
+    GRU,
+    LayerNorm,
+    MinibatchNorm,
+    MLP,
+    Recurrent,
+    VisionTransformer,
+)
 from ._autoencoding import Autoencoding
 from ._base import AbstractTask
 from ._classification import Classification
 from ._data import digits
+from ._language import LanguageModelling
 from ._quadratic import Quadratic
 from ._regression import Regression
 from ._synthetic import LinearTeacher
 from ._tables import breast_cancer, diabetes, photograph, wine
-from ._wrappers import Reparametrised
+from ._text import standard_library_text
+from ._wrappers import ESGradient, Reparametrised
 
 
-def _digits(network: MLP, batch_size: int = 32) -> Classification:
+def _digits(network: AbstractArchitecture, batch_size: int = 32) -> Classification:
     return Classification(digits(), network, batch_size)
 
 
@@ -33,6 +45,13 @@ VARIED: dict[str, Callable[[], AbstractTask]] = {
     "varied_batch_norm": lambda: _digits(MLP((24,), norm=MinibatchNorm()), 64),
     "varied_units_relu": lambda: _in_other_units(_digits(MLP((24,))), 1),
     "varied_units_tanh": lambda: _in_other_units(_digits(MLP((16, 16), jnp.tanh)), 2),
+    "varied_small_batches": lambda: _digits(MLP((24, 16), jnp.tanh), 8),
+    "varied_es": lambda: ESGradient(_digits(MLP((16,))), pairs=2),
+    "varied_convnet": lambda: _digits(ConvNet((6, 8), (2, 1)), 24),
+    "varied_vit": lambda: _digits(VisionTransformer(4, 12, 1, 2), 24),
+    "varied_text": lambda: LanguageModelling(
+        standard_library_text(), Recurrent(GRU(), width=16, embedding=8), 8, batch_size=8
+    ),
     "varied_autoencoder": lambda: Autoencoding(digits(), MLP((48,), jnp.tanh), 32),
     "varied_wine_linear": lambda: Classification(wine(), MLP(()), 16),
     "varied_cancer": lambda: Classification(breast_cancer(), MLP((8,), jnp.tanh), 32),

@@ -1,0 +1,96 @@
+"""A step size that is learned while a network is trained."""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.lax as lax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._numerics import accumulator_dtype, means
+from ._accumulators import AbstractAccumulator
+from ._features import AbstractFeatures, Inputs
+from ._tensor import Tensor
+
+
+class HypergradientDescent(AbstractAccumulator):
+    """The logarithm of a tensor's step size, learned while the network is trained.
+
+    $$s \\leftarrow s + \\eta\\,(\\cos(g, d) - \\tau), \\qquad d = mean_j\\,A_j$$
+
+    with $d$ of the update before. $-\\cos(g, d)$ is, but for a positive factor, the
+    derivative of the new minibatch's loss with respect to the logarithm of the last step's
+    size: while gradients still point along the last direction steps grow, and where they
+    turn back, because steps overshoot or go after noise, they shrink. A positive $\\tau$
+    makes them shrink unless gradients agree by so much: a decay that knows no horizon.
+    Where a gradient is zero, nothing changes. The logarithm is clipped to [-9, 7].
+
+    It remembers one number a tensor and needs one more pass over it. Rate and threshold
+    are meta-learned, through unconstrained offsets: $\\eta = \\eta_{init}
+    \\exp(10\\,\\theta_\\eta)$, and $\\tau$ alike.
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{baydin2018online,
+            title={Online Learning Rate Adaptation with Hypergradient Descent},
+            author={Baydin, Atilim Gunes and Cornish, Robert and Mart{\\'i}nez Rubio,
+                    David and Schmidt, Mark and Wood, Frank},
+            booktitle={International Conference on Learning Representations},
+            year={2018},
+        }
+        ```
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment")
+    bounds: ClassVar[tuple[float, float]] = (-9.0, 7.0)
+
+    offsets: Float[Array, "2"]
+    rate: float = eqx.field(static=True)
+    threshold: float = eqx.field(static=True)
+
+    def __init__(self, rate: float = 0.2, threshold: float = 0.02):
+        """**Arguments:**
+
+        - `rate`: the initial $\\eta$, positive.
+        - `threshold`: the initial $\\tau$, of either sign; zero stays zero.
+        """
+        if not 0 < rate < float("inf") or not -1 <= threshold <= 1:
+            raise ValueError(
+                "`rate` must be positive and `threshold` between -1 and 1; got "
+                f"{rate} and {threshold}."
+            )
+        self.rate = float(rate)
+        self.threshold = float(threshold)
+        self.offsets = jnp.zeros(2)
+
+    def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
+        return (jnp.zeros((), accumulator_dtype(param.dtype)),)
+
+    def update(self, state: tuple[Any, ...], tensor: Tensor) -> tuple[Any, ...]:
+        g = tensor.grad
+        a = tensor.normalised_momentum
+        d = sum(a[1:], a[0]) / len(a)
+        product, of_grad, of_direction = means((g * d, g * g, d * d))
+        there = (of_grad > 0) & (of_direction > 0)
+        inverse = lambda square: lax.rsqrt(jnp.where(there, square, 1))
+        cosine = product * inverse(of_grad) * inverse(of_direction)
+        eta, tau = jnp.exp(10 * self.offsets) * jnp.array(
+            (self.rate, self.threshold), self.offsets.dtype
+        )
+        change = jnp.where(there, eta * (cosine - tau), 0)
+        return (jnp.clip(state[0] + change, *self.bounds),)
+
+
+class LogStepSize(AbstractFeatures):
+    """One number of a tensor: the logarithm of its step size, over 3.
+
+    That of [`equistar.HypergradientDescent`][], which must be among the accumulators under
+    the name `log_step_size`. With the weight 3 in a [`equistar.TensorGain`][], the factor
+    on the tensor's step is the step size itself.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("log_step_size",)
+
+    def __call__(self, tensor: Tensor) -> Inputs:
+        return Inputs(tensor=(tensor.accumulators["log_step_size"][0] / 3,))
