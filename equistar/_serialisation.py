@@ -80,14 +80,14 @@ def save(
 
 
 def load(
-    path: str | os.PathLike, parts: Iterable[type[eqx.Module]] = ()
+    path: str | os.PathLike, parts: Iterable[type[eqx.Module]] | type[eqx.Module] = ()
 ) -> AbstractOptimizer:
     """Reads an optimizer that `save` wrote.
 
     **Arguments:**
 
     - `path`: the file.
-    - `parts`: classes of your own that the optimizer was assembled from.
+    - `parts`: the classes of your own that the optimizer was assembled from, or the one.
 
     **Returns:**
 
@@ -98,7 +98,7 @@ def load(
     `WeightsError`, with one sentence, if the file is missing, truncated, foreign, newer
     than this version, or needs a class that is not given.
     """
-    parts = tuple(parts) if isinstance(parts, Iterable) else (parts,)
+    parts = (parts,) if isinstance(parts, type) else tuple(parts)
     for part in parts:
         if not isinstance(part, type):
             raise WeightsError(

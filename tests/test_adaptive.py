@@ -21,7 +21,7 @@ def _gradients(n, shape=(5, 3)):
 
 
 def _after(bank, g, state=None, t=0):
-    state = {k: a.init(g) for k, a in bank.items()} if state is None else state
+    state = state or {k: a.init(g) for k, a in bank.items()}
     tensor = eqs.Tensor(jnp.ones_like(g), g, state, jnp.array(t))
     return {k: bank[k].update(s, tensor) for k, s in state.items()}
 
@@ -40,7 +40,7 @@ def _run(optimizer, gradients, param):
 def test_bias_corrected_averages_are_adams():
     momentum = eqs.Momentum((0.9, 0.99), eqs.BiasCorrection())
     bank = {"m": momentum, "v": eqs.SecondMoment(0.999, eqs.BiasCorrection())}
-    gradients, state = _gradients(30), None
+    gradients, state = _gradients(30), {}
     plain_m, plain_v = jnp.zeros((2, 5, 3)), jnp.zeros((5, 3))
     for t, g in enumerate(gradients):
         state = _after(bank, g, state, t)
@@ -54,7 +54,7 @@ def test_bias_corrected_averages_are_adams():
 
 def test_bias_corrected_factors_are_means_of_what_was_seen():
     bank = {"factored": eqs.FactoredSecondMoment((0.9,), eqs.BiasCorrection())}
-    gradient, state = _gradients(1)[0], None
+    gradient, state = _gradients(1)[0], {}
     for t in range(4):
         state = _after(bank, gradient, state, t)
     (factors,) = state["factored"]
@@ -81,7 +81,7 @@ def test_gradient_scale_is_the_rms_of_adams_direction():
 
 def _statistics(gradients, param):
     bank = default_accumulators(eqs.BiasCorrection())
-    bank, state = {k: bank[k] for k in ("momentum", "second_moment")}, None
+    bank, state = {k: bank[k] for k in ("momentum", "second_moment")}, {}
     for t, g in enumerate(gradients):
         state = _after(bank, g, state, t)
     count = jnp.array(len(gradients) - 1)
@@ -126,16 +126,16 @@ _DESCENT = {**default_accumulators(), "log_step_size": eqs.HypergradientDescent(
 
 
 def _log_step_size(gradients):
-    state = None
+    state = {}
     for t, g in enumerate(gradients):
         state = _after(_DESCENT, g, state, t)
     return float(state["log_step_size"][0])
 
 
 def test_hypergradient_descent_adds_up_cosines_with_the_direction_before():
-    gradients, state, expected = _gradients(6), None, 0.0
+    gradients, state, expected = _gradients(6), {}, 0.0
     for t, g in enumerate(gradients):
-        if state is not None:
+        if state:
             before = eqs.Tensor(g, g, state, jnp.array(t))
             d = np.asarray(sum(before.normalised_momentum))
             cosine = float(np.sum(d * g) / np.linalg.norm(d) / np.linalg.norm(g))

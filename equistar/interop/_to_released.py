@@ -7,13 +7,15 @@ import numpy as np
 from .._components import (
     AbstractAccumulator,
     AbstractMagnitude,
+    AbstractMovingAverage,
     AdafactorFeatures,
     BlackboxMLP,
     BlackboxTerm,
-    default_accumulators,
     EMAPreconditioner,
+    FactoredSecondMoment,
     Head,
     MagnitudeController,
+    Momentum,
     NoBiasCorrection,
     NoBlackbox,
     NoGain,
@@ -24,6 +26,7 @@ from .._components import (
     NoWeightDecay,
     PerElement,
     PerTensor,
+    SecondMoment,
     WeightDecay,
 )
 from .._optimizers import AbstractLearnedOptimizer
@@ -119,20 +122,27 @@ def _trunk(optimizer: AbstractLearnedOptimizer) -> dict[str, np.ndarray]:
 
 
 def _offsets(bank: dict[str, AbstractAccumulator]) -> dict[str, np.ndarray]:
-    names = {
-        "momentum": "momentum_decays",
-        "second_moment": "rms_decays",
-        "factored": "adafactor_decays",
+    standard: dict[str, tuple[str, AbstractMovingAverage]] = {
+        "momentum_decays": ("momentum", Momentum()),
+        "rms_decays": ("second_moment", SecondMoment()),
+        "adafactor_decays": ("factored", FactoredSecondMoment()),
     }
-    for name, standard in default_accumulators().items():
-        if type(bank[name]) is not type(standard) or bank[name].decays != standard.decays:
+    offsets = {}
+    for key, (name, theirs) in standard.items():
+        ours = bank[name]
+        if (
+            not isinstance(ours, AbstractMovingAverage)
+            or type(ours) is not type(theirs)
+            or ours.decays != theirs.decays
+        ):
             raise ValueError(
                 f"The accumulator '{name}' has no counterpart in the released layout: only "
-                f"{type(standard).__name__}({standard.decays}) has."
+                f"{type(theirs).__name__}({theirs.decays}) has."
             )
-        if not isinstance(bank[name].correction, NoBiasCorrection):
-            raise _no_counterpart(bank[name].correction)
-    return {key: np.asarray(bank[name].offsets) for name, key in names.items()}
+        if not isinstance(ours.correction, NoBiasCorrection):
+            raise _no_counterpart(ours.correction)
+        offsets[key] = np.asarray(ours.offsets)
+    return offsets
 
 
 def _heads(heads: list[Head | None], width: int, depth: int) -> dict[str, np.ndarray]:
