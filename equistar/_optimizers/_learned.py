@@ -212,14 +212,26 @@ def update_tree(
     outer = _tensor_structure(optimizer)
     states = scatter(state.accumulators, outer, inner)
     tensors = zip(stacked, jtu.tree_leaves(grads), leaves, states, strict=True)
-    results = [
-        _over_axes(optimizer.update_tensor, n, (0, 0, 0, None))(g, p, s, state.count)
-        for n, g, p, s in tensors
-    ]
+    results = [_update_tensor(optimizer, n, g, p, s, state.count) for n, g, p, s in tensors]
     updates = inner.unflatten([update for update, _ in results])
     accumulators = gather([new for _, new in results], outer, inner)
     count = jnp.asarray(optax.safe_increment(state.count))
     return updates, LearnedOptimizerState(accumulators, count)
+
+
+# Compiled for itself where nothing around it is; inside of another program tensors of one
+# shape are at least traced once only.
+@eqx.filter_jit
+def _update_tensor(
+    optimizer: AbstractLearnedOptimizer,
+    n: int,
+    grad: Array,
+    param: Array,
+    accumulators: dict[str, tuple[Any, ...]],
+    count: Int[Array, ""],
+) -> tuple[Array, dict[str, tuple[Any, ...]]]:
+    update = _over_axes(optimizer.update_tensor, n, (0, 0, 0, None))
+    return update(grad, param, accumulators, count)
 
 
 def _over_axes(fn: Callable, n: int, in_axes: Any) -> Callable:
