@@ -67,7 +67,12 @@ def _small(about: str, decay: float, **parts: str | float) -> NamedRecipe:
 _VARIED = ("digits_mlp", *SUITES["varied"])
 _BEST = Recipe(
     optimizer=OptimizerRecipe(
-        "adaptive", nominal_scale=1e-2, blackbox_scale=1e-2, magnitude_scale=0.1
+        "adaptive",
+        nominal_scale=1e-2,
+        blackbox_scale=1e-2,
+        magnitude_scale=0.1,
+        # Larger first steps serve most of the tasks a little, and end others at once.
+        hold=("gain",),
     ),
     tasks=TasksRecipe(
         task=_VARIED,
@@ -77,7 +82,7 @@ _BEST = Recipe(
     ),
     estimator=EstimatorRecipe(pairs=4, length=2000, shortest=100),
     outer=OuterRecipe(learning_rate=2e-3, schedule="cosine", warm_up=50, final_rate=0.05),
-    steps=1800,
+    steps=1000,
 )
 
 NAMED_RECIPES: dict[str, NamedRecipe] = {

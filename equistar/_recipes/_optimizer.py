@@ -100,7 +100,7 @@ class OptimizerRecipe:
     start_from: str = ""
     """A weights file, or the name of a pretrained optimizer, to go on from; what stands
     above is of the file then."""
-    hold: tuple[Literal["network", "blackbox", "nominal", "accumulators"], ...] = ()
+    hold: tuple[Literal["network", "blackbox", "nominal", "gain", "accumulators"], ...] = ()
     """Parts that are not meta-trained but stay as they are: --hold network blackbox."""
 
     def build(self, *, key: PRNGKeyArray) -> AbstractOptimizer:
