@@ -22,7 +22,7 @@ PAGES = {
         "assert eqx.tree_equal(result.theta.accumulators, star.accumulators)\n"
         "import pathlib; assert len(list(pathlib.Path('my-mixture').glob('best-*'))) == 1",
     ),
-    "docs/compose.md": (9, "assert data.classes == 2 and len(data.splits) == 4"),
+    "docs/compose.md": (10, "assert data.classes == 2 and len(data.splits) == 4"),
     "docs/weights.md": (
         2,
         "assert isinstance(again, eqs.LearnedOptimizer) and len(eqs.PRETRAINED) == 5",
