@@ -41,6 +41,7 @@ from ._components import (
     GradientScale as GradientScale,
     Head as Head,
     HypergradientDescent as HypergradientDescent,
+    InBFloat16 as InBFloat16,
     Inputs as Inputs,
     JoinedFeatures as JoinedFeatures,
     LearnedScale as LearnedScale,

@@ -6,12 +6,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import jax.tree_util as jtu
 import numpy as np
 import optax
 import pytest
 
 import equistar as eqs
 from equistar._components import default_accumulators
+from equistar._components._bfloat16 import stochastic_bfloat16
 
 from .helpers import randomised
 
@@ -320,3 +322,60 @@ def test_it_has_no_counterpart_in_other_layouts():
     short = eqx.tree_at(lambda o: o.features, plain, eqs.AdafactorFeatures((1, 10)))
     with pytest.raises(ValueError, match="time scales"):
         eqs.interop.to_learned_optimization(short)
+
+
+def test_rounding_to_bfloat16_is_right_in_the_mean_and_keeps_what_fits():
+    x = jnp.array([0.1, -3.3, 1e-20, 257.0, 1.0, 0.0, jnp.inf, jnp.nan], jnp.float32)
+    rounded = jax.vmap(lambda t: stochastic_bfloat16(x, t))(jnp.arange(20_000))
+    assert rounded.dtype == jnp.bfloat16
+    rounded = np.asarray(rounded.astype(jnp.float64))
+    np.testing.assert_array_equal(rounded[:, 4:], np.broadcast_to(x[4:], (20_000, 4)))
+    near = np.asarray(x[:4].astype(jnp.bfloat16).astype(jnp.float64))
+    assert np.all(np.abs(rounded[:, :4] - near) <= np.abs(near) / 64)
+    for i in range(4):
+        error = rounded[:, i].std() / np.sqrt(20_000)
+        assert 0 < error and abs(rounded[:, i].mean() - float(x[i])) < 5 * error
+
+
+def test_a_slow_average_in_bfloat16_arrives_and_in_the_mean_is_that_of_float32():
+    whole, half = eqs.Momentum((0.999,)), eqs.InBFloat16(eqs.Momentum((0.999,)))
+    bank, g = (
+        {"whole": whole, "half": half},
+        jnp.full(2000, 1 / 3) + _gradients(1, (2000,))[0],
+    )
+
+    def step(state, t):
+        tensor = eqs.Tensor(g, g, jtu.tree_map(lambda x: x.astype(g.dtype), state), t)
+        return {k: bank[k].update(s, tensor) for k, s in state.items()}, None
+
+    state = {k: a.init(g) for k, a in bank.items()}
+    state, _ = jax.lax.scan(step, state, jnp.arange(3000))
+    assert state["half"][0].dtype == jnp.bfloat16
+    found = state["half"][0].astype(g.dtype) / state["whole"][0]
+    assert abs(float(jnp.mean(found)) - 1) < 1e-3 and float(jnp.std(found)) < 0.1
+
+    # Rounded to the nearest it stays where its steps are less than half a digit.
+    def naive(m, _):
+        return (0.999 * m.astype(g.dtype) + 0.001 * g).astype(jnp.bfloat16), None
+
+    stuck, _ = jax.lax.scan(naive, jnp.zeros(2000, jnp.bfloat16), length=3000)
+    assert float(jnp.mean(stuck.astype(g.dtype) / state["whole"][0])) < 0.9
+
+
+def test_an_optimizer_keeps_its_momenta_in_bfloat16_and_has_derivatives(tmp_path):
+    star = randomised(eqs.STAR(key=jr.key(0)), jr.key(1), 0.1)
+    bank = star.accumulators
+    bank = {**bank, "momentum": eqs.InBFloat16(bank["momentum"])}
+    half = eqx.tree_at(lambda o: o.accumulators, star, bank)
+    gradients, param = _gradients(20), jnp.ones((5, 3))
+    updates, state = _run(half, gradients, param)
+    kept = state.accumulators["momentum"]
+    assert {m.dtype for m in kept} == {jnp.dtype(jnp.bfloat16)}
+    expected, _ = _run(star, gradients, param)
+    np.testing.assert_allclose(updates, expected, atol=0.05 * np.max(np.abs(expected)))
+    loss = lambda o: jnp.sum(_run(o, gradients, param)[0] ** 2)
+    slopes, exact = (eqx.filter_grad(loss)(o) for o in (half, star))
+    pick = lambda s: s.blackbox.direction.weight
+    np.testing.assert_allclose(pick(slopes), pick(exact), rtol=0.2)
+    eqs.save(tmp_path / "half.npz", half)
+    assert eqx.tree_equal(eqs.load(tmp_path / "half.npz"), half)

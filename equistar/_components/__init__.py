@@ -7,6 +7,7 @@ from ._accumulators import (
     Momentum as Momentum,
     SecondMoment as SecondMoment,
 )
+from ._bfloat16 import InBFloat16 as InBFloat16
 from ._bias_correction import (
     AbstractBiasCorrection as AbstractBiasCorrection,
     BiasCorrection as BiasCorrection,

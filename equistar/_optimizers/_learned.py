@@ -95,12 +95,12 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
             return jnp.zeros_like(param), accumulators
         dtype = accumulator_dtype(param.dtype)
         optimizer, p, g = _cast((self, param, grad), dtype)
-        before = Tensor(p, g, accumulators, count)
+        before = Tensor(p, g, _cast(accumulators, dtype), count)
         new = {
             k: optimizer.accumulators[k].update(accumulators[k], before)
             for k in accumulators
         }
-        step = optimizer._step(Tensor(p, g, new, count))
+        step = optimizer._step(Tensor(p, g, _cast(new, dtype), count))
         return -jnp.broadcast_to(step, param.shape).astype(param.dtype), new
 
     # Two passes over memory. The first reduces every input to its mean square; the second
@@ -246,5 +246,5 @@ def _tensor_structure(optimizer: AbstractLearnedOptimizer) -> Any:
     return jtu.tree_structure(jax.eval_shape(optimizer.init_tensor, scalar))
 
 
-def _cast(tree: PyTree, dtype: jnp.dtype) -> PyTree:
+def _cast(tree: Any, dtype: jnp.dtype) -> Any:
     return jtu.tree_map(lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, tree)

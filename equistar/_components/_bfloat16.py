@@ -1,0 +1,84 @@
+"""Accumulators that are kept in half the memory."""
+
+from typing import Any
+
+import jax
+import jax.lax as lax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array, Float, Int
+
+from ._accumulators import AbstractAccumulator
+from ._tensor import Tensor
+
+
+class InBFloat16(AbstractAccumulator):
+    """Another accumulator, kept in bfloat16 and rounded stochastically.
+
+    A moving average moves by $1 - b$ of the new value; rounded to the nearest of bfloat16's
+    256 numbers in a factor of two, one of $b = .999$ would stand still. Rounded up with a
+    probability that is how far up it is, the average is right in the mean. The random bits
+    are a hash of the number and of the update's count, so that training remains a function
+    of its key. Derivatives are those without rounding.
+
+    !!! Example
+
+        ```python
+        bank = star.accumulators
+        small = {**bank, "momentum": eqs.InBFloat16(bank["momentum"])}
+        star = eqx.tree_at(lambda o: o.accumulators, star, small)
+        ```
+
+    ??? cite "Reference"
+
+        ```bibtex
+        @inproceedings{gupta2015deep,
+            title={Deep Learning with Limited Numerical Precision},
+            author={Gupta, Suyog and Agrawal, Ankur and Gopalakrishnan, Kailash and
+                    Narayanan, Pritish},
+            booktitle={International Conference on Machine Learning},
+            year={2015},
+        }
+        ```
+    """
+
+    accumulator: AbstractAccumulator
+
+    def __init__(self, accumulator: AbstractAccumulator):
+        """**Arguments:**
+
+        - `accumulator`: whose arrays are kept so, say [`equistar.Momentum`][].
+        """
+        self.accumulator = accumulator
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return tuple(self.accumulator.reads)
+
+    def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
+        half = lambda x: x.astype(jnp.bfloat16)
+        return jtu.tree_map(half, self.accumulator.init(param))
+
+    def update(self, state: tuple[Any, ...], tensor: Tensor) -> tuple[Any, ...]:
+        whole = jtu.tree_map(lambda x: x.astype(tensor.grad.dtype), state)
+        new = self.accumulator.update(whole, tensor)
+        return jtu.tree_map(lambda x: stochastic_bfloat16(x, tensor.count), new)
+
+
+@jax.custom_jvp
+def stochastic_bfloat16(x: Float[Array, "*shape"], count: Int[Array, ""]) -> Array:
+    """`x` rounded up or down to bfloat16, the nearer the likelier: right in the mean."""
+    x = x.astype(jnp.float32)
+    bits = lax.bitcast_convert_type(x, jnp.uint32)
+    hashed = bits ^ (count.astype(jnp.uint32) * jnp.uint32(0x9E3779B9))
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
+        hashed = (hashed ^ (hashed >> shift)) * jnp.uint32(factor)
+    # A bfloat16 is the upper half of a float32: what carries over from below rounds up.
+    rounded = (bits + (hashed & jnp.uint32(0xFFFF))) & jnp.uint32(0xFFFF0000)
+    kept = jnp.where(jnp.isfinite(x), lax.bitcast_convert_type(rounded, jnp.float32), x)
+    return kept.astype(jnp.bfloat16)
+
+
+@stochastic_bfloat16.defjvp
+def _stochastic_bfloat16_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    return stochastic_bfloat16(*primals), tangents[0].astype(jnp.bfloat16)
