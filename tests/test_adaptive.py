@@ -127,10 +127,10 @@ def test_statistics_are_finite_without_a_gradient_and_have_slopes():
 _DESCENT = {**default_accumulators(), "log_step_size": eqs.HypergradientDescent(0.1, 0.02)}
 
 
-def _log_step_size(gradients):
+def _log_step_size(gradients, bank=_DESCENT):
     state = {}
     for t, g in enumerate(gradients):
-        state = _after(_DESCENT, g, state, t)
+        state = _after(bank, g, state, t)
     return float(state["log_step_size"][0])
 
 
@@ -153,6 +153,10 @@ def test_a_step_grows_where_gradients_agree_and_shrinks_where_they_turn():
     assert _log_step_size([steady, -steady]) == pytest.approx(-0.1 * 1.02, rel=1e-9)
     assert _log_step_size([steady] * 99) == pytest.approx(7)
     assert _log_step_size([steady, 0 * steady, 0 * steady]) == 0
+    annealed = {**_DESCENT, "log_step_size": eqs.HypergradientDescent(0.1, 0.02, burn_in=3)}
+    rates = sum(0.1 * min(1, 3 / (t + 1)) for t in range(1, 11))
+    expected = pytest.approx(0.98 * rates, rel=1e-9)
+    assert _log_step_size([steady] * 11, annealed) == expected
     tiny = [1e-15 * g for g in _gradients(5)]
     assert np.isfinite(_log_step_size(tiny)) and _log_step_size(tiny) != 0
 
@@ -204,9 +208,9 @@ def test_parts_that_make_no_sense_are_refused():
         eqs.JoinedFeatures()
     with pytest.raises(ValueError, match="number of a momentum"):
         eqs.GradientScale(-1)
-    for rate, threshold in ((0.0, 0.0), (np.inf, 0.0), (0.1, 2.0), (0.1, np.nan)):
+    for wrong in ((0.0, 0.0), (np.inf, 0.0), (0.1, 2.0), (0.1, np.nan), (0.1, 0.0, 0)):
         with pytest.raises(ValueError, match="`rate` must be positive"):
-            eqs.HypergradientDescent(rate, threshold)
+            eqs.HypergradientDescent(*wrong)
     with pytest.raises(ValueError, match="'log_step_size', but there are only"):
         eqs.LearnedOptimizer(gain=eqs.TensorGain(eqs.LogStepSize(), (3.0,)))
     with pytest.raises(ValueError, match="finite numbers"):

@@ -16,14 +16,17 @@ from ._tensor import Tensor
 class HypergradientDescent(AbstractAccumulator):
     """The logarithm of a tensor's step size, learned while the network is trained.
 
-    $$s \\leftarrow s + \\eta\\,(\\cos(g, d) - \\tau), \\qquad d = mean_j\\,A_j$$
+    $$s \\leftarrow s + \\eta_t\\,(\\cos(g, d) - \\tau), \\qquad d = mean_j\\,A_j,
+    \\qquad \\eta_t = \\eta \\min(1, t_0 / t)$$
 
     with $d$ of the update before. $-\\cos(g, d)$ is, but for a positive factor, the
     derivative of the new minibatch's loss with respect to the logarithm of the last step's
     size: while gradients still point along the last direction steps grow, and where they
     turn back, because steps overshoot or go after noise, they shrink. A positive $\\tau$
-    makes them shrink unless gradients agree by so much: a decay that knows no horizon.
-    Where a gradient is zero, nothing changes. The logarithm is clipped to [-9, 7].
+    makes them shrink unless gradients agree by so much: a decay that knows no horizon, for
+    after $t_0$ updates the rate falls as in stochastic approximation, and a step size as a
+    power of the time. Where a gradient is zero, nothing changes. The logarithm is clipped
+    to [-9, 7].
 
     It remembers one number a tensor and needs one more pass over it. Rate and threshold
     are meta-learned, through unconstrained offsets: $\\eta = \\eta_{init}
@@ -48,20 +51,23 @@ class HypergradientDescent(AbstractAccumulator):
     offsets: Float[Array, "2"]
     rate: float = eqx.field(static=True)
     threshold: float = eqx.field(static=True)
+    burn_in: int = eqx.field(static=True)
 
-    def __init__(self, rate: float = 0.2, threshold: float = 0.02):
+    def __init__(self, rate: float = 0.2, threshold: float = 0.02, burn_in: int = 100):
         """**Arguments:**
 
         - `rate`: the initial $\\eta$, positive.
         - `threshold`: the initial $\\tau$, of either sign; zero stays zero.
+        - `burn_in`: $t_0$, the number of updates at the full rate.
         """
-        if not 0 < rate < float("inf") or not -1 <= threshold <= 1:
+        if not 0 < rate < float("inf") or not -1 <= threshold <= 1 or burn_in < 1:
             raise ValueError(
-                "`rate` must be positive and `threshold` between -1 and 1; got "
-                f"{rate} and {threshold}."
+                "`rate` must be positive, `threshold` between -1 and 1 and `burn_in` at "
+                f"least 1; got {rate}, {threshold} and {burn_in}."
             )
         self.rate = float(rate)
         self.threshold = float(threshold)
+        self.burn_in = int(burn_in)
         self.offsets = jnp.zeros(2)
 
     def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
@@ -78,6 +84,8 @@ class HypergradientDescent(AbstractAccumulator):
         eta, tau = jnp.exp(10 * self.offsets) * jnp.array(
             (self.rate, self.threshold), self.offsets.dtype
         )
+        updates = tensor.count.astype(eta.dtype) + 1
+        eta = eta * jnp.minimum(1, self.burn_in / updates)
         change = jnp.where(there, eta * (cosine - tau), 0)
         return (jnp.clip(state[0] + change, *self.bounds),)
 

@@ -71,18 +71,20 @@ _BEST = Recipe(
         nominal_scale=1e-2,
         blackbox_scale=1e-2,
         magnitude_scale=0.1,
-        # Larger first steps serve most of the tasks a little, and end others at once.
-        hold=("gain",),
     ),
     tasks=TasksRecipe(
         task=_VARIED,
-        # Norms are in every large network, and are served worst by what serves the rest.
-        task_weights=tuple(2.0 if "norm" in name else 1.0 for name in _VARIED),
+        # Norms are in every large network, and with other units are served worst by what
+        # serves the rest.
+        task_weights=tuple(
+            2.0 if "norm" in name or "units" in name else 1.0 for name in _VARIED
+        ),
         combine="normalised",
     ),
-    estimator=EstimatorRecipe(pairs=4, length=2000, shortest=100),
-    outer=OuterRecipe(learning_rate=2e-3, schedule="cosine", warm_up=50, final_rate=0.05),
-    steps=1000,
+    estimator=EstimatorRecipe(pairs=8, length=2000, shortest=100),
+    # Larger rates serve the tasks better and others worse.
+    outer=OuterRecipe(learning_rate=1e-3, schedule="cosine", warm_up=50, final_rate=0.05),
+    steps=700,
 )
 
 NAMED_RECIPES: dict[str, NamedRecipe] = {
