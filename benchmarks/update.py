@@ -4,9 +4,9 @@
     python benchmarks/update.py --fast
 
 Medians and minima of interleaved repetitions in one run, once alone and once under vmap
-over 16 different optimizers; compile time is of the first call. The state is donated and
-returned first, so that it stays where it is: JAX pairs donated arrays with results of
-their shape in order, and with the updates first every optimizer copies its state.
+over 16 different optimizers; tracing and compiling are of the first call. The state is
+donated and returned first, so that it stays where it is: JAX pairs donated arrays with
+results of their shape in order, and with the updates first every optimizer copies its state.
 `--fast` compiles all of them, Adam too, with XLA's fast-math and 512-bit vectors;
 `--clock cpu` counts the processor time of all threads, which a busy machine disturbs less.
 """
@@ -24,9 +24,11 @@ import optax
 import equistar as eqs
 
 
+_BLOCK = [(128,)] * 6 + [(128, 384), (384,), (128, 128), (128, 512), (512,), (512, 128)]
 TREES = {
     "4 x 1024x1024": [(1024, 1024)] * 4,
     "MLP 784-128-128-10": [(784, 128), (128,), (128, 128), (128,), (128, 10), (10,)],
+    "transformer, 12 blocks": [(1000, 128), (128, 128), (128,), (128,)] + _BLOCK * 12,
 }
 # What `make` gives are arguments of the program: as constants, XLA would compute with them
 # (a direction head of zeros takes the whole network away).
@@ -70,6 +72,8 @@ class Program:
         arguments = self.state, self.theta, self.grads, params
         start = clock()
         lowered = jax.jit(step, donate_argnums=0).lower(*arguments)
+        self.trace_time = clock() - start
+        start = clock()
         self.run = lowered.compile(compiler_options=options)
         self.compile_time = clock() - start
 
@@ -106,7 +110,8 @@ def report(programs, largest):
         print(
             f"  {name:22s} {median / statistics.median(unit):5.1f} x adam "
             f"(minima {least / min(unit):5.1f})  {1e3 * median:8.2f} ms  "
-            f"compile {program.compile_time:5.1f} s  scratch {scratch / largest:5.2f} x "
+            f"trace {program.trace_time:4.1f} s  compile {program.compile_time:5.1f} s  "
+            f"scratch {scratch / largest:5.2f} x "
             "the largest tensor"
         )
 
