@@ -6,7 +6,8 @@
 Medians and minima of interleaved repetitions in one run, once alone and once under vmap
 over 16 different optimizers; tracing and compiling are of the first call. The state is
 donated and returned first, so that it stays where it is: JAX pairs donated arrays with
-results of their shape in order, and with the updates first every optimizer copies its state.
+results of their shape in order, and with the updates first every optimizer copies its
+state.
 `--fast` compiles all of them, Adam too, with XLA's fast-math and 512-bit vectors;
 `--clock cpu` counts the processor time of all threads, which a busy machine disturbs less.
 """
