@@ -121,6 +121,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=30)
     parser.add_argument("--members", type=int, default=16)
+    parser.add_argument("--trees", nargs="+", choices=TREES, default=list(TREES))
     parser.add_argument("--fast", action="store_true")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     settings = parser.parse_args()
@@ -129,7 +130,8 @@ def main():
         f"jax {jax.__version__} on {jax.devices()[0].device_kind}, {os.cpu_count()} cores, "
         f"{settings.clock} time{', fast-math, 512-bit vectors' if settings.fast else ''}"
     )
-    runs = [(name, 1) for name in TREES] + [("MLP 784-128-128-10", settings.members)]
+    runs = [(name, 1) for name in settings.trees]
+    runs += [(t, settings.members) for t in settings.trees if t == "MLP 784-128-128-10"]
     for tree, members in runs:
         under = f", under vmap over {members} optimizers" if members > 1 else ""
         print(f"\n{tree}{under}")
