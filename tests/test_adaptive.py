@@ -210,7 +210,7 @@ def test_parts_that_make_no_sense_are_refused():
         eqs.GradientScale(-1)
     for wrong in ((0.0, 0.0), (np.inf, 0.0), (0.1, 2.0), (0.1, np.nan), (0.1, 0.0, 0)):
         with pytest.raises(ValueError, match="`rate` must be positive"):
-            eqs.HypergradientDescent(*wrong)
+            eqs.HypergradientDescent(*wrong)  # pyright: ignore
     with pytest.raises(ValueError, match="'log_step_size', but there are only"):
         eqs.LearnedOptimizer(gain=eqs.TensorGain(eqs.LogStepSize(), (3.0,)))
     with pytest.raises(ValueError, match="finite numbers"):

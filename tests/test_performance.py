@@ -9,6 +9,7 @@ import subprocess
 import sys
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -106,6 +107,15 @@ STATES = {
     "nominal term alone, AggMo": _nominal(eqs.AggMoDirection()),
     "nominal term alone, gradient": _nominal(eqs.GradientDirection()),
 }
+
+
+def _in_bfloat16(optimizer):
+    bank = optimizer.accumulators
+    bank = {**bank, "momentum": eqs.InBFloat16(bank["momentum"])}
+    return eqx.tree_at(lambda o: o.accumulators, optimizer, bank)
+
+
+STATES["STAR with momenta in bfloat16"] = _in_bfloat16(STATES["STAR"])
 
 
 def _bytes_a_parameter(optimizer, shape, dtype=jnp.float32):
