@@ -29,7 +29,8 @@ class AbstractAccumulator(eqx.Module):
     def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
         """The state before the first update, for one parameter tensor: a tuple of arrays.
 
-        Arrays are float32 or wider, and sharded as `param` is where it is concrete.
+        Arrays are float32 or wider unless rounding is taken care of, as
+        [`equistar.InBFloat16`][] does, and sharded as `param` is where it is concrete.
         """
 
     @abc.abstractmethod
