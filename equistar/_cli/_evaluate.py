@@ -86,7 +86,7 @@ class Evaluate:
     """Networks for each optimizer and task."""
     baselines: tuple[_Baseline, ...] = ("adam",)
     """Hand-made optimizers to tune; ratios and speed-ups are relative to adam."""
-    nadamw_draws: int = 50
+    nadamw_draws: int = 64
     """Draws of NAdamW's random search; the STAR paper's is 1000."""
     horizons: tuple[int, ...] = ()
     """Lengths of training as multiples of --steps: --horizons 1 10 100 shows what becomes
