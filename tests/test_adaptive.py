@@ -94,10 +94,12 @@ def test_statistics_of_a_steady_gradient_are_known():
     param = jnp.full((50, 20), 0.1)
     found = _statistics([jnp.full((50, 20), 3.0)] * 10, param)
     # A_j = 1: all logarithms of it are zero, and nothing turns.
-    expected = [1, 1, 0.5, 0, 0.3, 0.5, 0.5, 1, 1, 1 / 3.5]
+    expected = [1, 1, 0, 0.5, 0, 0.3, 0.5, 0.5, 1, 1, 1 / 3.5]
     np.testing.assert_allclose(found, expected, atol=1e-6)
     found = _statistics([jnp.full(100, 3.0)] * 10, jnp.full(100, 0.1))
-    np.testing.assert_allclose(found[1:4], [0, 0, 0], atol=1e-9)
+    np.testing.assert_allclose(found[1:5], [0, 0, 0, 0], atol=1e-9)
+    kernel = _statistics([jnp.full((3, 3, 4, 5), 3.0)], jnp.full((3, 3, 4, 5), 0.1))
+    np.testing.assert_array_equal(kernel[1:3], [1, 1])
 
 
 def test_statistics_tell_noise_from_signal_and_turning_from_going_on():
@@ -105,10 +107,10 @@ def test_statistics_tell_noise_from_signal_and_turning_from_going_on():
     noise = list(jr.normal(jr.key(1), (200, 4000)))
     # Of white noise the mean square of m is (1 - b) / (1 + b), where b^t is small.
     fast = np.log10(np.sqrt(0.1 / 1.9)) + 0.3
-    assert _statistics(noise, param)[4] == pytest.approx(fast, abs=0.02)
+    assert _statistics(noise, param)[5] == pytest.approx(fast, abs=0.02)
     back = [jnp.ones(4000)] * 100 + [-jnp.ones(4000)] * 40
-    assert _statistics(back, param)[7] == pytest.approx(-1, abs=1e-3)
-    assert _statistics(steady, param)[7] == pytest.approx(1)
+    assert _statistics(back, param)[8] == pytest.approx(-1, abs=1e-3)
+    assert _statistics(steady, param)[8] == pytest.approx(1)
 
 
 def test_statistics_do_not_see_the_unit_of_the_loss():
@@ -182,9 +184,9 @@ def test_a_fresh_gain_is_one_and_its_size_is_checked():
     g = jnp.ones((2, 2))
     tensor = eqs.Tensor(g, g, _after(default_accumulators(), g), jnp.array(0))
     assert float(gain(tensor)) == 1
-    doubled = eqx.tree_at(lambda x: x.weights, gain, jnp.zeros(10).at[0].set(np.log(2) / 3))
+    doubled = eqx.tree_at(lambda x: x.weights, gain, jnp.zeros(11).at[0].set(np.log(2) / 3))
     assert float(doubled(tensor)) == pytest.approx(2)
-    huge = eqx.tree_at(lambda x: x.weights, gain, jnp.zeros(10).at[0].set(1e6))
+    huge = eqx.tree_at(lambda x: x.weights, gain, jnp.zeros(11).at[0].set(1e6))
     assert float(huge(tensor)) == pytest.approx(np.exp(7))
     with pytest.raises(ValueError, match="pass `start` with 10 numbers"):
         eqs.TensorGain(start=(0.0,) * 3)(tensor)
@@ -195,7 +197,7 @@ def test_a_gain_multiplies_the_learned_terms_and_not_the_decay():
         eqs.LearnedOptimizer, nominal=eqs.NominalTerm(), weight_decay=eqs.WeightDecay(0.01)
     )
     gain = eqx.tree_at(
-        lambda x: x.weights, eqs.TensorGain(), jnp.zeros(10).at[0].set(np.log(2) / 3)
+        lambda x: x.weights, eqs.TensorGain(), jnp.zeros(11).at[0].set(np.log(2) / 3)
     )
     param, g = jnp.ones((5, 3)), _gradients(1)
     plain, _ = _run(make(), g, param)
@@ -214,7 +216,7 @@ def test_parts_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match="'log_step_size', but there are only"):
         eqs.LearnedOptimizer(gain=eqs.TensorGain(eqs.LogStepSize(), (3.0,)))
     with pytest.raises(ValueError, match="finite numbers"):
-        eqs.TensorGain(start=(np.nan,) * 10)
+        eqs.TensorGain(start=(np.nan,) * 11)
     star = eqs.STAR(preconditioner=eqs.GradientScale(5), key=jr.key(0))
     with pytest.raises(ValueError, match="only 3: use a smaller `index`"):
         _run(star, _gradients(1), jnp.ones((5, 3)))
@@ -226,7 +228,7 @@ def test_joined_features_are_both_sets():
     both = eqs.JoinedFeatures(eqs.AdafactorFeatures((1, 10)), eqs.TensorStatistics())
     first, second = (part(tensor) for part in both.sets)
     joined = both(tensor)
-    assert len(joined) == len(first) + len(second) == 28 + 2 + 10
+    assert len(joined) == len(first) + len(second) == 28 + 2 + 11
     assert len(joined.element) == len(first.element)
     np.testing.assert_allclose(joined.tensor[:2], np.tanh([6, -0.3]), rtol=1e-12)
     np.testing.assert_array_equal(joined.tensor[2:], second.tensor)

@@ -59,7 +59,7 @@ class TensorGain(AbstractGain):
     def __init__(
         self,
         statistics: AbstractFeatures = TensorStatistics(),
-        start: Sequence[float] = (0.0,) * 10,
+        start: Sequence[float] = (0.0,) * 11,
         scale: float = 3.0,
     ):
         """**Arguments:**

@@ -14,14 +14,15 @@ from ._tensor import Tensor
 
 
 class TensorStatistics(AbstractFeatures):
-    """Ten numbers of a tensor, all of order one, whatever its size and scale.
+    """Eleven numbers of a tensor, all of order one, whatever its size and scale.
 
-    A one; whether it is a matrix; half the logarithm of its size; the logarithm of a
-    matrix's root mean square, unless it is still zero; those of $A_j = m_j R$ for the
-    three momenta, which say how much of the gradients is noise; the cosines between $A_1$
-    and $A_2$ and between $A_2$ and $A_3$, which say whether the descent turns back; and
-    the logarithm of the number of updates, up to 3,000. All logarithms are decimal,
-    clipped, and zero for what is usual.
+    A one; whether it is a matrix; whether it has more than two axes, as the kernels of
+    convolutions, whose every entry acts at many places; half the logarithm of its size;
+    the logarithm of a matrix's root mean square, unless it is still zero; those of
+    $A_j = m_j R$ for the three momenta, which say how much of the gradients is noise; the
+    cosines between $A_1$ and $A_2$ and between $A_2$ and $A_3$, which say whether the
+    descent turns back; and the logarithm of the number of updates, up to 3,000. All
+    logarithms are decimal, clipped, and zero for what is usual.
 
     Bias-corrected accumulators ([`equistar.BiasCorrection`][]) make them mean the same in
     the first steps as later.
@@ -40,6 +41,7 @@ class TensorStatistics(AbstractFeatures):
         moments = means((p * p, *(x * x for x in a), *turns))
         square, squares, products = moments[0], moments[1:4], moments[4:]
         matrix = jnp.asarray(p.ndim >= 2, p.dtype)
+        kernel = jnp.asarray(p.ndim > 2, p.dtype)
         size = jnp.asarray(math.log10(p.size) / 2 - 1, p.dtype)
         updates = jnp.log10(1 + jnp.minimum(tensor.count.astype(p.dtype), 3000)) / 3.5
         cosines = products * lax.rsqrt(squares[:-1] * squares[1:] + 1e-20)
@@ -47,6 +49,7 @@ class TensorStatistics(AbstractFeatures):
             tensor=(
                 jnp.ones((), p.dtype),
                 matrix,
+                kernel,
                 size,
                 matrix * jnp.where(square < 1e-14, 0, _log_root(square, -5.0, 3.0) + 1),
                 *(_log_root(squares, -3.0, 1.0) + jnp.asarray(_USUAL, p.dtype)),

@@ -121,7 +121,7 @@ class TunedNAdamW(AbstractBaseline):
     `TunedNAdamW(number=1000)` is the paper's search.
     """
 
-    number: int = eqx.field(default=50, static=True)
+    number: int = eqx.field(default=64, static=True)
     name: str = eqx.field(default="tuned NAdamW", static=True)
 
     def __check_init__(self):

@@ -32,11 +32,12 @@ from .._components._network import Initializer
 from ._learned import AbstractLearnedOptimizer, read_accumulators
 
 
-# The gain at the start, by statistic: (size / 1000)^(-1/4) (rms / .1)^(1/2). Of Adam's best
-# learning rates on small tasks the first power is the rough trend; the second is half of
-# what would make steps proportional to a matrix, which alone diverges.
-# The last is the step size that hypergradient descent finds.
-_START = 0.5756, 0.0, -1.1513, 1.1513, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3.0
+# The gain at the start, by statistic: (size / 1000)^(-1/4) (rms / .1)^(1/2), and e^(-3/2)
+# of that for kernels of convolutions. Of Adam's best learning rates on small tasks the
+# first power is the rough trend; the second is half of what would make steps proportional
+# to a matrix, which alone diverges. The last is the step size that hypergradient descent
+# finds.
+_START = 0.5756, 0.0, -1.5, -1.1513, 1.1513, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3.0
 
 # Longer ones would bring inputs that episodes of 2,000 steps have not shown.
 _TIMESCALES = (1, 3, 10, 30, 100, 300, 1_000)
@@ -63,7 +64,8 @@ class AdaptiveSTAR(AbstractLearnedOptimizer):
 
     A fresh one is AggMo on Adam's direction, with learning rate $\\beta_1$ for a matrix of
     1,000 entries of size 0.1: it falls with the fourth root of the number of entries, and
-    rises with the square root of their size.
+    rises with the square root of their size; kernels of convolutions take e^(-3/2) of
+    that.
     """
 
     accumulators: dict[str, AbstractAccumulator]

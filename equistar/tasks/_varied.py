@@ -59,5 +59,6 @@ VARIED: dict[str, Callable[[], AbstractTask]] = {
     "varied_photograph": lambda: Regression(photograph(), FourierMLP((24, 24)), 64),
     "varied_teacher": lambda: LinearTeacher(jnp.logspace(-2.0, 0.0, 16), key=jr.key(1)),
     "varied_quadratic": lambda: Quadratic(jnp.logspace(-4.0, 0.0, 20), 0.05, (0.0, 10.0)),
+    "varied_exact": lambda: Quadratic(jnp.logspace(-3.0, 1.0, 30), 0.0, (0.0, 40.0)),
 }
 """By name; none of them is in the suite `offline`."""
