@@ -72,9 +72,7 @@ _BEST = Recipe(
         blackbox_scale=1e-2,
         magnitude_scale=0.1,
     ),
-    tasks=TasksRecipe(
-        task=_VARIED,
-    ),
+    tasks=TasksRecipe(task=_VARIED, task_weights=(1.0,) * len(_VARIED)),
     # Whole episodes and the logarithm of their losses: what ratios to another optimizer
     # are made of, and what a training that got stuck still has a slope in.
     estimator=EstimatorRecipe(

@@ -8,7 +8,7 @@ import numpy as np
 
 from .._optimizers import Blackbox, HyperparamController, STAR
 from ._base import AbstractExperiment, Claim, Reproduction
-from ._digits_runs import Contestant, DigitsRuns, far_beyond, meta_loss, smoothed, within
+from ._digits_runs import band, Contestant, DigitsRuns, far_beyond, meta_loss, within
 
 
 CONTESTANTS = {
@@ -27,7 +27,7 @@ class MetaTrainingCurves(AbstractExperiment):
     goes on to ten times the episodes' length.
     """
 
-    runs: DigitsRuns = DigitsRuns(steps=1000, seeds=2)
+    runs: DigitsRuns = DigitsRuns(steps=1000, seeds=5)
 
     def full(self) -> "MetaTrainingCurves":
         runs = dataclasses.replace(self.runs, steps=3000, seeds=5)
@@ -79,8 +79,7 @@ class MetaTrainingCurves(AbstractExperiment):
             left, right = figure.subplots(1, 2)
             for name in names:
                 for axes, kind in ((left, "meta"), (right, "inner")):
-                    label = name if axes is left else None
-                    axes.plot(*smoothed(np.median(data[f"{name} {kind}"], 0)), label=label)
+                    band(axes, data[f"{name} {kind}"], name if axes is left else None)
             right.axvline(length, color="grey", linewidth=0.8)
             left.set(xlabel="meta-step", title="meta-loss", yscale="log")
             right.set(xlabel="step", title="training loss", xscale="log", yscale="log")
