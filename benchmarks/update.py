@@ -38,6 +38,7 @@ OPTIMIZERS = {
     "STAR": lambda key: eqs.STAR(key=key),
     "Blackbox": lambda key: eqs.Blackbox(key=key),
     "HyperparamController": lambda key: eqs.HyperparamController(key=key),
+    "AdaptiveSTAR": lambda key: eqs.AdaptiveSTAR(key=key),
 }
 FAST = {
     "xla_cpu_enable_fast_math": True,
