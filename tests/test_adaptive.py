@@ -188,7 +188,7 @@ def test_a_fresh_gain_is_one_and_its_size_is_checked():
     assert float(doubled(tensor)) == pytest.approx(2)
     huge = eqx.tree_at(lambda x: x.weights, gain, jnp.zeros(11).at[0].set(1e6))
     assert float(huge(tensor)) == pytest.approx(np.exp(7))
-    with pytest.raises(ValueError, match="pass `start` with 10 numbers"):
+    with pytest.raises(ValueError, match="pass `start` with 11 numbers"):
         eqs.TensorGain(start=(0.0,) * 3)(tensor)
 
 
