@@ -36,11 +36,27 @@ def test_each_says_how_it_was_made_and_how_well_it_does(name):
     }
     assert provenance["settings"] == settings
     assert provenance["meta_steps"] == recipe.steps
-    # An hour on two cores of their own; star-best was made beside other work.
-    assert provenance["hours"] < 1.5
     assert len(provenance["meta_training_curve"]) == 40
     tasks = {row["task"]: row for row in provenance["evaluation"]["tasks"]}
     assert len(tasks) >= 16 and "digits_mlp" in tasks
+
+
+_IN_TIME = [
+    pytest.param(
+        name,
+        marks=pytest.mark.xfail(
+            name == "star-best",
+            reason="It ran beside other work, 1.14 hours; to be run alone.",
+            strict=True,
+        ),
+    )
+    for name in EXPECTED
+]
+
+
+@pytest.mark.parametrize("name", _IN_TIME)
+def test_each_was_made_within_an_hour(name):
+    assert eqs.pretrained_provenance(name)["hours"] < 1
 
 
 @every_name
