@@ -126,7 +126,10 @@ def test_statistics_are_finite_without_a_gradient_and_have_slopes():
     assert np.isfinite(value) and np.all(np.isfinite(slope))
 
 
-_DESCENT = {**default_accumulators(), "log_step_size": eqs.HypergradientDescent(0.1, 0.02)}
+_DESCENT = {
+    **default_accumulators(eqs.BiasCorrection()),
+    "log_step_size": eqs.HypergradientDescent(0.1, 0.02),
+}
 
 
 def _log_step_size(gradients, bank=_DESCENT):
@@ -143,6 +146,8 @@ def test_hypergradient_descent_adds_up_cosines_with_the_direction_before():
             before = eqs.Tensor(g, g, state, jnp.array(t))
             d = np.asarray(sum(before.normalised_momentum))
             cosine = float(np.sum(d * g) / np.linalg.norm(d) / np.linalg.norm(g))
+            usual = np.sqrt(np.sum(before.second_moment))
+            assert -cosine * np.linalg.norm(g) < usual
             expected += 0.1 * (cosine - 0.02)
         state = _after(_DESCENT, g, state, t)
         assert float(state["log_step_size"][0]) == pytest.approx(expected, rel=1e-9)
@@ -171,12 +176,25 @@ def test_its_cosine_is_the_slope_of_the_loss_in_the_last_steps_logarithm():
     state = _after(bank, first)
     d = sum(eqs.Tensor(p, first, state, jnp.array(0)).normalised_momentum) / 3
     after = lambda s: loss(p - jnp.exp(s) * d)
-    for size in (0.1, 10.0, 1000.0):
+    for size in (0.1, 1.0, 3.0):
         g = jax.grad(loss)(p - size * d)
         change = float(_after(bank, g, state, 1)["log_step_size"][0]) / 0.1 + 0.02
         norms = np.linalg.norm(g) * np.linalg.norm(d) * size
         slope = float(jax.grad(after)(jnp.log(size)))
         assert change == pytest.approx(-slope / norms, rel=1e-9)
+
+
+def test_a_step_that_overshoots_becomes_twice_that_to_the_minimum_at_once():
+    # On a parabola, at p, whose gradient is the usual one: twice p is the largest step that
+    # does not raise the loss, and what is longer is cut to that.
+    p, curvature = jnp.array([3.0]), 5.0
+    first = curvature * p
+    state = _after(_DESCENT, first)
+    for size in (1.0, 5.9, 6.1, 60.0, 6e3):
+        g = curvature * (p - size)
+        change = float(_after(_DESCENT, g, state, 1)["log_step_size"][0])
+        change -= 0.1 * (float(jnp.sign(g[0])) - 0.02)
+        assert size * np.exp(change) == pytest.approx(min(size, 6.0), rel=1e-6)
 
 
 def test_a_fresh_gain_is_one_and_its_size_is_checked():
