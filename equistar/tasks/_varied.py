@@ -34,9 +34,8 @@ def _digits(network: AbstractArchitecture, batch_size: int = 32) -> Classificati
     return Classification(digits(), network, batch_size)
 
 
-# Seeds by which units are really far apart: a bias 600 times as large as it looks, say.
-def _in_other_units(task: AbstractTask, seed: int) -> Reparametrised:
-    return Reparametrised(task, key=jr.key(seed))
+def _in_other_units(task: AbstractTask, seed: int, most: float) -> Reparametrised:
+    return Reparametrised(task, 1 / most, most, key=jr.key(seed))
 
 
 VARIED: dict[str, Callable[[], AbstractTask]] = {
@@ -44,8 +43,8 @@ VARIED: dict[str, Callable[[], AbstractTask]] = {
     "varied_wide": lambda: _digits(MLP((160,))),
     "varied_layer_norm": lambda: _digits(MLP((24, 24), jnn.gelu, LayerNorm())),
     "varied_batch_norm": lambda: _digits(MLP((24,), norm=MinibatchNorm()), 64),
-    "varied_units_relu": lambda: _in_other_units(_digits(MLP((24,))), 7),
-    "varied_units_tanh": lambda: _in_other_units(_digits(MLP((16, 16), jnp.tanh)), 9),
+    "varied_units_relu": lambda: _in_other_units(_digits(MLP((24,))), 1, 1000),
+    "varied_units_tanh": lambda: _in_other_units(_digits(MLP((16, 16), jnp.tanh)), 2, 30),
     "varied_small_batches": lambda: _digits(MLP((24, 16), jnp.tanh), 8),
     "varied_es": lambda: ESGradient(_digits(MLP((16,))), pairs=2),
     "varied_convnet": lambda: _digits(ConvNet((6, 8), (2, 1)), 24),
