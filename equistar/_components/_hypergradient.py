@@ -16,23 +16,24 @@ from ._tensor import Tensor
 class HypergradientDescent(AbstractAccumulator):
     """The logarithm of a tensor's step size, learned while the network is trained.
 
-    $$s \\leftarrow s + \\eta_t\\,(\\cos(g, d) - \\tau) - \\ln \\frac{1 + \\max(1, r)}{2},
+    $$s \\leftarrow s + \\eta_t\\,(\\cos(g, d) - \\tau) - [r > 2] \\ln \\frac{1 + r}{2},
     \\qquad r = -\\cos(g, d) \\frac{rms(g)}{\\sqrt{mean(v)}}$$
 
     with $\\eta_t = \\eta \\min(1, t_0 / t)$, and $d = mean_j\\,A_j$ and $v$ of the update
-    before. $-\\cos(g, d)$ is, but for a positive factor, the
-    derivative of the new minibatch's loss with respect to the logarithm of the last step's
-    size: while gradients still point along the last direction steps grow, and where they
-    turn back, because steps overshoot or go after noise, they shrink. A positive $\\tau$
-    makes them shrink unless gradients agree by so much: a decay that knows no horizon, for
-    after $t_0$ updates the rate falls as in stochastic approximation, and a step size as a
-    power of the time.
+    before. $-\\cos(g, d)$ is, but for a positive factor, the derivative of the new
+    minibatch's loss with respect to the logarithm of the last step's size: while gradients
+    still point along the last direction steps grow, and where they turn back, because steps
+    overshoot or go after noise, they shrink. A positive $\\tau$ makes them shrink unless
+    gradients agree by so much: a decay that knows no horizon, for after $t_0$ updates the
+    rate falls as in stochastic approximation, and a step size as a power of the time.
 
-    The last term is for steps that overshoot so far that gradients grow. If the slope along
-    the step was of the usual size before and is $-r$ times that after it, a parabola through
-    both has its minimum at $1 / (1 + r)$ of the step, and longer steps than twice that
-    diverge: where $r > 1$, the step size becomes that at once. Without it narrow valleys,
-    along which steps have grown, throw a training out for good.
+    The last term is for steps that overshoot so far that gradients grow. If the slope
+    along the step was of the usual size before and is $-r$ times that after it, a parabola
+    through both has its minimum at $1 / (1 + r)$ of the step, and steps of more than twice
+    that raise the loss. Noise alone seldom makes $r$ more than 2: there the step size
+    becomes twice that at once. Without it a narrow valley, along which steps have grown,
+    can throw a training out for good. Averages should be bias-corrected
+    ([`equistar.BiasCorrection`][]), or first updates look like overshoots.
 
     Where a gradient is zero, nothing changes. The logarithm is clipped to [-9, 7].
 
@@ -96,7 +97,7 @@ class HypergradientDescent(AbstractAccumulator):
         updates = tensor.count.astype(eta.dtype) + 1
         eta = eta * jnp.minimum(1, self.burn_in / updates)
         turned = -cosine * jnp.sqrt(jnp.where(there, of_grad, 1)) * inverse(usual)
-        too_long = jnp.log((1 + jnp.maximum(turned, 1)) / 2)
+        too_long = jnp.where(turned > 2, jnp.log((1 + jnp.maximum(turned, 2)) / 2), 0)
         change = jnp.where(there, eta * (cosine - tau) - too_long, 0)
         return (jnp.clip(state[0] + change, *self.bounds),)
 
