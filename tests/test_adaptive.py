@@ -267,11 +267,12 @@ def test_a_fresh_one_falls_with_the_size_of_a_tensor_and_rises_with_that_of_its_
     optimizer = _without_magnitudes(eqs.AdaptiveSTAR(key=jr.key(0)))
     gradients = jnp.sign(_gradients(1, (20, 30)))
     update, _ = _run(optimizer, gradients, jnp.full((20, 30), rms))
-    expected = 0.01 * (600 / 1000) ** -0.25 * (rms / 0.1) ** 0.5
+    size, scale = (600 / 1000) ** (-0.415 / np.log(10)), 0.98 / np.log(10)
+    matrix, vector = 0.01 * np.exp(0.665) * size, 0.01 * np.exp(0.165) * size
+    expected = matrix * (rms / 0.1) ** scale
     np.testing.assert_allclose(update[0], -expected * gradients[0], rtol=1e-4)
     # A vector's entries, or those of a matrix that starts at zero, say nothing yet.
-    neutral = 0.01 * (600 / 1000) ** -0.25
-    for param in (jnp.full(600, rms), jnp.zeros((20, 30))):
+    for param, neutral in ((jnp.full(600, rms), vector), (jnp.zeros((20, 30)), matrix)):
         gradients = jnp.ones((1, *param.shape))
         update, _ = _run(optimizer, gradients, param)
         np.testing.assert_allclose(update[0], -neutral, rtol=1e-4)
@@ -283,8 +284,8 @@ def test_a_fresh_one_is_aggmo_on_adams_direction():
     gradients = _gradients(12)
     updates, _ = _run(optimizer, gradients, jnp.ones((5, 3)))
     directions = []
-    for b in (0.9, 0.99, 0.999):
-        adam = optax.scale_by_adam(b, 0.999, eps=0, eps_root=1e-6)
+    for b in (0.6, 0.965, 0.998):
+        adam = optax.scale_by_adam(b, 0.997, eps=0, eps_root=1e-6)
         state, out = adam.init(gradients[0]), []
         for g in gradients:
             with jax.numpy_dtype_promotion("standard"):

@@ -284,7 +284,8 @@ COMMAND = [
 @pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_process_that_is_killed_at_any_instant_goes_on_to_the_same_bits(tmp_path, kills):
     # Every meta-step is written, so that kills hit the writing of checkpoints, too.
-    env = os.environ | {"JAX_PLATFORMS": "cpu"}
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs")}
+    env = os.environ | {"JAX_PLATFORMS": "cpu"} | cache
     run = lambda folder: [*COMMAND, str(tmp_path / folder)]
     quiet = {"env": env, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     assert subprocess.run(run("whole"), **quiet, timeout=300).returncode == 0

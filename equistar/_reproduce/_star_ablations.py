@@ -44,9 +44,7 @@ CONTESTANTS = {
         for name, decay in _DECAYS.items()
     },
     _NO_PRECONDITIONER: _star(preconditioner=NoPreconditioner()),
-    _NO_NOMINAL: Contestant(
-        lambda key: Blackbox(preconditioner=EMAPreconditioner(), key=key)
-    ),
+    _NO_NOMINAL: Contestant(_without_nominal),
     **{name: _star(direction=direction) for name, direction in _NOMINALS.items()},
 }
 
