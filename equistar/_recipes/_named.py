@@ -78,8 +78,8 @@ _BEST = Recipe(
     estimator=EstimatorRecipe(
         "full-es", pairs=4, sigma=0.03, length=1000, objective="log-mean"
     ),
-    outer=OuterRecipe(learning_rate=4e-3, schedule="cosine", warm_up=5, final_rate=0.05),
-    steps=160,
+    outer=OuterRecipe(learning_rate=6e-3, schedule="cosine", warm_up=5, final_rate=0.05),
+    steps=200,
 )
 
 NAMED_RECIPES: dict[str, NamedRecipe] = {
