@@ -63,10 +63,11 @@ class AdaptiveSTAR(AbstractLearnedOptimizer):
     - no time scale is longer than 1,000 steps, and the magnitudes can really change.
 
     A fresh one is AggMo on Adam's direction, with the learning rate $1.2\\,\\beta_1$ for a
-    vector of 1,000 entries and $1.9\\,\\beta_1$ for a matrix of as many of size 0.1. It falls
-    with the power 0.18 of the number of entries, and for matrices rises with the power
-    0.43 of their size; kernels of convolutions take a fifth of that. These numbers, and
-    the decays at the start, are what two meta-trainings on many small tasks agreed upon.
+    vector of 1,000 entries and $1.9\\,\\beta_1$ for a matrix of as many of size 0.1. It
+    falls with the power 0.18 of the number of entries, and for matrices rises with the
+    power 0.43 of their size; kernels of convolutions take a fifth of that. These numbers,
+    and the decays at the start, are what two meta-trainings on many small tasks agreed
+    upon.
     """
 
     accumulators: dict[str, AbstractAccumulator]
