@@ -16,7 +16,7 @@ from .._components import (
     BiasCorrection,
     BlackboxMLP,
     BlackboxTerm,
-    default_accumulators,
+    FactoredSecondMoment,
     GradientScale,
     HypergradientDescent,
     JoinedFeatures,
@@ -111,10 +111,11 @@ class AdaptiveSTAR(AbstractLearnedOptimizer):
         self.nominal = NominalTerm(direction, magnitude(nominal_magnitude), nominal_scale)
         self.weight_decay = weight_decay
         self.gain = TensorGain(statistics, _START)
+        corrected = BiasCorrection()
         bank = {
-            **default_accumulators(BiasCorrection()),
-            "momentum": Momentum(_MOMENTA, correction=BiasCorrection()),
-            "second_moment": SecondMoment(0.997, correction=BiasCorrection()),
+            "momentum": Momentum(_MOMENTA, correction=corrected),
+            "second_moment": SecondMoment(0.997, correction=corrected),
+            "factored": FactoredSecondMoment(correction=corrected),
             "log_step_size": HypergradientDescent(rate=0.1, threshold=0.045),
         }
         self.accumulators = read_accumulators(
