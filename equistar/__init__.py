@@ -173,6 +173,7 @@ from ._objectives import (
     AbstractObjective as AbstractObjective,
     AbstractStepObjective as AbstractStepObjective,
     EpisodeMeanLoss as EpisodeMeanLoss,
+    ExcessLoss as ExcessLoss,
     FinalLoss as FinalLoss,
     LogFinalLoss as LogFinalLoss,
     LogMeanLoss as LogMeanLoss,
@@ -210,6 +211,7 @@ from ._pretrained import (
     PRETRAINED as PRETRAINED,
     pretrained_provenance as pretrained_provenance,
 )
+from ._relative import Relative as Relative, RelativeFeed as RelativeFeed
 from ._results import RESULTS as RESULTS
 from ._serialisation import (
     load as load,

@@ -1,6 +1,7 @@
 """What of an episode's losses is minimised."""
 
 import abc
+import math
 
 import equinox as eqx
 import jax
@@ -127,8 +128,45 @@ class LogMeanLoss(AbstractObjective):
         length: Int[Array, ""],
         mean_length: Float[Array, ""],
     ) -> Float[Array, ""]:
-        running = jnp.arange(len(losses), dtype=length.dtype) < length
-        return jnp.log(jnp.sum(jnp.where(running, losses, 0)) / length.astype(losses.dtype))
+        return jnp.log(_mean(losses, length))
+
+
+class ExcessLoss(AbstractObjective):
+    """What a mean loss has above one, on a soft logarithmic scale.
+
+    $$E\\left[\\frac{1}{k} \\log\\Big(1 + \\bar l^{\\,k}\\Big)\\right], \\qquad
+    \\bar l = \\frac{1}{T} \\sum_t l_t$$
+
+    Far above one it is [`equistar.LogMeanLoss`][]; below, where there is nothing more to
+    gain than $\\log(2) / k$, it counts the less the lower $\\bar l$ is. With
+    [`equistar.Relative`][] unrolls, one is a reference's loss, and tasks on which it is
+    beaten already leave room to those on which it is not.
+
+    **Arguments:**
+
+    - `sharpness`: $k$, positive. At 2, a loss at half the reference counts a fifth of
+        one far above it.
+    """
+
+    sharpness: float = eqx.field(default=2.0, static=True, converter=float)
+
+    def __check_init__(self):
+        if not 0 < self.sharpness < math.inf:
+            raise ValueError(
+                f"`sharpness` must be positive and finite; got {self.sharpness}."
+            )
+
+    def episode(
+        self,
+        losses: Float[Array, " steps"],
+        length: Int[Array, ""],
+        mean_length: Float[Array, ""],
+    ) -> Float[Array, ""]:
+        # As the logarithm of a sum of exponentials: powers of large losses overflow. The
+        # logarithm's slope at zero would be infinite.
+        mean = jnp.maximum(_mean(losses, length), jnp.finfo(losses.dtype).tiny)
+        power = self.sharpness * jnp.log(mean)
+        return jnp.logaddexp(power, jnp.zeros_like(power)) / self.sharpness
 
 
 class MinimumLoss(AbstractObjective):
@@ -142,3 +180,8 @@ class MinimumLoss(AbstractObjective):
     ) -> Float[Array, ""]:
         running = jnp.arange(len(losses), dtype=length.dtype) < length
         return jnp.min(jnp.where(running, losses, jnp.inf))
+
+
+def _mean(losses: Float[Array, " steps"], length: Int[Array, ""]) -> Float[Array, ""]:
+    running = jnp.arange(len(losses), dtype=length.dtype) < length
+    return jnp.sum(jnp.where(running, losses, 0)) / length.astype(losses.dtype)

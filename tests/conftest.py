@@ -1,4 +1,17 @@
+import atexit
 import gc
+import os
+import shutil
+import tempfile
+
+
+# Most of the time is compilation. What one test file or process has compiled in this run
+# no other compiles again: workers and the processes that tests start inherit these.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _programs = tempfile.mkdtemp(prefix="equistar-programs-")
+    atexit.register(shutil.rmtree, _programs, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import pytest
@@ -7,6 +20,9 @@ from jaxtyping import config as jaxtyping_config, install_import_hook
 
 
 jax.config.update("jax_platforms", "cpu")
+# A plugin may have imported JAX before the variables were set.
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -16,7 +16,7 @@ LAYERS = (
     {"_components", "_episodes", "_objectives", "_unroll", "tasks", "plot"},
     {"_optimizers", "_estimators"},
     {"_feed", "_toy_unrolls", "_trainable"},
-    {"_inner_training", "_mixture", "_outer"},
+    {"_inner_training", "_mixture", "_outer", "_relative"},
     {"_checkpoint_file", "_serialisation", "_slab_feed", "interop"},
     {"_checkpoints", "_pretrained"},
     {"_meta_gradient", "_meta_step"},

@@ -188,3 +188,7 @@ def test_a_feed_is_asked_for_each_meta_step(wrap, tmp_path):
     kept = eqs.Checkpoints(tmp_path)
     assert _meta_train(wrap(_Rising()), steps=2, checkpoints=kept).theta == -1
     assert _meta_train(wrap(_Rising()), steps=4, checkpoints=kept).theta == -6
+
+
+def test_a_feed_can_be_relative_to_a_reference():
+    assert _meta_train(eqs.RelativeFeed(_Rising(), 4.0), steps=4).theta == -6 / 4

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import equistar as eqs
+from equistar._feed import as_feed
 
 from .helpers import LinearWalk, QuadraticDescent, windows
 
@@ -41,6 +42,12 @@ def _minimum(theta, length):
     return _slopes(theta, length)[np.argmin(_losses(theta, length))]
 
 
+def _excess(theta, length, k):
+    """The chain rule on log(1 + mean^k) / k."""
+    mean, slope = _losses(theta, length).mean(), _slopes(theta, length).mean()
+    return slope * mean ** (k - 1) / (1 + mean**k)
+
+
 THETA = -0.3
 # The derivative of an episode's objective, by its length, so that the mean over lengths is
 # the derivative of the expectation.
@@ -56,6 +63,7 @@ OBJECTIVES = {
         eqs.LogMeanLoss(),
         lambda n: _slopes(THETA, n).sum() / _losses(THETA, n).sum(),
     ),
+    "excess": (eqs.ExcessLoss(3.0), lambda n: _excess(THETA, n, 3.0)),
     "minimum": (eqs.MinimumLoss(), lambda n: _minimum(THETA, n)),
 }
 STEPWISE = ["mean", "episode mean", "final", "log final"]
@@ -236,3 +244,45 @@ def test_the_after_update_loss_is_the_next_training_loss_on_a_fixed_batch():
     carry, first = after.step(theta, carry, key=key)
     _, before = eqs.InnerTraining(task).step(theta, carry, key=key)
     np.testing.assert_allclose(first, before, rtol=1e-12)
+
+
+def test_an_excess_loss_is_the_logarithm_far_above_one_and_a_power_far_below():
+    length, mean_length = jnp.asarray(2), jnp.asarray(3.0)
+    excess = lambda loss: eqs.ExcessLoss(4.0).episode(
+        jnp.full(3, loss), length, mean_length
+    )
+    # log(1 + x) is x to second order.
+    np.testing.assert_allclose(excess(1e-2), 1e-8 / 4, rtol=1e-7)
+    np.testing.assert_allclose(excess(1.0), np.log(2) / 4)
+    np.testing.assert_allclose(excess(1e100), np.log(1e100))
+    assert excess(0.0) == jax.grad(excess)(0.0) == 0
+
+
+def test_the_sharpness_of_an_excess_loss_is_positive():
+    with pytest.raises(ValueError, match="`sharpness` must be positive"):
+        eqs.ExcessLoss(0.0)
+
+
+def test_losses_relative_to_a_reference_have_the_gradient_in_its_units():
+    theta, key = jnp.asarray(THETA), jr.key(0)
+    gradient = lambda unroll, objective: (
+        eqs.meta_gradient(
+            unroll, eqs.FullBackprop(LENGTH, 4, objective), theta, key=key
+        ).gradient
+    )
+    relative = eqs.Relative(_Parabola(), 8)
+    # Of a sum an eighth, and of a logarithm the same.
+    np.testing.assert_allclose(
+        gradient(relative, eqs.MeanLoss()), gradient(_Parabola(), eqs.MeanLoss()) / 8
+    )
+    np.testing.assert_allclose(
+        gradient(relative, eqs.LogMeanLoss()), gradient(_Parabola(), eqs.LogMeanLoss())
+    )
+
+
+@pytest.mark.parametrize("reference", [0, -1.0, np.inf, np.nan])
+def test_a_reference_is_positive(reference):
+    with pytest.raises(ValueError, match="`reference` must be positive and finite"):
+        eqs.Relative(_Parabola(), reference)
+    with pytest.raises(ValueError, match="`reference` must be positive and finite"):
+        eqs.RelativeFeed(as_feed(_Parabola()), reference)

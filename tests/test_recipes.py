@@ -28,7 +28,7 @@ from equistar._recipes import (
 
 OTHER = Recipe(
     OptimizerRecipe("hyperparam", nominal="sgd", width=5, hold=("network",)),
-    TasksRecipe((), ("quadratics",), 3, (2.0,), "normalised", 10.0, "validation", 7),
+    TasksRecipe((), ("quadratics",), 3, (2.0,), (3.0,), "normalised", 10.0, "validation", 7),
     EstimatorRecipe("nres", 3, 2, 0.5, 9, 2, "final"),
     OuterRecipe(0.3, "cosine", 2, 0.1, 0.5, "everything", 2.0, "norm"),
     steps=7,
@@ -172,6 +172,23 @@ def test_tasks_are_mixed_with_their_weights():
     assert drawn[0].curvature.shape != drawn[1].curvature.shape
 
 
+def test_losses_of_tasks_are_relative_to_their_references():
+    recipe = TasksRecipe(
+        ("quadratic", "rosenbrock"), ("quadratics",), 2, references=(3.0, 1.0, 5.0)
+    )
+    mixture: Any
+    with recipe.unroll(key=jr.key(0)) as mixture:
+        quadratic, rosenbrock, *drawn = mixture.at(0)
+    assert isinstance(quadratic, eqs.Relative) and quadratic.reference == 3
+    assert isinstance(rosenbrock, eqs.InnerTraining)
+    # The instances of a family have the same one.
+    assert [unroll.reference for unroll in drawn] == [5.0, 5.0]
+    with pytest.raises(ValueError, match="`references` needs a number for each"):
+        TasksRecipe(("quadratic",), references=(1.0, 2.0)).check()
+    with pytest.raises(ValueError, match="`references` must be positive"):
+        TasksRecipe(("quadratic",), references=(0.0,)).check()
+
+
 def test_tasks_are_seen_in_other_units():
     recipe = TasksRecipe(("quadratic",), reparametrise=100.0)
     unroll: Any
@@ -197,10 +214,13 @@ def test_data_larger_than_the_device_are_refilled(monkeypatch):
     )
     monkeypatch.setitem(eqs.tasks.STREAMED, "large", streamed)
     monkeypatch.setitem(eqs.tasks.NAMED, "large", streamed.first)
-    recipe = TasksRecipe(("quadratic", "large"), reparametrise=10.0, refill_every=2)
+    recipe = TasksRecipe(
+        ("quadratic", "large"), references=(1.0, 2.0), reparametrise=10.0, refill_every=2
+    )
     mixture: Any
     with recipe.unroll(key=jr.key(0)) as mixture:
-        large = [mixture.at(step)[1].task for step in range(12)]
+        assert mixture.at(0)[1].reference == 2
+        large = [mixture.at(step)[1].unroll.task for step in range(12)]
         assert isinstance(mixture.at(0)[0].task, eqs.tasks.Reparametrised)
     seen = [tuple(np.asarray(task.task.curvature)) for task in large]
     assert seen[::2] == seen[1::2] and sorted(seen[::2]) == sorted(map(tuple, spectra))

@@ -18,6 +18,7 @@ from .._objectives import (
     AbstractObjective,
     AbstractStepObjective,
     EpisodeMeanLoss,
+    ExcessLoss,
     FinalLoss,
     LogFinalLoss,
     LogMeanLoss,
@@ -38,6 +39,7 @@ _OBJECTIVES: dict[str, AbstractObjective] = {
     "final": FinalLoss(),
     "log-final": LogFinalLoss(),
     "log-mean": LogMeanLoss(),
+    "excess": ExcessLoss(),
     "minimum": MinimumLoss(),
 }
 
@@ -70,10 +72,10 @@ class EstimatorRecipe:
     shortest: int = 0
     """Above 0, episodes have random lengths, log-uniform from here to --length."""
     objective: Literal[
-        "mean", "episode-mean", "final", "log-final", "log-mean", "minimum"
+        "mean", "episode-mean", "final", "log-final", "log-mean", "excess", "minimum"
     ] = "mean"
-    """What of an episode's losses is minimised; log-mean and minimum need a full
-    estimator."""
+    """What of an episode's losses is minimised; log-mean, excess and minimum need a full
+    estimator. excess is what is above the --references."""
 
     def build(self) -> AbstractEstimator:
         """The estimator."""

@@ -10,6 +10,7 @@ import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
 from .. import tasks
+from .._feed import AbstractFeed
 from .._inner_training import (
     AbstractMetaLoss,
     AfterUpdate,
@@ -18,7 +19,9 @@ from .._inner_training import (
     TrainingBatch,
 )
 from .._mixture import AbstractCombination, Mixture, NormalisedMean, WeightedMean
+from .._relative import Relative, RelativeFeed
 from .._slab_feed import SlabFeed
+from .._unroll import AbstractUnroll
 from ..tasks import AbstractFamily, AbstractTask
 
 
@@ -54,6 +57,9 @@ class TasksRecipe:
     task_weights: tuple[float, ...] = ()
     """Of the tasks and then of the families, whose instances share theirs; equal if none
     are given."""
+    references: tuple[float, ...] = ()
+    """Losses that those of the tasks, and then of the families, are divided by, say tuned
+    Adam's mean losses; 1 if none are given."""
     combine: Literal["mean", "normalised"] = "mean"
     """How gradients of several tasks become one; normalised puts tasks with large losses
     on a par with those with small ones."""
@@ -85,15 +91,8 @@ class TasksRecipe:
             raise ValueError(f"`refill_every` must be at least 1; got {self.refill_every}.")
         if self.instances < 1:
             raise ValueError(f"`instances` must be at least 1; got {self.instances}.")
-        if self.task_weights and len(self.task_weights) != named:
-            raise ValueError(
-                f"`task_weights` needs a number for each task and family, {named}; got "
-                f"{len(self.task_weights)}."
-            )
-        if not all(0 < w < math.inf for w in self.task_weights):
-            raise ValueError(
-                f"`task_weights` must be positive and finite; got {self.task_weights}."
-            )
+        _one_for_each("task_weights", self.task_weights, named)
+        _one_for_each("references", self.references, named)
         if not 1 <= self.reparametrise < math.inf:
             raise ValueError(
                 f"`reparametrise` must be at least 1; got {self.reparametrise}."
@@ -115,7 +114,9 @@ class TasksRecipe:
         return tuple(self._in_other_units(i, task, key) for i, task in enumerate(made))
 
     @contextmanager
-    def unroll(self, *, key: PRNGKeyArray) -> Iterator[InnerTraining | SlabFeed | Mixture]:
+    def unroll(
+        self, *, key: PRNGKeyArray
+    ) -> Iterator[AbstractUnroll | AbstractFeed | Mixture]:
         """The training of the tasks as what `meta_train` goes through.
 
         It is a context, in which data larger than the device are open.
@@ -133,11 +134,14 @@ class TasksRecipe:
                 make = lambda data: in_units(streamed.make(data))
                 return SlabFeed(slabs, make, self.refill_every, loss)
 
-            unrolls = [named(i, name) for i, name in enumerate(self.task)]
+            unrolls: list[AbstractUnroll | AbstractFeed] = []
+            unrolls += [named(i, name) for i, name in enumerate(self.task)]
             unrolls += [
                 InnerTraining(self._in_other_units(i, task, key), loss)
                 for i, task in enumerate(self._drawn(key), start=len(self.task))
             ]
+            references = self._for_each(self.references)
+            unrolls = [_relative(u, r) for u, r in zip(unrolls, references, strict=True)]
             if len(unrolls) == 1:
                 yield unrolls[0]
             else:
@@ -163,11 +167,34 @@ class TasksRecipe:
         return tasks.Reparametrised(task, low, high, key=jr.fold_in(scale_key, i))
 
     def _weights(self) -> tuple[float, ...]:
-        given = self.task_weights or (1.0,) * (len(self.task) + len(self.family))
-        own, shared = given[: len(self.task)], given[len(self.task) :]
-        return own + tuple(
-            w / self.instances for w in shared for _ in range(self.instances)
+        named, weights = len(self.task), self._for_each(self.task_weights)
+        return weights[:named] + tuple(w / self.instances for w in weights[named:])
+
+    def _for_each(self, given: tuple[float, ...]) -> tuple[float, ...]:
+        """A number for each task and instance of a family; 1 if none are given."""
+        named = len(self.task)
+        given = given or (1.0,) * (named + len(self.family))
+        drawn = [x for x in given[named:] for _ in range(self.instances)]
+        return given[:named] + tuple(drawn)
+
+
+def _relative(
+    unroll: AbstractUnroll | AbstractFeed, reference: float
+) -> AbstractUnroll | AbstractFeed:
+    if reference == 1:
+        return unroll
+    if isinstance(unroll, AbstractFeed):
+        return RelativeFeed(unroll, reference)
+    return Relative(unroll, reference)
+
+
+def _one_for_each(name: str, given: tuple[float, ...], needed: int) -> None:
+    if given and len(given) != needed:
+        raise ValueError(
+            f"`{name}` needs a number for each task and family, {needed}; got {len(given)}."
         )
+    if not all(0 < x < math.inf for x in given):
+        raise ValueError(f"`{name}` must be positive and finite; got {given}.")
 
 
 def _known(kind: str, names: tuple[str, ...], there: dict[str, Callable]) -> None:

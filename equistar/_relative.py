@@ -1,0 +1,69 @@
+"""Losses in units of a reference's."""
+
+import math
+
+import equinox as eqx
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from ._feed import AbstractFeed
+from ._unroll import AbstractUnroll
+
+
+class Relative(AbstractUnroll):
+    """An unroll whose losses are divided by a reference's, $l_t / \\bar l$.
+
+    With the mean loss of a well-tuned optimizer as the reference, losses of all tasks of a
+    [`equistar.Mixture`][] have one unit, and one is that optimizer's.
+
+    **Arguments:**
+
+    - `unroll`: what has the losses $l_t$.
+    - `reference`: $\\bar l$, positive and finite.
+
+    **Raises:**
+
+    `ValueError` for any other reference.
+    """
+
+    unroll: AbstractUnroll
+    reference: float = eqx.field(static=True, converter=float)
+
+    def __check_init__(self):
+        _check(self.reference)
+
+    def init(self, theta: PyTree, *, key: PRNGKeyArray) -> PyTree[Array]:
+        return self.unroll.init(theta, key=key)
+
+    def step(
+        self, theta: PyTree, carry: PyTree[Array], *, key: PRNGKeyArray
+    ) -> tuple[PyTree[Array], Float[Array, ""]]:
+        carry, loss = self.unroll.step(theta, carry, key=key)
+        return carry, loss / self.reference
+
+
+class RelativeFeed(AbstractFeed):
+    """The same for unrolls whose data change: see [`equistar.Relative`][].
+
+    **Arguments:**
+
+    - `feed`: of the unrolls.
+    - `reference`: $\\bar l$, positive and finite, one for all of them.
+
+    **Raises:**
+
+    `ValueError` for any other reference.
+    """
+
+    feed: AbstractFeed
+    reference: float = eqx.field(static=True, converter=float)
+
+    def __check_init__(self):
+        _check(self.reference)
+
+    def at(self, step: int) -> AbstractUnroll:
+        return Relative(self.feed.at(step), self.reference)
+
+
+def _check(reference: float) -> None:
+    if not 0 < reference < math.inf:
+        raise ValueError(f"`reference` must be positive and finite; got {reference}.")
