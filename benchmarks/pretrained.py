@@ -22,6 +22,7 @@ from PIL import Image
 
 import equistar as eqs
 from equistar._evaluation import load_evaluation
+from equistar._evaluation._statistics import log_ratios
 from equistar._recipes import NAMED_RECIPES
 
 
@@ -49,15 +50,15 @@ def finite(x: float) -> float | None:
 
 
 def evaluated(evaluation: eqs.Evaluation, name: str) -> dict:
-    """Mean training loss of each task, and its ratio to tuned Adam's."""
+    """Mean training loss of each task, and its ratio to tuned Adam's, as in the report."""
     about, runs = evaluation.about, evaluation.results.runs
     shortest = [r for r in runs if r.steps == about["steps"]]
     adam = {r.task: r for r in shortest if r.optimizer == evaluation.results.reference}
     rows = []
     for run in shortest:
         if run.optimizer == name:
-            loss = float(np.mean(run.mean))
-            ratio = loss / float(np.mean(adam[run.task].mean))
+            loss = float(np.median(run.mean))
+            ratio = float(np.exp(np.median(log_ratios(run.mean, adam[run.task].mean))))
             rows.append(
                 {
                     "task": run.task,
@@ -66,7 +67,7 @@ def evaluated(evaluation: eqs.Evaluation, name: str) -> dict:
                     "diverged": int(np.sum(run.diverged)),
                 }
             )
-    title = f"{about['seeds']} networks of {about['steps']} steps each"
+    title = f"Medians of {about['seeds']} networks, {about['steps']} steps each"
     tasks = " ".join(row["task"] for row in rows)
     command = (
         f"equistar evaluate {name} --steps {about['steps']} --seeds {about['seeds']} "

@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import platform
+import warnings
 import zipfile
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.tree_util as jtu
 import numpy as np
 import optax
 
@@ -117,6 +119,13 @@ def load(
             f"{path} is damaged or was written by hand: its parts do not fit together "
             f"({type(e).__name__}). Save it again."
         ) from e
+    learned = jtu.tree_leaves(eqx.filter(optimizer, eqx.is_inexact_array))
+    if not all(np.all(np.isfinite(x)) for x in learned):
+        warnings.warn(
+            f"The weights in {path} are not all finite, and its updates will not be: take "
+            "an earlier file, say weights_best.npz of the run.",
+            stacklevel=2,
+        )
     return optimizer
 
 

@@ -203,6 +203,14 @@ def test_jit_scan_and_vmap_agree_with_a_loop(star):
     assert len(traces) == 1
 
 
+@pytest.mark.parametrize("wrap", [lambda o: o, eqs.as_optax], ids=["own", "optax"])
+def test_the_state_of_another_optimizer_is_refused(star, wrap, as_users_call):
+    params = {"w": jnp.ones(3)}
+    other = optax.adam(1e-3).init(params)
+    with pytest.raises(ValueError, match=r"another optimizer: call `init\(params\)`"):
+        wrap(star).update(params, other, params)
+
+
 def test_a_fresh_state_can_be_donated(star):
     params = {"v": jnp.ones(3), "s": jnp.ones(()), "m": jnp.ones((2, 2))}
     arrays = [

@@ -28,7 +28,7 @@ from equistar._recipes import (
 
 OTHER = Recipe(
     OptimizerRecipe("hyperparam", nominal="sgd", width=5, hold=("network",)),
-    TasksRecipe((), ("quadratics",), 3, (2.0,), (3.0,), "normalised", 10.0, "validation", 7),
+    TasksRecipe((), ("quadratics",), 3, (2.0,), (3.0,), "normalised", 9.0, "validation", 7),
     EstimatorRecipe("nres", 3, 2, 0.5, 9, 2, "final"),
     OuterRecipe(0.3, "cosine", 2, 0.1, 0.5, "everything", 2.0, "norm"),
     steps=7,
@@ -187,6 +187,13 @@ def test_losses_of_tasks_are_relative_to_their_references():
         TasksRecipe(("quadratic",), references=(1.0, 2.0)).check()
     with pytest.raises(ValueError, match="`references` must be positive"):
         TasksRecipe(("quadratic",), references=(0.0,)).check()
+
+
+def test_an_excess_needs_references():
+    excess = Recipe(estimator=EstimatorRecipe("full-es", objective="excess"))
+    with pytest.raises(ValueError, match="give each task one by --references"):
+        excess.check()
+    replace(excess, tasks=TasksRecipe(references=(0.1,))).check()
 
 
 def test_tasks_are_seen_in_other_units():

@@ -65,7 +65,8 @@ def test_a_batch_holds_matching_inputs_and_labels():
         (np.ones((5, 2)), np.zeros(5, int), "at least 10"),
         (np.ones((20, 2)), np.zeros(19, int), "one label for each"),
         (np.ones((20, 2)), np.zeros(20), "integers"),
-        (np.ones((20, 2)), -np.ones(20, int), "integers from 0"),
+        (np.ones((20, 2)), -np.ones(20, int), "from 0 up.*the smallest being -1"),
+        (np.ones(20), np.zeros(20, int), r"pass `inputs\[:, None\]`"),
         (np.full((20, 2), np.nan), np.zeros(20, int), "finite"),
     ],
 )

@@ -166,6 +166,14 @@ def test_a_header_that_makes_no_sense_is_named(saved, tmp_path, change, message)
         eqs.load(path)
 
 
+def test_weights_that_are_not_finite_are_warned_of(tmp_path):
+    star = eqs.STAR(key=jr.key(0))
+    broken = eqx.tree_at(lambda s: s.network.biases[0], star, jnp.full(4, jnp.nan))
+    eqs.save(tmp_path / "broken.npz", broken, {})
+    with pytest.warns(UserWarning, match="not all finite.*take an earlier file"):
+        eqs.load(tmp_path / "broken.npz")
+
+
 def test_a_missing_file_and_a_missing_folder_are_named(tmp_path):
     with pytest.raises(eqs.WeightsError, match="is not there"):
         eqs.load(tmp_path / "nothing.npz")

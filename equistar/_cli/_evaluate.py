@@ -133,6 +133,8 @@ class Evaluate:
         report = self.output / "report.md"
         evaluation.report(report)
         out.print(evaluation.table())
+        if not self.baselines and not earlier:
+            out.print("Without a baseline there are no ratios: the report has mean losses.")
         out.print(f"Report:  {report}")
         out.print(f"Results: {results.path}")
         for failure in evaluation.failures:

@@ -20,8 +20,9 @@ from ._output import console
 class Info:
     """Say what a weights file holds: the optimizer, its parts, and how it was made.
 
-    For the optimizers that come with the package also how well they train tasks that they
-    were not meta-trained on. Without a name it lists those optimizers.
+    For the optimizers that come with the package also how well they train many tasks, of
+    which they were meta-trained on digits_mlp at most. Without a name it lists those
+    optimizers.
     """
 
     weights: Annotated[pathlib.Path | None, tyro.conf.Positional] = None
@@ -78,7 +79,9 @@ def _text(name: str, value: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return (value or "none") if isinstance(value, str) else json.dumps(value)
 
 
 def _sparkline(values: Sequence[float | None]) -> str:
@@ -96,7 +99,7 @@ def _sparkline(values: Sequence[float | None]) -> str:
 def _evaluation_table(evaluation: dict[str, Any]) -> Table:
     """Mean training loss relative to tuned Adam's, by task."""
     table = Table(title=evaluation["title"])
-    for heading in ("task", "loss / tuned Adam's", "loss", "diverged"):
+    for heading in ("task", "loss / tuned Adam's", "mean loss", "diverged"):
         table.add_column(heading, justify="left" if heading == "task" else "right")
     for row in evaluation["tasks"]:
         ratio, loss = row["ratio"], row["mean_loss"]

@@ -73,7 +73,11 @@ class Quickstart:
         save(weights, result.theta, provenance(vars(self), self.seed, result.history))
         _write_history(folder / "metrics.jsonl", result.history)
         if result.result == RESULTS.interrupted:
-            out.print(f"Interrupted; what was trained so far is in {weights}")
+            out.print(
+                f"Interrupted; what was trained so far is in {weights}: `equistar train "
+                f"{weights}`. With --overwrite the same command begins anew; runs of "
+                "`equistar meta-train` go on."
+            )
             return 130
 
         out.print(

@@ -208,6 +208,11 @@ def update_tree(
 ) -> tuple[PyTree, LearnedOptimizerState]:
     """One step on a tree, of whose i-th leaf `stacked[i]` leading axes are stacked."""
     check_grads(grads, params)
+    if not isinstance(state, LearnedOptimizerState):
+        raise ValueError(
+            "The optimizer's state was made by another optimizer: call `init(params)` of "
+            f"this one; got a {type(state).__name__}."
+        )
     leaves, inner = jtu.tree_flatten(params)
     outer = _tensor_structure(optimizer)
     states = scatter(state.accumulators, outer, inner)

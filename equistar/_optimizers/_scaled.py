@@ -63,6 +63,11 @@ class Scaled(AbstractOptimizer):
         params: PyTree,
         **extra: Any,
     ) -> tuple[PyTree, ScaledState]:
+        if not isinstance(state, ScaledState):
+            raise ValueError(
+                "The optimizer's state was made by another optimizer: call `init(params)` "
+                f"of this one; got a {type(state).__name__}."
+            )
         updates, inner = self.optimizer.update(grads, state.inner, params, **extra)
         rate = _value(self.learning_rate, state.count)
         decay = _value(self.weight_decay, state.count)

@@ -36,6 +36,11 @@ class Recipe:
         self.optimizer.check()
         self.tasks.check()
         self.estimator.build()
+        if self.estimator.objective == "excess" and not self.tasks.references:
+            raise ValueError(
+                "The objective excess is what a loss has above its reference: give each "
+                "task one by --references, say tuned Adam's mean loss."
+            )
         self.outer.check(self.steps)
 
     def settings(self) -> dict[str, Any]:

@@ -113,7 +113,10 @@ def dataset_from_arrays(
     inputs, labels = np.asarray(inputs), np.asarray(labels)
     _check_examples(inputs, labels, "label")
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
-        raise ValueError(f"Labels must be integers from 0 up; got dtype {labels.dtype}.")
+        raise ValueError(
+            f"Labels must be integers from 0 up; got dtype {labels.dtype}, the smallest "
+            f"being {labels.min()}."
+        )
     splits = _split(inputs, labels.astype(np.int32), seed)
     return Dataset(splits, int(labels.max()) + 1, scale)
 
@@ -153,6 +156,11 @@ def _check_examples(inputs: np.ndarray, targets: np.ndarray, name: str) -> None:
         raise ValueError(
             f"A data set needs at least 10 examples and one {name} for each; got "
             f"{len(inputs)} inputs and {n} {name}s."
+        )
+    if inputs.ndim < 2:
+        raise ValueError(
+            "Inputs need an axis of examples and at least one of numbers: pass "
+            "`inputs[:, None]` for one number each."
         )
     _check_finite(inputs, "Inputs")
 
