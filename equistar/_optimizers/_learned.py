@@ -31,7 +31,7 @@ from .._components import (
 )
 from .._numerics import accumulator_dtype
 from ._base import AbstractOptimizer
-from ._trees import check_grads, check_params, gather, scatter
+from ._trees import check_grads, check_params, check_state, gather, scatter
 
 
 class LearnedOptimizerState(eqx.Module):
@@ -208,11 +208,7 @@ def update_tree(
 ) -> tuple[PyTree, LearnedOptimizerState]:
     """One step on a tree, of whose i-th leaf `stacked[i]` leading axes are stacked."""
     check_grads(grads, params)
-    if not isinstance(state, LearnedOptimizerState):
-        raise ValueError(
-            "The optimizer's state was made by another optimizer: call `init(params)` of "
-            f"this one; got a {type(state).__name__}."
-        )
+    check_state(state, LearnedOptimizerState)
     leaves, inner = jtu.tree_flatten(params)
     outer = _tensor_structure(optimizer)
     states = scatter(state.accumulators, outer, inner)

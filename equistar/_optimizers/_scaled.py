@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Int, PyTree
 
 from .._numerics import accumulator_dtype
 from ._base import AbstractOptimizer
+from ._trees import check_state
 
 
 class ScaledState(eqx.Module):
@@ -63,11 +64,7 @@ class Scaled(AbstractOptimizer):
         params: PyTree,
         **extra: Any,
     ) -> tuple[PyTree, ScaledState]:
-        if not isinstance(state, ScaledState):
-            raise ValueError(
-                "The optimizer's state was made by another optimizer: call `init(params)` "
-                f"of this one; got a {type(state).__name__}."
-            )
+        check_state(state, ScaledState)
         updates, inner = self.optimizer.update(grads, state.inner, params, **extra)
         rate = _value(self.learning_rate, state.count)
         decay = _value(self.weight_decay, state.count)

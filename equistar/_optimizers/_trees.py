@@ -46,6 +46,15 @@ def check_grads(grads: PyTree, params: PyTree) -> None:
             )
 
 
+def check_state(state: Any, kind: type) -> None:
+    """Raises a `ValueError` if `state` is not of the class that `init` makes."""
+    if not isinstance(state, kind):
+        raise ValueError(
+            "The optimizer's state was made by another optimizer: call `init(params)` of "
+            f"this one; got a {type(state).__name__}."
+        )
+
+
 def broadcast_prefix(prefix: PyTree[int], params: PyTree) -> list[int]:
     """One integer for each leaf of `params`, from a pytree prefix of integers."""
     try:
