@@ -132,6 +132,11 @@ _DESCENT = {
 }
 
 
+def _threshold(cosine, size, threshold=0.02):
+    """That of hypergradient descent: lower where a cosine is more than noise."""
+    return threshold / (1 + cosine**2 / (0.003 + 4 / size))
+
+
 def _log_step_size(gradients, bank=_DESCENT):
     state = {}
     for t, g in enumerate(gradients):
@@ -148,21 +153,21 @@ def test_hypergradient_descent_adds_up_cosines_with_the_direction_before():
             cosine = float(np.sum(d * g) / np.linalg.norm(d) / np.linalg.norm(g))
             usual = np.sqrt(np.sum(before.second_moment))
             assert -cosine * np.linalg.norm(g) < usual
-            expected += 0.1 * (cosine - 0.02)
+            expected += 0.1 * (cosine - _threshold(cosine, g.size))
         state = _after(_DESCENT, g, state, t)
         assert float(state["log_step_size"][0]) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_step_grows_where_gradients_agree_and_shrinks_where_they_turn():
-    steady = jnp.ones((5, 3))
+    steady, tau = jnp.ones((5, 3)), _threshold(1, 15)
     # Nothing at the first update, where there was no step before.
-    assert _log_step_size([steady] * 11) == pytest.approx(10 * 0.1 * 0.98, rel=1e-9)
-    assert _log_step_size([steady, -steady]) == pytest.approx(-0.1 * 1.02, rel=1e-9)
+    assert _log_step_size([steady] * 11) == pytest.approx(10 * 0.1 * (1 - tau), rel=1e-9)
+    assert _log_step_size([steady, -steady]) == pytest.approx(-0.1 * (1 + tau), rel=1e-9)
     assert _log_step_size([steady] * 99) == pytest.approx(7)
     assert _log_step_size([steady, 0 * steady, 0 * steady]) == 0
     annealed = {**_DESCENT, "log_step_size": eqs.HypergradientDescent(0.1, 0.02, burn_in=3)}
     rates = sum(0.1 * min(1, 3 / (t + 1)) for t in range(1, 11))
-    expected = pytest.approx(0.98 * rates, rel=1e-9)
+    expected = pytest.approx((1 - tau) * rates, rel=1e-9)
     assert _log_step_size([steady] * 11, annealed) == expected
     tiny = [1e-15 * g for g in _gradients(5)]
     assert np.isfinite(_log_step_size(tiny)) and _log_step_size(tiny) != 0
@@ -178,10 +183,20 @@ def test_its_cosine_is_the_slope_of_the_loss_in_the_last_steps_logarithm():
     after = lambda s: loss(p - jnp.exp(s) * d)
     for size in (0.1, 1.0, 3.0):
         g = jax.grad(loss)(p - size * d)
-        change = float(_after(bank, g, state, 1)["log_step_size"][0]) / 0.1 + 0.02
+        change = float(_after(bank, g, state, 1)["log_step_size"][0]) / 0.1
         norms = np.linalg.norm(g) * np.linalg.norm(d) * size
-        slope = float(jax.grad(after)(jnp.log(size)))
-        assert change == pytest.approx(-slope / norms, rel=1e-9)
+        cosine = -float(jax.grad(after)(jnp.log(size))) / norms
+        assert change == pytest.approx(cosine - _threshold(cosine, 3), rel=1e-9)
+
+
+def test_noise_meets_the_whole_threshold_and_agreement_hardly_any():
+    # One step along a direction, and gradients at angles to it: what is added beyond the
+    # cosine itself.
+    for size, cosine, share in ((9, 0.0, 1), (9, 2 / 3, 1 / 2), (10**6, 0.9, 0.0037)):
+        first = jnp.zeros(size).at[0].set(1)
+        g = jnp.zeros(size).at[0].set(cosine).at[1].set(np.sqrt(1 - cosine**2))
+        added = _log_step_size([first, g]) / 0.1 - cosine
+        assert added == pytest.approx(-0.02 * share, rel=0.01, abs=1e-12)
 
 
 def test_a_step_that_overshoots_far_becomes_twice_that_to_the_minimum_at_once():
@@ -193,7 +208,7 @@ def test_a_step_that_overshoots_far_becomes_twice_that_to_the_minimum_at_once():
     for size in (1.0, 5.9, 6.1, 8.9, 9.1, 60.0, 6e3):
         g = curvature * (p - size)
         change = float(_after(_DESCENT, g, state, 1)["log_step_size"][0])
-        change -= 0.1 * (float(jnp.sign(g[0])) - 0.02)
+        change -= 0.1 * (float(jnp.sign(g[0])) - _threshold(1, 1))
         expected = size if size < 9 else 6
         assert size * np.exp(change) == pytest.approx(expected, rel=1e-6)
 

@@ -13,19 +13,27 @@ from ._features import AbstractFeatures, Inputs
 from ._tensor import Tensor
 
 
+# The square of a cosine that is no noise, however many entries there are.
+_SIGNIFICANT = 0.003
+
+
 class HypergradientDescent(AbstractAccumulator):
     """The logarithm of a tensor's step size, learned while the network is trained.
 
-    $$s \\leftarrow s + \\eta_t\\,(\\cos(g, d) - \\tau) - [r > 2] \\ln \\frac{1 + r}{2},
-    \\qquad r = -\\cos(g, d) \\frac{rms(g)}{\\sqrt{mean(v)}}$$
+    $$s \\leftarrow s + \\eta_t\\,\\Big(c - \\frac{\\tau}{1 + c^2 / (0.003 + 4 / n)}\\Big)
+    - [r > 2] \\ln \\frac{1 + r}{2}, \\qquad c = \\cos(g, d), \\quad
+    r = -c\\,\\frac{rms(g)}{\\sqrt{mean(v)}}$$
 
     with $\\eta_t = \\eta \\min(1, t_0 / t)$, and $d = mean_j\\,A_j$ and $v$ of the update
-    before. $-\\cos(g, d)$ is, but for a positive factor, the derivative of the new
+    before. $-c$ is, but for a positive factor, the derivative of the new
     minibatch's loss with respect to the logarithm of the last step's size: while gradients
     still point along the last direction steps grow, and where they turn back, because steps
     overshoot or go after noise, they shrink. A positive $\\tau$ makes them shrink unless
     gradients agree by so much: a decay that knows no horizon, for after $t_0$ updates the
-    rate falls as in stochastic approximation, and a step size as a power of the time.
+    rate falls as in stochastic approximation, and a step size as a power of the time. Only
+    where there is noise is such a decay of use: cosines between random directions in $n$
+    dimensions have the mean square $1 / n$, and beyond twice such a one the threshold
+    falls.
 
     The last term is for steps that overshoot so far that gradients grow. If the slope
     along the step was of the usual size before and is $-r$ times that after it, a parabola
@@ -96,6 +104,8 @@ class HypergradientDescent(AbstractAccumulator):
         )
         updates = tensor.count.astype(eta.dtype) + 1
         eta = eta * jnp.minimum(1, self.burn_in / updates)
+        noise = _SIGNIFICANT + 4 / g.size
+        tau = tau / (1 + cosine * cosine / noise)
         turned = -cosine * jnp.sqrt(jnp.where(there, of_grad, 1)) * inverse(usual)
         too_long = jnp.where(turned > 2, jnp.log((1 + jnp.maximum(turned, 2)) / 2), 0)
         change = jnp.where(there, eta * (cosine - tau) - too_long, 0)

@@ -116,7 +116,7 @@ class AdaptiveSTAR(AbstractLearnedOptimizer):
             "momentum": Momentum(_MOMENTA, correction=corrected),
             "second_moment": SecondMoment(0.997, correction=corrected),
             "factored": FactoredSecondMoment(correction=corrected),
-            "log_step_size": HypergradientDescent(rate=0.1, threshold=0.045),
+            "log_step_size": HypergradientDescent(rate=0.1, threshold=0.07),
         }
         self.accumulators = read_accumulators(
             bank,
