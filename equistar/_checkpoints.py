@@ -170,10 +170,17 @@ class Checkpoints(AbstractCheckpoints):
         return fresh, None
 
     def history(self) -> Metrics | None:
-        """The metrics that the newest whole checkpoint holds, or none."""
+        """The metrics that the newest whole checkpoint holds, or none.
+
+        **Raises:**
+
+        `CheckpointError` if a run with other settings wrote it.
+        """
         for path in self._newest_first():
             with contextlib.suppress(*DAMAGE):
-                return checkpoint_metrics(read_checkpoint(path)[1])
+                header, arrays = read_checkpoint(path)
+                self._check_settings(path, header["settings"])
+                return checkpoint_metrics(arrays)
         return None
 
     def clear(self) -> None:

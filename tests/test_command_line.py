@@ -10,6 +10,7 @@ import pytest
 import equistar as eqs
 from equistar import tasks
 from equistar._cli import main
+from equistar._recipes import OptimizerRecipe
 
 
 def _run(monkeypatch, *arguments):
@@ -79,6 +80,8 @@ def test_stability_prints_spectra_and_invariances(trained, tmp_path, monkeypatch
 
 
 def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
+    # It is said before anything is built.
+    monkeypatch.setattr(OptimizerRecipe, "build", None)
     before = (trained / "weights.npz").read_bytes()
     # Of another run, and not of a run at all.
     assert _run(monkeypatch, "meta-train", "--output", trained) == 1
@@ -88,6 +91,9 @@ def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
     assert "is at 3 meta-steps already" in capsys.readouterr().err
     assert _run(monkeypatch, "plot", trained, "--output", trained) == 2
     assert "must be a file" in capsys.readouterr().err
+    recipe = (*recipe[:2], "--output", trained)
+    assert _run(monkeypatch, "meta-train", *recipe) == 0
+    assert "Done already after 3 meta-steps" in capsys.readouterr().out
     assert (trained / "weights.npz").read_bytes() == before
     assert json.loads((trained / "recipe.json").read_text())["steps"] == 3
     assert _run(monkeypatch, "meta-train", "--output", trained.parent) == 2

@@ -170,6 +170,25 @@ def test_no_line_is_doubled_or_missing_after_a_kill(
     assert scalars == _events(whole / "tensorboard")[0]
 
 
+def test_a_run_that_is_killed_after_its_last_meta_step_is_finished(
+    whole, tmp_path, monkeypatch
+):
+    def killed(self):
+        raise Killed
+
+    arguments = (*RUN, "--evaluate-every", 0, "--output", tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(Display, "end", killed)
+        with pytest.raises(Killed):
+            _run(patch, *arguments)
+    assert _run(monkeypatch, *arguments) == 0
+    weights = [eqs.load(f / "weights.npz") for f in (whole, tmp_path / "run")]
+    assert eqx.tree_equal(*weights)
+    assert {p.name for p in whole.iterdir()} - {
+        p.name for p in (tmp_path / "run").iterdir()
+    } == {"evaluation.jsonl"}
+
+
 def test_each_task_is_compiled_once(made):
     assert list(made[1]) == [1, 1]
 

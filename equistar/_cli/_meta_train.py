@@ -25,6 +25,7 @@ from ._display import Display
 from ._faults import FaultWatch
 from ._held_out import EvaluationLines, HeldOutEvaluation
 from ._output import (
+    check_folder,
     CommandError,
     console,
     new_folder,
@@ -33,7 +34,13 @@ from ._output import (
 )
 from ._processes import join_processes, leave, one_process, Processes, STOPPED_WITHIN
 from ._recipe_choice import DEFAULT, recipes_table
-from ._run_files import MetricsLines, RecipeFile, TensorBoard, WeightsFile
+from ._run_files import (
+    finished_steps,
+    MetricsLines,
+    RecipeFile,
+    TensorBoard,
+    WeightsFile,
+)
 from ._run_options import FolderOptions, WatchOptions
 from ._watchers import AbstractWatcher, WatchedCheckpoints, watching
 
@@ -76,11 +83,6 @@ class MetaTrain:
         recipe, output = self.recipe, self.folder.output
         processes = join_processes(out) if self.folder.distributed else one_process()
         out.quiet = self.watch.quiet or not processes.first
-        theta_key, run_key = jr.split(jr.key(recipe.seed))
-        fresh = recipe.optimizer.build(key=theta_key)
-        trainable = _checked(recipe.optimizer.trainable, fresh)
-        mesh = particle_mesh()
-        _check_pairs(recipe.estimator.pairs, mesh.size)
         checkpoints = Checkpoints(
             output / "checkpoints",
             self.folder.save_every,
@@ -88,6 +90,15 @@ class MetaTrain:
             recipe.identity(),
             self.folder.save_minutes,
         )
+        if self._is_finished(checkpoints):
+            out.print(f"Done already after {recipe.steps} meta-steps.")
+            self._say_what_next(out)
+            return 0
+        theta_key, run_key = jr.split(jr.key(recipe.seed))
+        fresh = recipe.optimizer.build(key=theta_key)
+        trainable = _checked(recipe.optimizer.trainable, fresh)
+        mesh = particle_mesh()
+        _check_pairs(recipe.estimator.pairs, mesh.size)
         # The tasks come first: where data are missing, no folder is made.
         with recipe.tasks.unroll(key=_tasks_key(recipe)) as unroll:
             self._prepare(checkpoints, processes)
@@ -115,19 +126,28 @@ class MetaTrain:
         self.folder.check()
         self.watch.check()
 
+    def _is_finished(self, checkpoints: Checkpoints) -> bool:
+        """Whether the folder holds this run whole; refuses that of another run."""
+        output, steps = self.folder.output, self.recipe.steps
+        if self.folder.overwrite:
+            return False
+        if not checkpoints.folder.is_dir():
+            check_folder(output, overwrite=False)
+        history = checkpoints.history()
+        made = 0 if history is None else len(history.meta_loss)
+        if made > steps:
+            raise CommandError(
+                f"{output} is at {made} meta-steps already: give at least as many --steps, "
+                "or another --output."
+            )
+        return made == steps == finished_steps(output / "weights.npz")
+
     def _prepare(self, checkpoints: Checkpoints, processes: Processes) -> None:
         if processes.first:
             if not checkpoints.folder.is_dir():
                 new_folder(self.folder.output, self.folder.overwrite)
             if self.folder.overwrite:
                 checkpoints.clear()
-            history = checkpoints.history()
-            made = 0 if history is None else len(history.meta_loss)
-            if made > self.recipe.steps:
-                raise CommandError(
-                    f"{self.folder.output} is at {made} meta-steps already: give at least "
-                    "as many --steps, or another --output."
-                )
 
     def _watchers(self, processes: Processes, out: Console) -> list[AbstractWatcher]:
         """In the order in which they are told."""
@@ -149,6 +169,7 @@ class MetaTrain:
                         output / "weights.npz", theta, history
                     ),
                     self.folder.save_every,
+                    recipe.steps,
                 ),
                 Display(out, recipe.steps, pairs, estimator.members),
                 FaultWatch(
@@ -185,18 +206,15 @@ class MetaTrain:
         self, result: MetaTrainResult, checkpoints: Checkpoints, out: Console
     ) -> int:
         output, weights = self.folder.output, self.folder.output / "weights.npz"
-        self._save(weights, result.theta, result.history)
         best, history = checkpoints.restore_best(result.state)
         if history is not None:
             self._save(output / "weights_best.npz", best.theta, history)
+        self._save(weights, result.theta, result.history)
         losses = np.asarray(result.history.meta_loss)
         title = f"Meta-training on {', '.join(self.recipe.tasks.labels)}"
         figure = output / "meta_loss.png"
         plot.meta_training_curves(figure, {output.name: losses}, title=title)
-        out.print(f"Weights: {weights} (where the meta-loss was lowest: weights_best.npz)")
-        task = next(iter(self.recipe.tasks.task), "digits_mlp")
-        out.print(f"Try:     equistar train {weights} --task {task}")
-        out.print(f"         equistar plot {output}")
+        self._say_what_next(out)
         if result.result == RESULTS.interrupted:
             print(
                 f"Interrupted after {len(losses)} meta-steps, which are kept. Go on with:"
@@ -213,6 +231,13 @@ class MetaTrain:
             )
             return 1
         return 0
+
+    def _say_what_next(self, out: Console) -> None:
+        weights = self.folder.output / "weights.npz"
+        out.print(f"Weights: {weights} (where the meta-loss was lowest: weights_best.npz)")
+        task = next(iter(self.recipe.tasks.task), "digits_mlp")
+        out.print(f"Try:     equistar train {weights} --task {task}")
+        out.print(f"         equistar plot {self.folder.output}")
 
     def _save(self, path: pathlib.Path, theta: PyTree, history: Metrics) -> None:
         save(path, theta, provenance(self.recipe.settings(), self.recipe.seed, history))

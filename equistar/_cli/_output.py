@@ -25,8 +25,8 @@ class CommandError(Exception):
     """Arguments that make no sense; the message says what to type instead."""
 
 
-def new_folder(path: pathlib.Path, overwrite: bool) -> pathlib.Path:
-    """Makes an output folder; refuses one that holds something unless told otherwise."""
+def check_folder(path: pathlib.Path, overwrite: bool) -> None:
+    """Refuses an output folder that holds something, unless told otherwise."""
     if path.exists() and not path.is_dir():
         raise CommandError(f"{path} is a file: choose another folder with --output.")
     if path.is_dir() and any(path.iterdir()) and not overwrite:
@@ -34,6 +34,11 @@ def new_folder(path: pathlib.Path, overwrite: bool) -> pathlib.Path:
             f"The folder {path} is not empty: choose another with --output, or pass "
             "--overwrite to replace what is in it."
         )
+
+
+def new_folder(path: pathlib.Path, overwrite: bool) -> pathlib.Path:
+    """Makes an output folder; refuses one that holds something unless told otherwise."""
+    check_folder(path, overwrite)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as e:

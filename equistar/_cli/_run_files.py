@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 
 from .._files import write_atomically
 from .._logger import Metrics, stack_metrics
+from .._serialisation import load_header, WeightsError
 from ._watchers import AbstractWatcher
 
 
@@ -180,11 +181,15 @@ class TensorBoard(AbstractWatcher):
 
 
 class WeightsFile(AbstractWatcher):
-    """weights.npz: what has been trained, every so many meta-steps."""
+    """weights.npz: what has been trained, every so many meta-steps.
 
-    def __init__(self, save: Callable[[PyTree, Metrics], None], every: int):
+    The last of them is left to the command: with its weights the run is finished.
+    """
+
+    def __init__(self, save: Callable[[PyTree, Metrics], None], every: int, last: int):
         self.save = save
         self.every = every
+        self.last = last
         self.history: list[Metrics] = []
 
     def begin(self, history: Sequence[Metrics], theta: PyTree) -> None:
@@ -192,11 +197,19 @@ class WeightsFile(AbstractWatcher):
 
     def step(self, step: int, metrics: Metrics, theta: PyTree) -> None:
         self.history.append(metrics)
-        if step % self.every == 0:
+        if step % self.every == 0 and step < self.last:
             self.save(theta, stack_metrics(self.history))
 
     def end(self) -> None:
         pass
+
+
+def finished_steps(path: pathlib.Path) -> int:
+    """The meta-steps that the weights in a file have seen; 0 if there are none to read."""
+    try:
+        return load_header(path)["provenance"]["meta_steps"]
+    except (WeightsError, KeyError):
+        return 0
 
 
 class RecipeFile(AbstractWatcher):
