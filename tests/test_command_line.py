@@ -72,6 +72,7 @@ def test_stability_prints_spectra_and_invariances(trained, tmp_path, monkeypatch
     sizes = ("--steps", 0, 5, "--number", 2, "--batches", 1, "--output", tmp_path / "out")
     assert _run(monkeypatch, "stability", trained / "weights.npz", *sizes) == 0
     out = capsys.readouterr().out
+    assert out.count("compiling") == 3
     assert "rho" in out and "Adam" in out and "loss scale" in out
     with np.load(tmp_path / "out" / "spectrum.npz") as data:
         assert data["weights.npz rho"].shape == (2,)

@@ -312,6 +312,7 @@ def test_the_display_shows_what_there_is(terminal):
     console = Console(file=file, force_terminal=terminal, width=110)
     display = Display(console, 4, 10, 2)
     display.begin([_metrics(2.0)], None)
+    assert terminal or "meta-step 1/4  compiling" in file.getvalue()
     display.step(2, _metrics(1.0, diverged=5, dead=1, dropped=2, skipped=3), None)
     display.end()
     text = file.getvalue()

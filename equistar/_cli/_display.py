@@ -63,9 +63,12 @@ class Display(AbstractWatcher):
         if history:
             over = "Done already" if len(history) == self.total else "Going on"
             self.console.print(f"{over} after {len(history)} meta-steps.")
+        compiling = "compiling: a minute or so"
         if self.live is not None:
-            self._show(len(history), "compiling: a minute or so")
+            self._show(len(history), compiling)
             self.live.start()
+        elif len(history) < self.total:
+            self._print_line(len(history), compiling)
 
     def step(self, step: int, metrics: Metrics, theta: PyTree) -> None:
         now = time.monotonic()
@@ -83,8 +86,7 @@ class Display(AbstractWatcher):
         if tenth or now - self.printed > _SECONDS_BETWEEN_LINES:
             self.printed = now
             left = f"  {(self.total - step) / speed:.0f} s left" if speed > 0 else ""
-            line = f"meta-step {step}/{self.total}  {text}{left}"
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self._print_line(step, text + left)
 
     def end(self) -> None:
         if self.live is not None and self.live.is_started:
@@ -100,6 +102,10 @@ class Display(AbstractWatcher):
         if self.live is not None:
             self.progress.update(self.task, completed=step)
             self.live.update(Group(self.progress, Text(text)))
+
+    def _print_line(self, step: int, text: str) -> None:
+        line = f"meta-step {step}/{self.total}  {text}"
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def _text(self, metrics: Metrics, speed: float) -> str:
         smooth = self.loss / self.weight if self.weight else np.nan

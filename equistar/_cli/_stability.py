@@ -70,7 +70,8 @@ class Stability:
         out = console()
         spectra = {}
         for label, o in ((name, optimizer), (f"Adam {self.adam_rate:g}", adam)):
-            out.print(f"{label}: spectra at steps {', '.join(map(str, self.steps))} ...")
+            steps = ", ".join(map(str, self.steps))
+            out.print(f"{label}: compiling, then spectra at steps {steps} ...")
             spectra[label] = spectrum_along_training(
                 task,
                 o,
@@ -80,6 +81,7 @@ class Stability:
                 key=jr.key(self.seed),
             )
         out.print(_table(self.task, self.steps, spectra))
+        out.print(f"{name}: compiling, then what an update does not depend on ...")
         out.print(invariances(optimizer, key=jr.key(self.seed)).table())
         _write(folder, self.steps, spectra)
         out.print(f"Spectra: {folder / 'spectrum.png'} and {folder / 'spectrum.npz'}")
