@@ -4,6 +4,7 @@ import os
 import pathlib
 from typing import Any
 
+from ._names import suggest
 from ._optimizers import AbstractOptimizer
 from ._serialisation import load, load_header, WeightsError
 
@@ -52,8 +53,8 @@ def pretrained_path(name: str) -> pathlib.Path:
     """
     if name not in PRETRAINED:
         raise ValueError(
-            f"There is no pretrained optimizer '{name}': choose one of {list(PRETRAINED)}, "
-            "or `equistar.load` a file of your own."
+            f"There is no pretrained optimizer '{name}': {suggest(name, PRETRAINED)}, or "
+            "`equistar.load` a file of your own."
         )
     return _FOLDER / f"{name}.npz"
 
@@ -70,7 +71,7 @@ def weights_path(name_or_path: str | os.PathLike) -> pathlib.Path:
         return pretrained_path(str(path))
     if not path.exists():
         raise WeightsError(
-            f"{path} is not there: give the path of a weights file that `equistar.save` "
-            f"wrote, or one of the pretrained {list(PRETRAINED)}."
+            f"{path} is not there: {suggest(str(path), PRETRAINED)}, which are pretrained, "
+            "or give the path of a weights file that `equistar.save` wrote."
         )
     return path

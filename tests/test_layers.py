@@ -12,7 +12,8 @@ ROOT = pathlib.Path(equistar.__file__).parent
 # From the bottom: a module may import from its own layer only within its own package,
 # and from every layer below.
 LAYERS = (
-    {"_devices", "_eigh", "_files", "_interrupts", "_logger", "_numerics", "_results"},
+    {"_devices", "_eigh", "_files", "_interrupts", "_logger"}
+    | {"_names", "_numerics", "_results"},
     {"_components", "_episodes", "_objectives", "_unroll", "tasks", "plot"},
     {"_optimizers", "_estimators"},
     {"_feed", "_toy_unrolls", "_trainable"},

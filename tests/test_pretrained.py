@@ -117,4 +117,4 @@ def test_commands_take_their_names_and_files_come_first(monkeypatch, capsys, tmp
     assert _run(monkeypatch, "info", "star") == 0
     assert "Blackbox" in capsys.readouterr().out
     assert _run(monkeypatch, "train", "nothing") == 1
-    assert "one of the pretrained" in capsys.readouterr().err
+    assert "which are pretrained" in capsys.readouterr().err

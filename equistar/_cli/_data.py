@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import tasks
+from .._names import suggest
 from ..tasks._lm1b import BYTES, is_tokenised, NAME as LM1B, token_folder, tokenise
 from ..tasks._prepared import PREPARED
 from ..tasks._tfds import data_folder, prepared_folder
@@ -101,7 +102,7 @@ class PrepareData:
         known = [*tasks.IMAGES, LM1B]
         if self.name not in known:
             raise CommandError(
-                f"There is no data set '{self.name}': choose one of {sorted(known)}."
+                f"There is no data set '{self.name}': {suggest(self.name, sorted(known))}."
             )
         if self.vocabulary < BYTES:
             raise CommandError(f"--vocabulary must be at least {BYTES}, which is bytes.")

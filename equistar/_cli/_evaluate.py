@@ -30,10 +30,11 @@ from .._evaluation import (
     TunedNAdamW,
     TunedSGD,
 )
+from .._names import suggest
 from .._optimizers import AbstractOptimizer
 from .._pretrained import weights_path
 from .._serialisation import load
-from ._output import CommandError, console, new_folder
+from ._output import check_task, CommandError, console, new_folder
 from ._progress import evaluation_progress
 
 
@@ -187,14 +188,12 @@ class Evaluate:
             raise CommandError("--time-budget must be a number of seconds, at least 0.")
         if not self.weights and not self.baselines:
             raise CommandError("Give a weights file, or --baselines adam.")
-        unknown = sorted(set(self.tasks) - set(tasks.NAMED))
-        if unknown:
-            raise CommandError(
-                f"There is no task '{unknown[0]}': choose among {sorted(tasks.NAMED)}."
-            )
+        for name in self.tasks:
+            check_task(name)
         if not self.tasks and self.suite not in tasks.SUITES:
             raise CommandError(
-                f"There is no suite '{self.suite}': choose one of {sorted(tasks.SUITES)}."
+                f"There is no suite '{self.suite}': "
+                f"{suggest(self.suite, sorted(tasks.SUITES))}."
             )
 
 

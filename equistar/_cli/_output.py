@@ -15,6 +15,7 @@ from rich.table import Table
 
 from .. import tasks
 from .._logger import Metrics
+from .._names import suggest
 
 
 # Of the meta-training curve that a weights file keeps, each the mean of a stretch.
@@ -92,7 +93,7 @@ def check_task(name: str) -> None:
     """Refuses the name of a task that there is not, as a wrong argument."""
     if name not in tasks.NAMED:
         raise CommandError(
-            f"There is no task '{name}': choose one of {sorted(tasks.NAMED)}."
+            f"There is no task '{name}': {suggest(name, sorted(tasks.NAMED))}."
         )
 
 

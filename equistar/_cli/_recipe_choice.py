@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from .._names import suggest
 from .._recipes import NAMED_RECIPES, read_recipe, Recipe
 from ._output import CommandError
 
@@ -41,8 +42,8 @@ def named_recipe(name: str) -> Recipe:
     """The recipe of this name."""
     if name not in NAMED_RECIPES:
         raise CommandError(
-            f"There is no recipe '{name}': choose one of {list(NAMED_RECIPES)}, or pass a "
-            "file by --config."
+            f"There is no recipe '{name}': {suggest(name, NAMED_RECIPES)}, or pass a file "
+            "by --config."
         )
     return NAMED_RECIPES[name].recipe
 

@@ -9,6 +9,7 @@ import numpy as np
 import tyro
 from rich.table import Table
 
+from .._names import suggest
 from .._reproduce import EXPERIMENTS
 from ._output import CommandError, console, new_folder
 
@@ -42,7 +43,7 @@ class Reproduce:
             return 0
         if self.name not in EXPERIMENTS:
             raise CommandError(
-                f"There is no experiment '{self.name}': choose one of {list(EXPERIMENTS)}."
+                f"There is no experiment '{self.name}': {suggest(self.name, EXPERIMENTS)}."
             )
         # Imported late: it is slow, and only this line needs it.
         from matplotlib.figure import Figure

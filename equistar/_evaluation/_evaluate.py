@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from .. import tasks as tasks_module
+from .._names import suggest
 from .._optimizers import AbstractOptimizer
 from .._serialisation import versions
 from ..tasks import AbstractTask, Split
@@ -135,8 +136,8 @@ def _check(
         unknown = sorted(set(tasks) - set(tasks_module.NAMED))
         if unknown:
             raise ValueError(
-                f"There is no task '{unknown[0]}': choose among "
-                f"{sorted(tasks_module.NAMED)}."
+                f"There is no task '{unknown[0]}': "
+                f"{suggest(unknown[0], sorted(tasks_module.NAMED))}."
             )
         return {name: ft.partial(tasks_module.named, name) for name in tasks}
     return {name: _maker(task) for name, task in tasks.items()}

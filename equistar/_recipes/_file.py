@@ -7,6 +7,7 @@ import types
 import typing
 from typing import Any, Literal
 
+from .._names import suggest
 from ._recipe import Recipe
 
 
@@ -40,8 +41,8 @@ def _typed(kind: type, data: Any, path: pathlib.Path, place: str) -> Any:
     for name in data:
         if name not in names:
             raise ValueError(
-                f"{path} has the setting '{place}{name}', and there is none: choose among "
-                f"{[place + n for n in names]}."
+                f"{path} has the setting '{place}{name}', and there is none: "
+                f"{suggest(place + name, [place + n for n in names])}."
             )
     hints = typing.get_type_hints(kind)
     return kind(

@@ -19,6 +19,7 @@ from .._inner_training import (
     TrainingBatch,
 )
 from .._mixture import AbstractCombination, Mixture, NormalisedMean, WeightedMean
+from .._names import suggest
 from .._relative import Relative, RelativeFeed
 from .._slab_feed import SlabFeed
 from .._unroll import AbstractUnroll
@@ -200,4 +201,6 @@ def _one_for_each(name: str, given: tuple[float, ...], needed: int) -> None:
 def _known(kind: str, names: tuple[str, ...], there: dict[str, Callable]) -> None:
     for name in names:
         if name not in there:
-            raise ValueError(f"There is no {kind} '{name}': choose one of {sorted(there)}.")
+            raise ValueError(
+                f"There is no {kind} '{name}': {suggest(name, sorted(there))}."
+            )

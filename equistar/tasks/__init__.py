@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from .._names import suggest as _suggest
 from ._architectures import (
     AbstractArchitecture as AbstractArchitecture,
     AbstractCell as AbstractCell,
@@ -111,5 +112,5 @@ def named(name: str) -> AbstractTask:
     `ValueError` that lists the right names if there is none.
     """
     if name not in NAMED:
-        raise ValueError(f"There is no task '{name}': choose one of {sorted(NAMED)}.")
+        raise ValueError(f"There is no task '{name}': {_suggest(name, sorted(NAMED))}.")
     return NAMED[name]()

@@ -1,5 +1,6 @@
 """Named groups of named tasks."""
 
+from .._names import suggest
 from ._varied import VARIED
 
 
@@ -83,5 +84,5 @@ def suite(name: str) -> tuple[str, ...]:
     `ValueError` that lists the right names if there is no such suite.
     """
     if name not in SUITES:
-        raise ValueError(f"There is no suite '{name}': choose one of {sorted(SUITES)}.")
+        raise ValueError(f"There is no suite '{name}': {suggest(name, sorted(SUITES))}.")
     return SUITES[name]

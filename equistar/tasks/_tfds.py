@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from .._names import suggest
 from ._base import Split
 from ._data import Dataset, Examples
 
@@ -152,7 +153,7 @@ def _version(folder: pathlib.Path) -> tuple[int, ...] | None:
 
 def _source(name: str) -> ImageSource:
     if name not in IMAGES:
-        raise ValueError(f"There is no data set '{name}': choose one of {sorted(IMAGES)}.")
+        raise ValueError(f"There is no data set '{name}': {suggest(name, sorted(IMAGES))}.")
     return IMAGES[name]
 
 
