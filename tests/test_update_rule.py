@@ -180,6 +180,20 @@ def test_a_part_that_reads_an_unknown_accumulator_is_named():
         eqs.LearnedOptimizer(nominal=eqs.NominalTerm(Wrong()))
 
 
+def test_an_accumulator_that_a_part_reads_and_does_not_declare_is_named():
+    class Forgetful(eqs.AbstractDirection):
+        reads = ("second_moment",)
+
+        def __call__(self, tensor):
+            return tensor.momentum[0] * tensor.inverse_rms
+
+    optimizer = eqs.LearnedOptimizer(nominal=eqs.NominalTerm(Forgetful()))
+    params = jnp.ones(3)
+    expected = r"'momentum' and does not declare it.*`reads`.*\['second_moment'\]"
+    with pytest.raises(ValueError, match=expected):
+        optimizer.update(params, optimizer.init(params), params)
+
+
 def test_a_head_of_the_wrong_width_is_named():
     optimizer = eqs.LearnedOptimizer(
         features=eqs.AdafactorFeatures(),

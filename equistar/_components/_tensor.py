@@ -1,9 +1,11 @@
 """What the parts see: one parameter tensor, its gradient, and its accumulators."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import equinox as eqx
 import jax.lax as lax
+import jax.tree_util as jtu
 from jaxtyping import Array, Float, Int
 
 
@@ -17,6 +19,25 @@ class Factors(eqx.Module):
 
     row: Any
     column: Any
+
+
+@jtu.register_pytree_node_class
+class Declared(dict[str, tuple[Any, ...]]):
+    """The accumulators that parts declare, by name; any other is refused."""
+
+    def __missing__(self, name: str) -> tuple[Any, ...]:
+        raise ValueError(
+            f"A part reads the accumulator '{name}' and does not declare it: add '{name}' "
+            f"to the part's `reads`. Declared are {sorted(self)}."
+        )
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        names = tuple(sorted(self))
+        return tuple(self[name] for name in names), names
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], values: Iterable[Any]) -> "Declared":
+        return cls(zip(names, values, strict=True))
 
 
 class Tensor(eqx.Module):
@@ -33,7 +54,7 @@ class Tensor(eqx.Module):
 
     param: Float[Array, "*shape"]
     grad: Float[Array, "*shape"]
-    accumulators: dict[str, tuple[Any, ...]]
+    accumulators: dict[str, tuple[Any, ...]] = eqx.field(converter=Declared)
     count: Int[Array, ""]
 
     @property
