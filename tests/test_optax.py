@@ -211,6 +211,16 @@ def test_the_state_of_another_optimizer_is_refused(star, wrap, as_users_call):
         wrap(star).update(params, other, params)
 
 
+@pytest.mark.parametrize("shape", [(4,), (1,)], ids=["would fail", "would broadcast"])
+@pytest.mark.parametrize("wrap", [lambda o: o, lambda o: eqs.Stacked(o, 1)])
+def test_a_state_of_other_shapes_is_refused(wrap, shape):
+    momentum = eqs.NominalTerm(eqs.MomentumDirection())
+    optimizer, params = wrap(eqs.LearnedOptimizer(nominal=momentum)), jnp.ones((2, 3))
+    state = optimizer.init(jnp.ones((2, *shape)))
+    with pytest.raises(ValueError, match=r"other parameters.*'momentum'.*\(2, 3\)"):
+        optimizer.update(params, state, params)
+
+
 def test_a_fresh_state_can_be_donated(star):
     params = {"v": jnp.ones(3), "s": jnp.ones(()), "m": jnp.ones((2, 2))}
     arrays = [

@@ -31,7 +31,14 @@ from .._components import (
 )
 from .._numerics import accumulator_dtype
 from ._base import AbstractOptimizer
-from ._trees import check_grads, check_params, check_state, gather, scatter
+from ._trees import (
+    check_grads,
+    check_params,
+    check_state,
+    check_tensor_state,
+    gather,
+    scatter,
+)
 
 
 class LearnedOptimizerState(eqx.Module):
@@ -231,6 +238,9 @@ def _update_tensor(
     accumulators: dict[str, tuple[Any, ...]],
     count: Int[Array, ""],
 ) -> tuple[Array, dict[str, tuple[Any, ...]]]:
+    # Here it costs a compiled update nothing, and an eager one only its first call.
+    expected = jax.eval_shape(_over_axes(optimizer.init_tensor, n, 0), param)
+    check_tensor_state(accumulators, expected, param.shape)
     update = _over_axes(optimizer.update_tensor, n, (0, 0, 0, None))
     return update(grad, param, accumulators, count)
 

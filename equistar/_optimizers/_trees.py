@@ -55,6 +55,18 @@ def check_state(state: Any, kind: type) -> None:
         )
 
 
+def check_tensor_state(state: PyTree, expected: PyTree, shape: tuple[int, ...]) -> None:
+    """Raises a `ValueError` unless a tensor's state has the shapes that `init` makes."""
+    named = jtu.tree_leaves_with_path(state)
+    for (path, ours), made in zip(named, jtu.tree_leaves(expected), strict=True):
+        if jnp.shape(ours) != made.shape:
+            raise ValueError(
+                "The optimizer's state was made for other parameters: call `init(params)` "
+                f"with these. Of a parameter of shape {shape}, state{jtu.keystr(path)} has "
+                f"shape {jnp.shape(ours)} and not {made.shape}."
+            )
+
+
 def broadcast_prefix(prefix: PyTree[int], params: PyTree) -> list[int]:
     """One integer for each leaf of `params`, from a pytree prefix of integers."""
     try:
