@@ -123,6 +123,16 @@ def test_learning_rate_and_weight_decay_are_numbers_or_schedules(sgd):
     np.testing.assert_allclose(fixed["w"], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["learning_rate", "weight_decay"])
+@pytest.mark.parametrize("value", [-1, -1e-3, float("nan"), float("inf")])
+def test_numbers_that_make_no_sense_are_refused_and_unknown_ones_are_not(sgd, name, value):
+    with pytest.raises(ValueError, match=f"`{name}` must be finite and at least 0"):
+        eqs.as_optax(sgd, **{name: value})
+    eqs.as_optax(sgd, **{name: lambda count: value})
+    init = lambda x: eqs.as_optax(sgd, **{name: x}).init(jnp.ones(2))
+    jax.eval_shape(init, jnp.asarray(value, jnp.float64))
+
+
 def _descends(optim, params):
     """Five steps on |p|^2 / 2, under jit."""
     loss = lambda p: 0.5 * sum(jnp.sum(x * x) for x in jtu.tree_leaves(p))

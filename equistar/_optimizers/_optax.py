@@ -55,7 +55,8 @@ def as_optax(
 
     **Raises:**
 
-    `ValueError` if `optimizer` is not one of this library's.
+    `ValueError` if `optimizer` is not one of this library's, or if the learning rate or the
+    weight decay is a negative Python number, or not finite.
     """
 
     if not isinstance(optimizer, AbstractOptimizer):

@@ -1,5 +1,6 @@
 """A learning rate and decoupled weight decay on top of any optimizer."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -49,7 +50,13 @@ class Scaled(AbstractOptimizer):
             sets its own step sizes: 1 is its own choice.
         - `weight_decay`: $\\lambda$, a number or an optax schedule; it is multiplied by
             the learning rate, as in `optax.adamw`.
+
+        **Raises:**
+
+        `ValueError` if one of them is a negative Python number, or not finite.
         """
+        _check_number("learning_rate", learning_rate)
+        _check_number("weight_decay", weight_decay)
         self.optimizer = optimizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -76,6 +83,12 @@ class Scaled(AbstractOptimizer):
 
         count = jnp.asarray(optax.safe_increment(state.count))
         return jtu.tree_map(scale, updates, params), ScaledState(inner, count)
+
+
+# Of arrays and schedules the values are known in the update only.
+def _check_number(name: str, value: ArrayLike | optax.Schedule) -> None:
+    if isinstance(value, int | float) and not 0 <= value < math.inf:
+        raise ValueError(f"`{name}` must be finite and at least 0; got {value}.")
 
 
 def _value(rate: ArrayLike | optax.Schedule, count: Int[Array, ""]) -> ArrayLike:
