@@ -42,20 +42,7 @@ def test_each_says_how_it_was_made_and_how_well_it_does(name):
     assert len(tasks) >= 16 and "digits_mlp" in tasks
 
 
-_IN_TIME = [
-    pytest.param(
-        name,
-        marks=pytest.mark.xfail(
-            name == "star-best",
-            reason="1.14 hours beside other work; not yet run alone.",
-            strict=True,
-        ),
-    )
-    for name in EXPECTED
-]
-
-
-@pytest.mark.parametrize("name", _IN_TIME)
+@every_name
 def test_each_was_made_within_an_hour(name):
     assert eqs.pretrained_provenance(name)["hours"] < 1
 
