@@ -53,8 +53,8 @@ def pretrained_path(name: str) -> pathlib.Path:
     """
     if name not in PRETRAINED:
         raise ValueError(
-            f"There is no pretrained optimizer '{name}': {suggest(name, PRETRAINED)}, or "
-            "`equistar.load` a file of your own."
+            f"There is no pretrained optimizer '{name}': "
+            f"{suggest(str(name), PRETRAINED)}, or `equistar.load` a file of your own."
         )
     return _FOLDER / f"{name}.npz"
 

@@ -251,7 +251,10 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if path.is_dir():
         fail("is a folder: give the path of a weights file in it, say its weights.npz.")
     if not path.is_file():
-        fail("is not there: give the path of a weights file that `equistar.save` wrote.")
+        fail(
+            "is not there: give the path of a weights file that `equistar.save` wrote, or "
+            "`equistar.load_pretrained` a name."
+        )
     try:
         with np.load(path, allow_pickle=False) as archive:
             # Reading every entry checks its checksum.

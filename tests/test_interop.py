@@ -124,6 +124,18 @@ def test_a_published_file_has_the_initial_decays_and_the_papers_scales(tmp_path)
     larger = interop.load_meta_mlp(path, step_mult=2e-3)
     blackbox: Any = larger.blackbox
     assert blackbox.scale() == 2e-3
+    # The decays of implementations that keep them in their code.
+    decays = {
+        "momentum_decays": (0.15, 0.14, 0.07),
+        "rms_decays": (0.01,),
+        "adafactor_decays": (0.19, -0.11, -0.06),
+    }
+    learned = interop.from_learned_optimization(
+        theta | {name: np.array(value) for name, value in decays.items()},
+        cls="AdafacMLPLOpt",
+        **scales,
+    )
+    assert eqx.tree_equal(interop.load_meta_mlp(path, **decays), learned)
     # And by the command, into a file of ours.
     assert Convert(path, tmp_path / "ours.npz").run() == 0
     assert eqx.tree_equal(eqs.load(tmp_path / "ours.npz"), expected)
@@ -147,6 +159,7 @@ def test_a_published_file_has_the_initial_decays_and_the_papers_scales(tmp_path)
             r"\(39, 4\)",
         ),
         (lambda a: a["network.output.bias"].fill(np.nan), "not finite"),
+        (lambda a: a.update({"network.output.bias": np.zeros(2, int)}), "floating-point"),
     ],
 )
 def test_a_file_that_is_not_in_the_layout_is_refused(tmp_path, change, message):
@@ -164,9 +177,22 @@ def test_a_damaged_or_missing_file_is_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no file"):
         interop.load_meta_mlp(path)
     interop.save_meta_mlp(path, VARIANTS["blackbox"])
+    with pytest.raises(ValueError, match="`step_mult` must be finite and at least 0"):
+        interop.load_meta_mlp(path, step_mult=-1.0)
+    arrays = safetensors.numpy.load_file(path)
+    for metadata in "{not json", "3":
+        safetensors.numpy.save_file(arrays, path, {"equistar": metadata})
+        with pytest.raises(ValueError, match="equistar did not write"):
+            interop.load_meta_mlp(path)
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         interop.load_meta_mlp(path)
+
+
+def test_theta_that_is_no_mapping_is_refused(as_users_call):
+    wrong: Any = []
+    with pytest.raises(ValueError, match="must be arrays by name"):
+        interop.from_learned_optimization(wrong, cls="AdafacMLPLOpt")
 
 
 class _Sign(eqs.AbstractDirection):

@@ -183,8 +183,11 @@ def test_losses_of_tasks_are_relative_to_their_references():
     assert isinstance(rosenbrock, eqs.InnerTraining)
     # The instances of a family have the same one.
     assert [unroll.reference for unroll in drawn] == [5.0, 5.0]
-    with pytest.raises(ValueError, match="`references` needs a number for each"):
+    with pytest.raises(ValueError, match=r"which has 2: .* --references anew"):
         TasksRecipe(("quadratic",), references=(1.0, 2.0)).check()
+    wrong = "`task_weights`, which has 3 and `references`, which has 2"
+    with pytest.raises(ValueError, match=wrong):
+        TasksRecipe(("quadratic",), task_weights=(1.0,) * 3, references=(1.0, 2.0)).check()
     with pytest.raises(ValueError, match="`references` must be positive"):
         TasksRecipe(("quadratic",), references=(0.0,)).check()
 

@@ -2,7 +2,7 @@
 
 import pathlib
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -26,11 +26,16 @@ class Convert:
     target: Annotated[pathlib.Path, tyro.conf.Positional]
     """The file to write, of the other kind."""
     exp_mult: float | None = None
-    """Of a .safetensors file: the factor on its log-magnitudes. By default what the file
-    says, or .001."""
+    """Of a .safetensors file, as the next four: the factor on its log-magnitudes. By
+    default what the file says, or .001."""
     step_mult: float | None = None
-    """Of a .safetensors file: the factor on its steps. By default what the file says, or
-    .001."""
+    """The factor on its steps. By default what the file says, or .001."""
+    momentum_decays: tuple[float, float, float] | None = None
+    """Unconstrained offsets of its momenta's decays. By default as the file says, or 0."""
+    rms_decays: tuple[float] | None = None
+    """That of its second moment's."""
+    adafactor_decays: tuple[float, float, float] | None = None
+    """Those of its factored second moments'."""
     overwrite: bool = False
     """Replace the target if it is there."""
 
@@ -41,16 +46,26 @@ class Convert:
         # A pretrained optimizer is named without the ending of its file.
         source = weights_path(self.source)
         kinds = source.suffix, self.target.suffix
-        settings = {"exp_mult": self.exp_mult, "step_mult": self.step_mult}
+        settings: dict[str, Any] = {
+            "exp_mult": self.exp_mult,
+            "step_mult": self.step_mult,
+            "momentum_decays": self.momentum_decays,
+            "rms_decays": self.rms_decays,
+            "adafactor_decays": self.adafactor_decays,
+        }
         match kinds:
             case ".safetensors", ".npz":
                 optimizer = interop.load_meta_mlp(source, **settings)
                 provenance = {"converted_from": self.source.name}
                 save(self.target, optimizer, provenance)
+                console().print(
+                    "The layout holds no multipliers and no decays: where no option gives "
+                    "them and the file notes none, they are .001 and the initial ones."
+                )
             case ".npz", ".safetensors":
                 if any(value is not None for value in settings.values()):
                     raise CommandError(
-                        "--exp-mult and --step-mult are of a .safetensors source."
+                        "The multipliers and decays are of a .safetensors source."
                     )
                 optimizer = load(source)
                 if not isinstance(optimizer, AbstractLearnedOptimizer):

@@ -20,8 +20,8 @@ from ._output import console
 class Info:
     """Say what a weights file holds: the optimizer, its parts, and how it was made.
 
-    For the optimizers that come with the package also how well they train many tasks, of
-    which they were meta-trained on digits_mlp at most. Without a name it lists those
+    For the optimizers that come with the package also how well they train 22 tasks, none
+    of which but digits_mlp they have seen before. Without a name it lists those
     optimizers.
     """
 

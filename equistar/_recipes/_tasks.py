@@ -92,8 +92,7 @@ class TasksRecipe:
             raise ValueError(f"`refill_every` must be at least 1; got {self.refill_every}.")
         if self.instances < 1:
             raise ValueError(f"`instances` must be at least 1; got {self.instances}.")
-        _one_for_each("task_weights", self.task_weights, named)
-        _one_for_each("references", self.references, named)
+        _check_numbers(named, task_weights=self.task_weights, references=self.references)
         if not 1 <= self.reparametrise < math.inf:
             raise ValueError(
                 f"`reparametrise` must be at least 1; got {self.reparametrise}."
@@ -189,13 +188,18 @@ def _relative(
     return Relative(unroll, reference)
 
 
-def _one_for_each(name: str, given: tuple[float, ...], needed: int) -> None:
-    if given and len(given) != needed:
+def _check_numbers(needed: int, **settings: tuple[float, ...]) -> None:
+    wrong = {k: len(v) for k, v in settings.items() if v and len(v) != needed}
+    if wrong:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in wrong)
         raise ValueError(
-            f"`{name}` needs a number for each task and family, {needed}; got {len(given)}."
+            f"There must be a number for each task and family, {needed}, in "
+            f"{' and '.join(f'`{name}`, which has {n}' for name, n in wrong.items())}: for "
+            f"other tasks than a recipe's own give {flags} anew."
         )
-    if not all(0 < x < math.inf for x in given):
-        raise ValueError(f"`{name}` must be positive and finite; got {given}.")
+    for name, given in settings.items():
+        if not all(0 < x < math.inf for x in given):
+            raise ValueError(f"`{name}` must be positive and finite; got {given}.")
 
 
 def _known(kind: str, names: tuple[str, ...], there: dict[str, Callable]) -> None:

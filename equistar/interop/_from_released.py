@@ -148,6 +148,8 @@ def _settings(
 def _check_theta(
     theta: Mapping[str, Any], heads: int, settings: dict[str, Any]
 ) -> dict[str, Array]:
+    if not isinstance(theta, Mapping):
+        raise ValueError(f"theta must be arrays by name; got {type(theta).__name__}.")
     depth = settings["hidden_layers"]
     sizes = [39, *[settings["hidden_size"]] * depth, heads]
     shapes = {f"nn/w{i}": (sizes[i], sizes[i + 1]) for i in range(depth + 1)}
@@ -168,6 +170,8 @@ def _check_theta(
             raise ValueError(
                 f"theta['{name}'] must have shape {shape}; got {np.shape(theta[name])}."
             )
+        if not jnp.issubdtype(np.asarray(theta[name]).dtype, jnp.floating):
+            raise ValueError(f"theta['{name}'] must have real floating-point numbers.")
         if not np.all(np.isfinite(theta[name])):
             raise ValueError(f"theta['{name}'] has entries that are not finite.")
     dtype = jnp.zeros(()).dtype

@@ -1,8 +1,10 @@
 """The layout that PyTorch implementations of the blackbox optimizer hold weights in."""
 
 import json
+import math
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,15 @@ from ._from_released import from_learned_optimization
 from ._to_released import to_learned_optimization
 
 
-_OFFSETS = {"momentum_decays": 3, "rms_decays": 1, "adafactor_decays": 3}
+# What the layout does not hold, and what is taken if nobody says otherwise.
+_INITIAL = {
+    "exp_mult": 0.001,
+    "step_mult": 0.001,
+    "momentum_decays": (0.0, 0.0, 0.0),
+    "rms_decays": (0.0,),
+    "adafactor_decays": (0.0, 0.0, 0.0),
+}
+_MULTIPLIERS = "exp_mult", "step_mult"
 _METADATA = "equistar"
 
 
@@ -22,6 +32,9 @@ def load_meta_mlp(
     *,
     exp_mult: float | None = None,
     step_mult: float | None = None,
+    momentum_decays: Sequence[float] | None = None,
+    rms_decays: Sequence[float] | None = None,
+    adafactor_decays: Sequence[float] | None = None,
 ) -> AbstractLearnedOptimizer:
     """A blackbox optimizer from a safetensors file in the PyTorch `MetaMLP` layout.
 
@@ -33,32 +46,43 @@ def load_meta_mlp(
     **Arguments:**
 
     - `path`: the file.
-    - `exp_mult`, `step_mult`: $\\beta_4$ and $\\beta_3$, which the layout does not hold; by
-        default those that `save_meta_mlp` noted in the file, or else .001.
+    - `exp_mult`, `step_mult`: $\\beta_4$ and $\\beta_3$.
+    - `momentum_decays`, `rms_decays`, `adafactor_decays`: unconstrained offsets of the
+        decays, 3, 1 and 3 numbers, zero for the initial ones.
+
+    The layout holds none of these: an implementation keeps them in its code, where a
+    meta-training that learned them has put them. By default they are those that
+    `save_meta_mlp` noted in the file, or else .001, .001 and zeros.
 
     **Returns:**
 
-    A [`equistar.LearnedOptimizer`][]. Its accumulators' decays, which the layout does not
-    hold either, are those that `save_meta_mlp` noted, or else the initial ones.
+    A [`equistar.LearnedOptimizer`][].
 
     **Raises:**
 
-    `FileNotFoundError` if the file is not there, `ValueError` if it is not in the layout.
+    `FileNotFoundError` if the file is not there, `ValueError` if it is not in the layout,
+    or a number makes no sense.
     """
     arrays, noted = _read(pathlib.Path(path))
     layers = _layers(arrays, path)
     theta = {f"nn/w{i}": arrays[f"{name}.weight"].T for i, name in enumerate(layers)}
     theta |= {f"nn/b{i}": arrays[f"{name}.bias"] for i, name in enumerate(layers)}
-    for name, n in _OFFSETS.items():
-        theta[name] = np.asarray(noted.get(name, [0.0] * n))
-    settings = {"exp_mult": exp_mult, "step_mult": step_mult}
-    chosen = {
-        name: noted.get(name, 0.001) if value is None else value
-        for name, value in settings.items()
+    given = {
+        "exp_mult": exp_mult,
+        "step_mult": step_mult,
+        "momentum_decays": momentum_decays,
+        "rms_decays": rms_decays,
+        "adafactor_decays": adafactor_decays,
     }
+    chosen = _INITIAL | noted | {k: v for k, v in given.items() if v is not None}
+    multipliers = {name: chosen.pop(name) for name in _MULTIPLIERS}
+    for name, value in multipliers.items():
+        if not 0 <= value < math.inf:
+            raise ValueError(f"`{name}` must be finite and at least 0; got {value}.")
+    theta |= {name: np.asarray(value, float) for name, value in chosen.items()}
     width, depth = theta["nn/w0"].shape[-1], len(layers) - 1
     sizes = {"hidden_size": width, "hidden_layers": depth}
-    return from_learned_optimization(theta, cls="AdafacMLPLOpt", **chosen, **sizes)
+    return from_learned_optimization(theta, cls="AdafacMLPLOpt", **multipliers, **sizes)
 
 
 def save_meta_mlp(path: str | os.PathLike, optimizer: AbstractLearnedOptimizer) -> None:
@@ -93,8 +117,8 @@ def save_meta_mlp(path: str | os.PathLike, optimizer: AbstractLearnedOptimizer) 
         weight = np.ascontiguousarray(theta[f"nn/w{i}"].T, np.float32)
         tensors[f"{name}.weight"] = weight
         tensors[f"{name}.bias"] = theta[f"nn/b{i}"].astype(np.float32)
-    noted: dict[str, Any] = {name: theta[name].tolist() for name in _OFFSETS}
-    noted |= {name: kwargs[name] for name in ("exp_mult", "step_mult")}
+    noted: dict[str, Any] = {name: kwargs[name] for name in _MULTIPLIERS}
+    noted |= {name: theta[name].tolist() for name in _INITIAL if name in theta}
     content = safetensors.numpy.save(tensors, {_METADATA: json.dumps(noted)})
     write_atomically(pathlib.Path(path), lambda file: file.write(content))
 
@@ -112,10 +136,16 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
         with safetensors.safe_open(path, "numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}
-            noted = json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+            metadata = file.metadata() or {}
     except (safetensors.SafetensorError, ValueError, TypeError) as e:
         raise ValueError(f"{path} is not a whole safetensors file: {e}") from e
-    return arrays, noted
+    try:
+        noted = json.loads(metadata.get(_METADATA, "{}"))
+        return arrays, {name: noted[name] for name in _INITIAL if name in noted}
+    except (ValueError, TypeError) as e:
+        raise ValueError(
+            f"{path} has metadata '{_METADATA}' that equistar did not write: {e}."
+        ) from e
 
 
 def _layers(arrays: dict[str, np.ndarray], path: str | os.PathLike) -> list[str]:
