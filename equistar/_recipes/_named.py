@@ -76,7 +76,6 @@ _BEST = Recipe(
         nominal_scale=1e-2,
         blackbox_scale=1e-2,
         magnitude_scale=0.1,
-        hold=("gain",),
     ),
     tasks=TasksRecipe(
         task=_VARIED, task_weights=(1.0,) * len(_VARIED), references=_FRESH_LOSSES
@@ -87,7 +86,7 @@ _BEST = Recipe(
         "full-es", pairs=4, sigma=0.03, length=1000, objective="excess"
     ),
     outer=OuterRecipe(learning_rate=4e-3, schedule="cosine", warm_up=5, final_rate=0.05),
-    steps=100,
+    steps=120,
 )
 
 NAMED_RECIPES: dict[str, NamedRecipe] = {
