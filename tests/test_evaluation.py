@@ -332,7 +332,7 @@ def test_an_optimizer_that_fails_or_diverges_loses_nothing_else(tmp_path):
             raise ValueError("not today")
 
         def update(self, grads, state, params, **extra):
-            raise NotImplementedError
+            return grads, state
 
     optimizers = {"broken": Broken(), "wild": _sgd(1e200)}
     tasks = {"quadratic": _quadratic}
