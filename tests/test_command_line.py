@@ -69,9 +69,9 @@ def test_info_says_what_a_file_holds(trained, monkeypatch, capsys):
 
 
 def test_stability_prints_spectra_and_invariances(trained, tmp_path, monkeypatch, capsys):
-    sizes = "--task quadratic --steps 0 5 --number 2 --batches 1 --output".split()
-    sizes.append(str(tmp_path / "out"))
-    assert _run(monkeypatch, "stability", trained / "weights.npz", *sizes) == 0
+    sizes = "--task quadratic --steps 0 5 --number 2 --batches 1".split()
+    arguments = ("stability", trained / "weights.npz", *sizes, "--output", tmp_path / "out")
+    assert _run(monkeypatch, *arguments) == 0
     out = capsys.readouterr().out
     assert out.count("compiling") == 3
     assert "rho" in out and "Adam" in out and "loss scale" in out
