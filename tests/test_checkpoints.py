@@ -137,14 +137,6 @@ def test_a_slow_run_is_kept_by_the_clock(tmp_path, monkeypatch):
     assert seen == [0, 0, 0, 1, 1, 1, 2, 3]
 
 
-@pytest.fixture
-def hears_interrupts():
-    """Background jobs of a shell ignore Ctrl-C, and so do the tests that run there."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_the_run_after_its_step_and_it_goes_on(
     tmp_path, unbroken, number, capfd, hears_interrupts

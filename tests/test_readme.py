@@ -1,5 +1,6 @@
 """The code of the README and of the guides runs, as it stands."""
 
+import os
 import pathlib
 import re
 import subprocess
@@ -65,8 +66,10 @@ def test_the_code_of_a_page_runs(page, tmp_path):
     assert len(blocks) == number
     code = "\n".join([*blocks, checks])
     # In a process of its own: a page's reader has none of the tests' settings.
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
     run = [sys.executable, "-c", code]
-    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    options = {"cwd": tmp_path, "env": environment, "timeout": 300}
+    done = subprocess.run(run, capture_output=True, text=True, **options)
     assert done.returncode == 0, done.stderr
     # What a page quotes below a block is what the block prints.
     for quoted in re.findall(r"```python\n[^`]*```\n\n```text\n(.*?)```", text, re.DOTALL):

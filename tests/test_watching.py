@@ -208,7 +208,7 @@ def test_a_run_goes_on_beyond_its_end_unless_its_schedule_ends_there(
     assert "steps = 2, and this one has 6" in capsys.readouterr().err
 
 
-def test_ctrl_c_says_what_goes_on(tmp_path, monkeypatch, capsys):
+def test_ctrl_c_says_what_goes_on(tmp_path, monkeypatch, capsys, hears_interrupts):
     usual = Display.step
 
     def interrupted(self, step, metrics, theta):
