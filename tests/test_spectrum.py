@@ -250,3 +250,9 @@ def test_the_descent_rate_is_that_of_the_method(measured):
 def test_invariances_are_a_table(measured):
     text = str(measured["adam"])
     assert "loss scale" in text and "descent rate" in text
+
+
+def test_of_an_optimizer_that_does_not_move_nothing_is_said():
+    still = eqs.OptaxOptimizer(optax.sgd, learning_rate=eqs.Fixed(0.0))
+    table = str(eqs.analysis.invariances(still, trials=1, key=jr.key(0)))
+    assert table.count("unknown") == 7 and "no " not in table.split("broken by")[1]

@@ -1,5 +1,6 @@
 """`equistar stability`."""
 
+import math
 import pathlib
 from dataclasses import dataclass
 from typing import Annotated
@@ -59,8 +60,8 @@ class Stability:
             raise CommandError(
                 "--number and --batches must be at least 1, and --steps at least 0."
             )
-        if min(self.adam_rate, self.learning_rate) <= 0:
-            raise CommandError("--adam-rate and --learning-rate must be positive.")
+        if not all(0 < x < math.inf for x in (self.adam_rate, self.learning_rate)):
+            raise CommandError("--adam-rate and --learning-rate must be positive numbers.")
         check_task(self.task)
         task = tasks.named(self.task)
         name = self.weights.name

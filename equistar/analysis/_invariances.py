@@ -1,5 +1,6 @@
 """What an optimizer's update does not depend on, measured."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,8 @@ class Invariances(eqx.Module):
     """What [`equistar.analysis.invariances`][] returns; `print` shows a table.
 
     All but the last are sizes of what breaks the property, relative to the update: 0 is
-    exact, rounding is about 1e-6 in float32, and 1 is as large as the update itself.
+    exact, rounding is about 1e-6 in float32, and 1 is as large as the update itself. Of an
+    optimizer that does not move, or whose update is not finite, they say nothing: NaN.
 
     **Attributes:**
 
@@ -54,7 +56,7 @@ class Invariances(eqx.Module):
             if name == "descent_rate":
                 table.add_row(text, f"{value:.0%} of steps", "")
             else:
-                table.add_row(text, "yes" if value < 1e-3 else "no", f"{value:.2g}")
+                table.add_row(text, _holds(value), f"{value:.2g}")
         return table
 
     def __str__(self) -> str:
@@ -140,6 +142,12 @@ def invariances(
         coordinate_scale=broken(times, over, times),
         descent_rate=float(_descent(optimizer, zeros, scale, steps, trials, trial_key)),
     )
+
+
+def _holds(value: float) -> str:
+    if not math.isfinite(value):
+        return "unknown"
+    return "yes" if value < 1e-3 else "no"
 
 
 def _normal(tree: PyTree[Array], key: PRNGKeyArray) -> PyTree[Array]:

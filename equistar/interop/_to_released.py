@@ -219,4 +219,7 @@ def _controller(magnitude: AbstractMagnitude) -> tuple[Head | None, float, bool]
 
 
 def _no_counterpart(part: Any) -> ValueError:
-    return ValueError(f"{type(part).__name__} has no counterpart in the released layout.")
+    return ValueError(
+        f"{type(part).__name__} has no counterpart in the released layout, which holds the "
+        "parts of STAR, Blackbox and HyperparamController only. Use `equistar.save`."
+    )
