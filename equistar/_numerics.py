@@ -24,6 +24,12 @@ def accumulator_dtype(dtype: np.dtype | type) -> np.dtype:
     return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
+def after(x: Float[Array, "*shape"], first: PyTree[Array]) -> Float[Array, "*shape"]:
+    """`x`, which to the compiler depends on every number of `first`."""
+    numbers = [lax.stop_gradient(y) for y in jtu.tree_leaves(first) if jnp.ndim(y) == 0]
+    return sum((0 * jnp.nan_to_num(y).astype(x.dtype) for y in numbers), x)
+
+
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
     """Whether every floating-point array of `tree` is finite."""
     leaves = [

@@ -57,6 +57,16 @@ def test_no_input_of_the_network_is_ever_an_array_in_memory(make):
     assert new <= 1.1 * largest
 
 
+def test_what_reads_old_accumulators_keeps_no_copy_of_them():
+    # Four copies, where the compiler is not told that they are read first. R is kept for
+    # the passes that share it.
+    optimizer = eqs.AdaptiveSTAR(key=jr.key(0))
+    step = lambda s, g, p: optimizer.update(g, s, p)[::-1]
+    program = _compiled(step, optimizer, _tree((512, 512)))
+    assert not re.findall(r"f32\[512,512\]\S* copy\(", str(program.as_text()))
+    assert _memory(program).temp_size_in_bytes <= 1.2 * 512 * 512 * 4
+
+
 def test_scratch_under_vmap_over_optimizers_is_below_the_largest_array():
     thetas = jax.vmap(lambda k: eqs.STAR(key=k))(jr.split(jr.key(0), 4))
     params = _tree((4, 128, 256))

@@ -7,7 +7,6 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._numerics import means
 from ._tensor import Tensor
 
 
@@ -62,13 +61,13 @@ class GradientScale(AbstractPreconditioner):
             )
 
     def __call__(self, tensor: Tensor) -> Array:
-        momenta = tensor.normalised_momentum
-        if self.index >= len(momenta):
+        number = len(tensor.momentum)
+        if self.index >= number:
             raise ValueError(
                 f"GradientScale reads momentum {self.index}, but there are only "
-                f"{len(momenta)}: use a smaller `index`."
+                f"{number}: use a smaller `index`."
             )
-        (square,) = means((momenta[self.index] ** 2,))
+        square = tensor.moments.momentum[self.index]
         # The root has no slope at zero.
         positive = square > 0
         return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)

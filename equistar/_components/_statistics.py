@@ -1,6 +1,5 @@
 """Inputs per tensor: what a whole tensor says of the step that it can take."""
 
-import itertools
 import math
 from typing import ClassVar
 
@@ -8,7 +7,6 @@ import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._numerics import means
 from ._features import AbstractFeatures, Inputs
 from ._tensor import Tensor
 
@@ -31,20 +29,19 @@ class TensorStatistics(AbstractFeatures):
     reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment")
 
     def __call__(self, tensor: Tensor) -> Inputs:
-        p, a = tensor.param, tensor.normalised_momentum
-        if len(a) != 3:
+        p, number = tensor.param, len(tensor.momentum)
+        if number != 3:
             raise ValueError(
-                f"TensorStatistics reads three momenta; got {len(a)}: use a `Momentum` "
+                f"TensorStatistics reads three momenta; got {number}: use a `Momentum` "
                 "with three decays."
             )
-        turns = tuple(x * y for x, y in itertools.pairwise(a))
-        moments = means((p * p, *(x * x for x in a), *turns))
-        square, squares, products = moments[0], moments[1:4], moments[4:]
+        moments = tensor.moments
+        square, squares = moments.param, moments.momentum
         matrix = jnp.asarray(p.ndim >= 2, p.dtype)
         kernel = jnp.asarray(p.ndim > 2, p.dtype)
         size = jnp.asarray(math.log10(p.size) / 2 - 1, p.dtype)
         updates = jnp.log10(1 + jnp.minimum(tensor.count.astype(p.dtype), 3000)) / 3.5
-        cosines = products * lax.rsqrt(squares[:-1] * squares[1:] + 1e-20)
+        cosines = moments.turns * lax.rsqrt(squares[:-1] * squares[1:] + 1e-20)
         return Inputs(
             tensor=(
                 jnp.ones((), p.dtype),

@@ -1,5 +1,6 @@
 """What the parts see: one parameter tensor, its gradient, and its accumulators."""
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,6 +8,8 @@ import equinox as eqx
 import jax.lax as lax
 import jax.tree_util as jtu
 from jaxtyping import Array, Float, Int
+
+from .._numerics import means
 
 
 class Factors(eqx.Module):
@@ -81,3 +84,27 @@ class Tensor(eqx.Module):
     def normalised_momentum(self) -> tuple[Float[Array, "*shape"], ...]:
         """Adam's direction without bias correction, `A_j = m_j R`, for each decay."""
         return tuple(m * self.inverse_rms for m in self.momentum)
+
+    # The parts that need one of them ask for all: XLA then makes one pass for all parts.
+    @property
+    def moments(self) -> "Moments":
+        """Means over the tensor of squares and products, in one pass over memory."""
+        p, a = self.param, self.normalised_momentum
+        turns = tuple(x * y for x, y in itertools.pairwise(a))
+        all_means = means((p * p, *(x * x for x in a), *turns))
+        return Moments(all_means[0], all_means[1 : 1 + len(a)], all_means[1 + len(a) :])
+
+
+class Moments(eqx.Module):
+    """Means over one tensor.
+
+    **Attributes:**
+
+    - `param`: of the squared parameters.
+    - `momentum`: of the squared `A_j`, one for each decay.
+    - `turns`: of the products of each `A_j` with the next one.
+    """
+
+    param: Float[Array, ""]
+    momentum: Float[Array, " decays"]
+    turns: Float[Array, " pairs"]

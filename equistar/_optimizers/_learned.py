@@ -29,7 +29,7 @@ from .._components import (
     NoWeightDecay,
     Tensor,
 )
-from .._numerics import accumulator_dtype
+from .._numerics import accumulator_dtype, after
 from ._base import AbstractOptimizer
 from ._trees import (
     check_grads,
@@ -103,10 +103,7 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
         dtype = accumulator_dtype(param.dtype)
         optimizer, p, g = _cast((self, param, grad), dtype)
         before = Tensor(p, g, _cast(accumulators, dtype), count)
-        new = {
-            k: optimizer.accumulators[k].update(accumulators[k], before)
-            for k in accumulators
-        }
+        new = _accumulate(optimizer.accumulators, accumulators, before)
         step = optimizer._step(Tensor(p, g, _cast(new, dtype), count))
         return -jnp.broadcast_to(step, param.shape).astype(param.dtype), new
 
@@ -249,6 +246,22 @@ def _over_axes(fn: Callable, n: int, in_axes: Any) -> Callable:
     for _ in range(n):
         fn = jax.vmap(fn, in_axes=in_axes)
     return fn
+
+
+# What is read from others' old values comes first. Nothing else says so to XLA, which
+# without it keeps a copy of every array that is read and then updated in place.
+def _accumulate(
+    bank: dict[str, AbstractAccumulator],
+    accumulators: dict[str, tuple[Any, ...]],
+    before: Tensor,
+) -> dict[str, tuple[Any, ...]]:
+    readers = [k for k in accumulators if bank[k].reads]
+    new = {k: bank[k].update(accumulators[k], before) for k in readers}
+    grad = after(before.grad, new)
+    before = eqx.tree_at(lambda t: t.grad, before, grad)
+    rest = [k for k in accumulators if k not in readers]
+    new |= {k: bank[k].update(accumulators[k], before) for k in rest}
+    return {k: new[k] for k in accumulators}
 
 
 # One tensor's accumulators have the same structure whatever the tensor's shape.
