@@ -55,7 +55,7 @@ class Ablations(AbstractExperiment):
     On digits, as `star-fig3`; "decay 0.1" is STAR itself.
     """
 
-    runs: DigitsRuns = DigitsRuns(steps=1000, seeds=1)
+    runs: DigitsRuns = DigitsRuns(steps=1000, seeds=3)
 
     def full(self) -> "Ablations":
         runs = dataclasses.replace(self.runs, steps=3000, seeds=3)
