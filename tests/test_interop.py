@@ -5,6 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
+import jax.tree_util as jtu
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -156,7 +157,7 @@ def test_a_published_file_has_the_initial_decays_and_the_papers_scales(tmp_path)
         (lambda a: a.update(more=np.zeros(1, np.float32)), "not in the MetaMLP layout"),
         (
             lambda a: a.update({"network.input.weight": np.zeros((4, 38), np.float32)}),
-            r"\(39, 4\)",
+            r"network.input.weight must be .* \(4, 39\)",
         ),
         (lambda a: a["network.output.bias"].fill(np.nan), "not finite"),
         (lambda a: a.update({"network.output.bias": np.zeros(2, int)}), "floating-point"),
@@ -180,13 +181,65 @@ def test_a_damaged_or_missing_file_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="`step_mult` must be finite and at least 0"):
         interop.load_meta_mlp(path, step_mult=-1.0)
     arrays = safetensors.numpy.load_file(path)
-    for metadata in "{not json", "3":
+    wrong = '{"exp_mult": "x"}', '{"step_mult": [1, 2]}', '{"rms_decays": null}'
+    for metadata in "{not json", "3", "[1, 2]", *wrong:
         safetensors.numpy.save_file(arrays, path, {"equistar": metadata})
         with pytest.raises(ValueError, match="equistar did not write"):
             interop.load_meta_mlp(path)
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         interop.load_meta_mlp(path)
+
+
+def test_theta_is_taken_and_given_as_checkpoints_nest_it():
+    released = interop.to_learned_optimization(VARIANTS["star"])
+    expected = interop.from_learned_optimization(
+        released.theta, cls=released.cls, **released.kwargs
+    )
+    # Haiku's parameters of no module are those of "~".
+    assert set(released.nested) == {"nn", *(k for k in released.theta if "/" not in k)}
+    assert set(released.nested["nn"]["~"]) == {f"{k}{i}" for k in "wb" for i in range(3)}
+    for nested in (
+        released.nested,
+        released.nested | {"nn": released.nested["nn"]["~"]},
+        {k.replace("nn/", "nn/~/"): v for k, v in released.theta.items()},
+    ):
+        ours = interop.from_learned_optimization(
+            nested, cls=released.cls, **released.kwargs
+        )
+        assert eqx.tree_equal(ours, expected)
+
+
+def test_negative_scales_come_back_and_what_is_not_finite_is_not_written(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    interop.save_meta_mlp(path, eqs.Blackbox(key=KEY, blackbox_scale=-0.1))
+    blackbox: Any = interop.load_meta_mlp(path).blackbox
+    assert blackbox.scale() == -0.1
+    bad = jtu.tree_map(lambda x: jnp.nan * x, VARIANTS["blackbox"])
+    with pytest.raises(ValueError, match="not all finite"):
+        interop.save_meta_mlp(path, bad)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"step_mult": 1e40}, "`step_mult` must be a finite number in float32"),
+        ({"step_mult": None}, "`step_mult` must be a finite number"),
+        ({"exp_mult": (1.0, "a", 0.0)}, "`exp_mult` must be finite"),
+        ({"hidden_layers": 2.0}, "`hidden_layers` must be a positive integer"),
+        ({"normalize_blackbox": "False"}, "`normalize_blackbox` must be True or False"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_named(settings, message):
+    theta, cls, kwargs = interop.to_learned_optimization(VARIANTS["star"])
+    with pytest.raises(ValueError, match=message):
+        interop.from_learned_optimization(theta, cls=cls, **(kwargs | settings))
+
+
+@pytest.mark.parametrize("wrong", [None, "star", eqs.Scaled(eqs.STAR(key=KEY), 0.1)])
+def test_what_is_no_learned_optimizer_has_no_released_layout(wrong, as_users_call):
+    with pytest.raises(ValueError, match="Only a learned optimizer itself"):
+        interop.to_learned_optimization(wrong)
 
 
 def test_theta_that_is_no_mapping_is_refused(as_users_call):

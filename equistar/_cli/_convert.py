@@ -45,7 +45,7 @@ class Convert:
             raise CommandError(f"{self.target} is there already: pass --overwrite.")
         # A pretrained optimizer is named without the ending of its file.
         source = weights_path(self.source)
-        kinds = source.suffix, self.target.suffix
+        kinds = source.suffix.lower(), self.target.suffix.lower()
         settings: dict[str, Any] = {
             "exp_mult": self.exp_mult,
             "step_mult": self.step_mult,
@@ -70,7 +70,13 @@ class Convert:
                 optimizer = load(source)
                 if not isinstance(optimizer, AbstractLearnedOptimizer):
                     raise CommandError(f"{self.source} holds no learned optimizer.")
-                interop.save_meta_mlp(self.target, optimizer)
+                try:
+                    interop.save_meta_mlp(self.target, optimizer)
+                except OSError as e:
+                    raise CommandError(
+                        f"Cannot write {self.target}: {e.strerror}. Choose a folder that "
+                        "is there and that you may write to."
+                    ) from e
             case _:
                 raise CommandError(
                     "One file must end in .safetensors and the other in .npz; got "

@@ -45,6 +45,7 @@ DIRECTIONS = {
     "Adam": AdamDirection(),
     "AdamAggMo": AdamAggMoDirection(),
 }
+_LARGEST = float(np.finfo(np.float32).max)
 # Constructor arguments that may be given, but whose default alone is supported.
 _FIXED = {
     "initial_momentum_decays": (0.9, 0.99, 0.999),
@@ -80,7 +81,8 @@ def from_learned_optimization(
 
     **Arguments:**
 
-    - `theta`: arrays by name: `nn/w0`, `nn/b0`, `nn/w1`, `nn/b1`, `nn/w2`, `nn/b2` with
+    - `theta`: arrays, by name or nested as in a checkpoint, `theta["nn"]["~"]["w0"]`:
+        `nn/w0`, `nn/b0`, `nn/w1`, `nn/b1`, `nn/w2`, `nn/b2` with
         `w` of shape (in, out), of which the last holds the heads, and the offsets
         `momentum_decays` (3), `rms_decays` (1), `adafactor_decays` (3).
     - `cls`: the released class's name, `AdafacMLPLOpt` (Blackbox) or `MLPNomLOpt` (the
@@ -124,7 +126,19 @@ def from_learned_optimization(
         raise ValueError(
             f"exp_mult must hold three numbers for MLPNomLOpt; got {kwargs['exp_mult']}."
         )
-    return _assemble(_check_theta(theta, heads, settings), settings)
+    return _assemble(_check_theta(_flat(theta), heads, settings), settings)
+
+
+# Haiku names the parameters of no module "~".
+def _flat(theta: Any, prefix: tuple[str, ...] = ()) -> dict[str, Any]:
+    if not isinstance(theta, Mapping):
+        raise ValueError(f"theta must be arrays by name; got {type(theta).__name__}.")
+    flat: dict[str, Any] = {}
+    for key, value in theta.items():
+        names = *prefix, *(part for part in str(key).split("/") if part != "~")
+        inner = _flat(value, names) if isinstance(value, Mapping) else {}
+        flat |= inner or {"/".join(names): value}
+    return flat
 
 
 def _settings(
@@ -142,14 +156,36 @@ def _settings(
             raise ValueError(
                 f"{name}={value!r} of {cls} is not supported: only {_FIXED[name]!r} is."
             )
-    return supported | {k: v for k, v in kwargs.items() if k in supported}
+    settings = supported | {k: v for k, v in kwargs.items() if k in supported}
+    for name, default in supported.items():
+        _check_setting(name, settings[name], default)
+    return settings
+
+
+def _check_setting(name: str, value: Any, default: Any) -> None:
+    match default:
+        case bool():
+            fits, wanted = isinstance(value, bool | np.bool_), "True or False"
+        case int():
+            fits = isinstance(value, int | np.integer) and value > 0
+            wanted = "a positive integer"
+        case float() | tuple():
+            try:
+                numbers = np.asarray(value, np.float64)
+            except (TypeError, ValueError):
+                numbers = np.array(np.nan)
+            fits, wanted = bool(np.all(np.abs(numbers) < _LARGEST)), "finite"
+            if not isinstance(default, tuple):
+                fits, wanted = fits and numbers.ndim == 0, "a finite number"
+        case _:
+            return
+    if not fits:
+        raise ValueError(f"`{name}` must be {wanted} in float32; got {value!r:.80}.")
 
 
 def _check_theta(
     theta: Mapping[str, Any], heads: int, settings: dict[str, Any]
 ) -> dict[str, Array]:
-    if not isinstance(theta, Mapping):
-        raise ValueError(f"theta must be arrays by name; got {type(theta).__name__}.")
     depth = settings["hidden_layers"]
     sizes = [39, *[settings["hidden_size"]] * depth, heads]
     shapes = {f"nn/w{i}": (sizes[i], sizes[i + 1]) for i in range(depth + 1)}
@@ -172,8 +208,8 @@ def _check_theta(
             )
         if not jnp.issubdtype(np.asarray(theta[name]).dtype, jnp.floating):
             raise ValueError(f"theta['{name}'] must have real floating-point numbers.")
-        if not np.all(np.isfinite(theta[name])):
-            raise ValueError(f"theta['{name}'] has entries that are not finite.")
+        if not np.all(np.abs(np.asarray(theta[name], np.float64)) < _LARGEST):
+            raise ValueError(f"theta['{name}'] has entries that are not finite in float32.")
     dtype = jnp.zeros(()).dtype
     return {name: jnp.asarray(np.asarray(theta[name]), dtype) for name in shapes}
 

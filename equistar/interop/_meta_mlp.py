@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,8 @@ _INITIAL = {
 }
 _MULTIPLIERS = "exp_mult", "step_mult"
 _METADATA = "equistar"
+_INPUTS = 39
+_INNER = re.compile(r"^network\.linear_(\d+)\.")
 
 
 def load_meta_mlp(
@@ -65,6 +68,9 @@ def load_meta_mlp(
     """
     arrays, noted = _read(pathlib.Path(path))
     layers = _layers(arrays, path)
+    for name, value in (("exp_mult", exp_mult), ("step_mult", step_mult)):
+        if value is not None and not (np.ndim(value) == 0 and 0 <= value < math.inf):
+            raise ValueError(f"`{name}` must be finite and at least 0; got {value}.")
     theta = {f"nn/w{i}": arrays[f"{name}.weight"].T for i, name in enumerate(layers)}
     theta |= {f"nn/b{i}": arrays[f"{name}.bias"] for i, name in enumerate(layers)}
     given = {
@@ -76,9 +82,6 @@ def load_meta_mlp(
     }
     chosen = _INITIAL | noted | {k: v for k, v in given.items() if v is not None}
     multipliers = {name: chosen.pop(name) for name in _MULTIPLIERS}
-    for name, value in multipliers.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"`{name}` must be finite and at least 0; got {value}.")
     theta |= {name: np.asarray(value, float) for name, value in chosen.items()}
     width, depth = theta["nn/w0"].shape[-1], len(layers) - 1
     sizes = {"hidden_size": width, "hidden_layers": depth}
@@ -112,6 +115,8 @@ def save_meta_mlp(path: str | os.PathLike, optimizer: AbstractLearnedOptimizer) 
             "`equistar.save`."
         )
     theta, kwargs = released.theta, released.kwargs
+    if not all(np.all(np.isfinite(x)) for x in theta.values()):
+        raise ValueError("The weights are not all finite: take an earlier file of the run.")
     tensors = {}
     for i, name in enumerate(_names(kwargs["hidden_layers"])):
         weight = np.ascontiguousarray(theta[f"nn/w{i}"].T, np.float32)
@@ -134,6 +139,8 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     try:
+        # safetensors says of what it may not read that it is not there.
+        path.open("rb").close()
         with safetensors.safe_open(path, "numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}
             metadata = file.metadata() or {}
@@ -141,21 +148,39 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise ValueError(f"{path} is not a whole safetensors file: {e}") from e
     try:
         noted = json.loads(metadata.get(_METADATA, "{}"))
-        return arrays, {name: noted[name] for name in _INITIAL if name in noted}
+        if not isinstance(noted, dict):
+            raise ValueError(f"it is {noted!r:.80}")
+        noted = {name: noted[name] for name in _INITIAL if name in noted}
+        for name, value in noted.items():
+            if np.shape(np.asarray(value, float)) != np.shape(_INITIAL[name]):
+                raise ValueError(f"{name} is {value!r:.80}")
     except (ValueError, TypeError) as e:
         raise ValueError(
             f"{path} has metadata '{_METADATA}' that equistar did not write: {e}."
         ) from e
+    return arrays, noted
 
 
 def _layers(arrays: dict[str, np.ndarray], path: str | os.PathLike) -> list[str]:
-    layers = _names(sum(name.startswith("network.linear_") for name in arrays) // 2 + 1)
+    numbers = [int(n) for name in arrays for n in _INNER.findall(name)]
+    layers = _names(max(numbers, default=-1) + 2)
     expected = {f"{name}.{kind}" for name in layers for kind in ("weight", "bias")}
-    if arrays.keys() != expected or any(
-        arrays[f"{name}.weight"].ndim != 2 for name in layers
-    ):
+    if arrays.keys() != expected:
         raise ValueError(
-            f"{path} is not in the MetaMLP layout: it should have matrices and biases "
-            f"{sorted(expected)}; it has {sorted(arrays)}."
+            f"{path} is not in the MetaMLP layout: missing are "
+            f"{sorted(expected - arrays.keys())}, not known are "
+            f"{sorted(arrays.keys() - expected)}."
         )
+    width = (*arrays[f"{layers[0]}.weight"].shape, 0)[0]
+    for name in layers:
+        rows = 2 if name == layers[-1] else width
+        columns = _INPUTS if name == layers[0] else width
+        for kind, shape in (("weight", (rows, columns)), ("bias", (rows,))):
+            array = arrays[f"{name}.{kind}"]
+            if array.shape != shape or not np.issubdtype(array.dtype, np.floating):
+                raise ValueError(
+                    f"{path} is not in the MetaMLP layout: {name}.{kind} must be floating-"
+                    f"point numbers of shape {shape}, stored (out, in); got {array.dtype} "
+                    f"of shape {array.shape}."
+                )
     return layers

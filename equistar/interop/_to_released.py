@@ -49,6 +49,13 @@ class Released(NamedTuple):
     cls: str
     kwargs: dict[str, Any]
 
+    @property
+    def nested(self) -> dict[str, Any]:
+        """`theta` as the released classes take it: `{"nn": {"~": {"w0": ...}}, ...}`."""
+        nn = {k[3:]: v for k, v in self.theta.items() if k.startswith("nn/")}
+        others = {k: v for k, v in self.theta.items() if not k.startswith("nn/")}
+        return {**others, "nn": {"~": nn}}
+
 
 def to_learned_optimization(optimizer: AbstractLearnedOptimizer) -> Released:
     """An optimizer of ours as meta-parameters of Google's `learned_optimization`.
@@ -71,6 +78,11 @@ def to_learned_optimization(optimizer: AbstractLearnedOptimizer) -> Released:
 
     `ValueError` if a part has no counterpart there.
     """
+    if not isinstance(optimizer, AbstractLearnedOptimizer):
+        raise ValueError(
+            f"Only a learned optimizer itself has a released layout, say STAR or Blackbox; "
+            f"got {optimizer!r:.40}."
+        )
     theta = _trunk(optimizer) | _offsets(optimizer.accumulators)
     blackbox = _blackbox(optimizer)
     nominal, decay = _nominal(optimizer), _weight_decay(optimizer)
