@@ -58,6 +58,8 @@ def save(
     """
     if not isinstance(optimizer, AbstractOptimizer):
         raise WeightsError(f"Only optimizers are saved; got a {type(optimizer).__name__}.")
+    if provenance is not None and not isinstance(provenance, dict):
+        raise WeightsError(f"`provenance` must be a dictionary; got {provenance!r:.80}.")
     try:
         _check_works(optimizer)
     except Exception as e:
@@ -159,8 +161,14 @@ def _encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
             return {"class": type(value).__name__, "fields": fields}
         case jax.Array() | np.ndarray():
             name = f"array_{len(arrays)}"
-            arrays[name] = np.asarray(value)
-            return {"array": name, "shape": list(arrays[name].shape)}
+            array = np.asarray(value)
+            node = {"array": name, "shape": list(array.shape)}
+            # NumPy's files know no bfloat16: its bits are kept.
+            if array.dtype.isbuiltin != 1:
+                node["dtype"] = array.dtype.name
+                array = array.view(f"uint{8 * array.dtype.itemsize}")
+            arrays[name] = array
+            return node
         case tuple() | list():
             items = [_encode(v, arrays, f"{where}[{i}]") for i, v in enumerate(value)]
             return {type(value).__name__: items}
@@ -202,7 +210,7 @@ def _decode(
                     f"it is damaged: {name} has shape {array.shape}, and was saved with "
                     f"{tuple(node['shape'])}. Copy it again, or use a backup."
                 )
-            return jnp.asarray(array)
+            return jnp.asarray(array.view(jnp.dtype(node.get("dtype", array.dtype))))
         case {"tuple": list(items)}:
             return tuple(map(inner, items))
         case {"list": list(items)}:

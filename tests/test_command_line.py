@@ -4,6 +4,7 @@ import json
 import pathlib
 import sys
 
+import jax.random as jr
 import numpy as np
 import pytest
 
@@ -66,6 +67,27 @@ def test_info_says_what_a_file_holds(trained, monkeypatch, capsys):
     assert _run(monkeypatch, "info", trained / "weights.npz") == 0
     out = capsys.readouterr().out
     assert "HyperparamController" in out and "192" in out and "meta steps" in out
+
+
+def test_info_prints_whatever_a_user_has_noted(tmp_path, monkeypatch, capsys):
+    # rich would read [/x] as markup.
+    noted = {"evaluation": {"loss": 1.0}, "note": "see [/x]", "meta_training_curve": "?"}
+    path = tmp_path / "dir[b]" / "mine.npz"
+    path.parent.mkdir()
+    eqs.save(path, eqs.STAR(key=jr.key(0)), noted)
+    assert _run(monkeypatch, "info", path) == 0
+    out = capsys.readouterr().out.replace("\n", "")
+    assert "loss 1" in out and "see [/x]" in out and "dir[b]" in out
+
+
+def test_a_folder_that_may_not_be_written_is_refused_before_anything_runs(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    monkeypatch.setattr(OptimizerRecipe, "build", None)
+    for command in (("reproduce", "pes-regression"), ("train", "star")):
+        assert _run(monkeypatch, *command, "--output", tmp_path) == 2
+        assert "You may not write into" in capsys.readouterr().err
 
 
 def test_stability_prints_spectra_and_invariances(trained, tmp_path, monkeypatch, capsys):

@@ -344,3 +344,9 @@ def test_optax_hyperparameters_stay_valid_under_any_perturbation():
 def test_invalid_hyperparameters_are_named(kwargs):
     with pytest.raises(ValueError, match=f"`{next(iter(kwargs))}` must be"):
         eqs.OptaxOptimizer(optax.adam, **kwargs)
+
+
+@pytest.mark.parametrize("rate", ["a", None, jnp.array([1.0, 2.0])])
+def test_a_learning_rate_that_is_no_number_is_refused(rate, as_users_call):
+    with pytest.raises(ValueError, match="must be a number or a schedule"):
+        eqs.as_optax(eqs.STAR(key=jr.key(0)), learning_rate=rate)

@@ -174,6 +174,23 @@ def test_weights_that_are_not_finite_are_warned_of(tmp_path):
         eqs.load(tmp_path / "broken.npz")
 
 
+def test_bfloat16_weights_come_back(tmp_path):
+    narrow = jtu.tree_map(
+        lambda x: x.astype(jnp.bfloat16) if eqx.is_inexact_array(x) else x,
+        eqs.Blackbox(key=jr.key(0)),
+    )
+    eqs.save(tmp_path / "narrow.npz", narrow)
+    again = eqs.load(tmp_path / "narrow.npz")
+    assert eqx.tree_equal(again, narrow)
+    assert jtu.tree_leaves(again)[0].dtype == jnp.bfloat16
+
+
+def test_provenance_that_is_no_dictionary_is_refused(tmp_path, as_users_call):
+    wrong: Any = [1, 2]
+    with pytest.raises(eqs.WeightsError, match="must be a dictionary"):
+        eqs.save(tmp_path / "a.npz", eqs.STAR(key=jr.key(0)), wrong)
+
+
 def test_a_missing_file_and_a_missing_folder_are_named(tmp_path):
     with pytest.raises(eqs.WeightsError, match="is not there"):
         eqs.load(tmp_path / "nothing.npz")

@@ -45,16 +45,22 @@ class Info:
         except WeightsError as e:
             table.add_row("not loadable here", str(e))
         table.add_row("size", f"{path.stat().st_size / 1024:.1f} kB")
-        fields = header.get("structure", {}).get("fields", {})
-        for name, node in fields.items():
+        structure = header.get("structure")
+        fields = structure.get("fields") if isinstance(structure, dict) else None
+        for name, node in (fields if isinstance(fields, dict) else {}).items():
             if isinstance(node, dict) and "class" in node:
-                table.add_row(name, node["class"])
-        provenance = dict(header.get("provenance", {}))
-        rows = provenance.pop("evaluation", {})
+                table.add_row(name, str(node["class"]))
+        provenance = header.get("provenance")
+        provenance = dict(provenance) if isinstance(provenance, dict) else {}
+        # A user's own may be anything.
+        rows: Any = provenance.get("evaluation")
+        ours = isinstance(rows, dict) and rows.keys() >= {"title", "tasks", "command"}
+        if ours:
+            del provenance["evaluation"]
         for name, value in provenance.items():
             table.add_row(name.replace("_", " "), _text(name, value))
         out.print(table)
-        if rows:
+        if ours:
             out.print(_evaluation_table(rows))
             out.print(f"(from: {rows['command']})", highlight=False)
         return 0
@@ -71,8 +77,9 @@ def _list_pretrained(out: Console) -> None:
 
 
 def _text(name: str, value: Any) -> str:
-    if name == "meta_training_curve":
-        return _sparkline(value)
+    if name == "meta_training_curve" and isinstance(value, list):
+        if all(x is None or isinstance(x, int | float) for x in value):
+            return _sparkline(value)
     if isinstance(value, dict):
         return ", ".join(f"{k} {_short(v)}" for k, v in value.items())
     return _short(value)

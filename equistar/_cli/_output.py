@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import pathlib
 import shlex
 import sys
@@ -46,13 +47,19 @@ def new_folder(path: pathlib.Path, overwrite: bool) -> pathlib.Path:
         raise CommandError(
             f"Cannot make the folder {path} ({e.strerror}): choose another with --output."
         ) from e
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise CommandError(
+            f"You may not write into {path}: change its permissions, or choose another "
+            "folder with --output."
+        )
     return path
 
 
 def console() -> Console:
     """Where commands print: wide enough for a table when there is no terminal."""
-    out = Console()
-    return out if out.is_terminal else Console(width=100)
+    # What is printed are names and paths of users, not rich's markup.
+    out = Console(markup=False)
+    return out if out.is_terminal else Console(width=100, markup=False)
 
 
 def loss_table(title: str, rows: Sequence[tuple[str, np.ndarray]]) -> Table:

@@ -53,6 +53,12 @@ class Reproduce:
         experiment = EXPERIMENTS[self.name]
         experiment = experiment.full() if self.full else experiment
         reproduction = experiment.run(out.print)
+        table = Table(title=f"{self.name}: what the paper says, and what was found")
+        for heading in ("holds", "claim", "measured"):
+            table.add_column(heading, overflow="fold")
+        for claim in reproduction.claims:
+            table.add_row("yes" if claim.holds else "NO", claim.statement, claim.measured)
+        out.print(table)
         np.savez(
             folder / f"{self.name}.npz",
             allow_pickle=False,
@@ -61,12 +67,6 @@ class Reproduce:
         figure = Figure(figsize=(9, 4.5), layout="constrained")
         reproduction.draw(figure)
         figure.savefig(folder / f"{self.name}.png", dpi=150)
-        table = Table(title=f"{self.name}: what the paper says, and what was found")
-        for heading in ("holds", "claim", "measured"):
-            table.add_column(heading, overflow="fold")
-        for claim in reproduction.claims:
-            table.add_row("yes" if claim.holds else "NO", claim.statement, claim.measured)
-        out.print(table)
         out.print(f"Done in {time.monotonic() - started:.0f} s.")
         out.print(f"Figure: {folder / self.name}.png and its data {self.name}.npz")
         return 0 if all(claim.holds for claim in reproduction.claims) else 1

@@ -89,6 +89,8 @@ class Scaled(AbstractOptimizer):
 def _check_number(name: str, value: ArrayLike | optax.Schedule) -> None:
     if isinstance(value, int | float) and not 0 <= value < math.inf:
         raise ValueError(f"`{name}` must be finite and at least 0; got {value}.")
+    if value is None or isinstance(value, str) or (not callable(value) and jnp.ndim(value)):
+        raise ValueError(f"`{name}` must be a number or a schedule; got {value!r:.80}.")
 
 
 def _value(rate: ArrayLike | optax.Schedule, count: Int[Array, ""]) -> ArrayLike:

@@ -44,7 +44,7 @@ class OuterRecipe:
         if self.schedule == "cosine" and not self.warm_up < steps:
             raise ValueError(
                 f"`warm_up` of {self.warm_up} leaves nothing of {steps} meta-steps: use a "
-                "smaller one."
+                "smaller one, say 0 (`--warm-up 0`)."
             )
 
     def build(self, steps: int) -> optax.GradientTransformation:
