@@ -20,14 +20,16 @@ _SHARES = 8
 def accumulator_dtype(dtype: np.dtype | type) -> np.dtype:
     """float32, or `dtype` itself where that is wider."""
     # Not `jnp.promote_types`: the tests run under strict promotion, which refuses it.
-    dtype = jnp.dtype(dtype)
+    dtype = jax.dtypes.canonicalize_dtype(dtype)
     return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
 
 
 def after(x: Float[Array, "*shape"], first: PyTree[Array]) -> Float[Array, "*shape"]:
     """`x`, which to the compiler depends on every number of `first`."""
     numbers = [lax.stop_gradient(y) for y in jtu.tree_leaves(first) if jnp.ndim(y) == 0]
-    return sum((0 * jnp.nan_to_num(y).astype(x.dtype) for y in numbers), x)
+    # Zero: the second lowest bit of a number of one bit. Of 0 * y fast-math makes 0.
+    zeros = [(y.astype(jnp.float32).view(jnp.int32) & 1) >> 1 for y in numbers]
+    return sum((zero.astype(x.dtype) for zero in zeros), x)
 
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
