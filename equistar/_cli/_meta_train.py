@@ -56,8 +56,9 @@ class MetaTrain:
     weights_best.npz (where the smoothed meta-loss was lowest), recipe.json (for --config),
     metrics.jsonl, meta_loss.png, event files for TensorBoard, and checkpoints of the whole
     run: after a crash, a kill or Ctrl-C the same command goes on where the last one stands,
-    to the same bits; with more --steps it goes on beyond its end. All devices of the
-    machine are used; the pairs must divide over them.
+    to the same bits; with more --steps it goes on beyond its end, unless a schedule such as
+    cosine ends there. All devices of the machine are used; the pairs must divide over
+    them.
     """
 
     name: Annotated[str, tyro.conf.Positional] = DEFAULT
