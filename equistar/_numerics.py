@@ -25,8 +25,9 @@ def accumulator_dtype(dtype: np.dtype | type) -> np.dtype:
 
 
 def after(x: Float[Array, "*shape"], first: PyTree[Array]) -> Float[Array, "*shape"]:
-    """`x`, which to the compiler depends on every number of `first`."""
-    numbers = [lax.stop_gradient(y) for y in jtu.tree_leaves(first) if jnp.ndim(y) == 0]
+    """`x`, which to the compiler depends on every floating-point number of `first`."""
+    leaves = [y for y in jtu.tree_leaves(first) if jnp.issubdtype(y.dtype, jnp.floating)]
+    numbers = [lax.stop_gradient(y) for y in leaves if y.ndim == 0]
     # Zero: the second lowest bit of a number of one bit. Of 0 * y fast-math makes 0.
     zeros = [(y.astype(jnp.float32).view(jnp.int32) & 1) >> 1 for y in numbers]
     return sum((zero.astype(x.dtype) for zero in zeros), x)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from .._files import write_atomically
@@ -163,7 +164,7 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def _layers(arrays: dict[str, np.ndarray], path: str | os.PathLike) -> list[str]:
     numbers = [int(n) for name in arrays for n in _INNER.findall(name)]
-    layers = _names(max(numbers, default=-1) + 2)
+    layers = _names(min(max(numbers, default=-1), len(arrays)) + 2)
     expected = {f"{name}.{kind}" for name in layers for kind in ("weight", "bias")}
     if arrays.keys() != expected:
         raise ValueError(
@@ -177,7 +178,7 @@ def _layers(arrays: dict[str, np.ndarray], path: str | os.PathLike) -> list[str]
         columns = _INPUTS if name == layers[0] else width
         for kind, shape in (("weight", (rows, columns)), ("bias", (rows,))):
             array = arrays[f"{name}.{kind}"]
-            if array.shape != shape or not np.issubdtype(array.dtype, np.floating):
+            if array.shape != shape or not jnp.issubdtype(array.dtype, jnp.floating):
                 raise ValueError(
                     f"{path} is not in the MetaMLP layout: {name}.{kind} must be floating-"
                     f"point numbers of shape {shape}, stored (out, in); got {array.dtype} "
