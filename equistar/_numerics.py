@@ -67,19 +67,28 @@ def _means(*xs: Array) -> Float[Array, " arrays"]:
     return sums / max(1, xs[0].size)
 
 
-# Each axis of `shape` as blocks and what is within a block, and the axes within. Blocks
-# hold `_BLOCK` elements or more, from the minor axes. A device's share of an axis is a
-# whole number of blocks where there are up to `_SHARES` devices along it: XLA gathers the
-# operands of a multi-operand reduction across devices one by one, but sums all arrays of
-# the second sum, of all tensors, in one go.
+# Each axis of `shape` as blocks and what is within a block, and the axes within. A block is
+# one stretch of memory of `_BLOCK` elements or more: one axis is split, those outside of
+# it are apart, those inside are whole (a few columns of many rows took four times as long).
+# It is split so that up to `_SHARES` devices along the axis have whole blocks each: XLA
+# gathers the operands of a multi-operand reduction across devices one by one, but sums all
+# arrays of the second sum, of all tensors, in one go.
 def _blocks(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     split, size = [], 1
-    for n in reversed(shape):
-        blocks = n if size >= _BLOCK else math.gcd(n, _SHARES)
-        split.append((blocks, n // max(1, blocks)))
-        size *= split[-1][1]
+    for axis, n in reversed(list(enumerate(shape))):
+        within = _within(n, size) if size * n >= _BLOCK or axis == 0 else n
+        split.append((n // max(1, within), within))
+        size *= within
     flat = tuple(n for pair in reversed(split) for n in pair)
     return flat, tuple(range(1, len(flat), 2))
+
+
+# How many entries of an axis of `n`, each of `size` elements, go into a block.
+def _within(n: int, size: int) -> int:
+    small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
+    enough = [d for s in small for d in (s, n // s) if size * d >= _BLOCK]
+    least = n // max(1, math.gcd(n, _SHARES))
+    return min(enough, key=lambda d: (-math.gcd(n // d, _SHARES), d), default=least)
 
 
 # JAX has no reverse-mode rule for a multi-operand reduction, and its forward-mode rule

@@ -3,6 +3,7 @@
 Times are measured by `benchmarks/`: a shared machine tells nothing about them here.
 """
 
+import math
 import pathlib
 import re
 import subprocess
@@ -14,10 +15,13 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
+import numpy as np
 import optax
 import pytest
+from hypothesis import given, strategies as st
 
 import equistar as eqs
+from equistar._numerics import _blocks
 
 
 GUIDE = pathlib.Path(__file__).parent.parent / "docs" / "performance.md"
@@ -149,3 +153,21 @@ def test_bytes_of_state_in_the_guide_are_those_of_the_states():
             f"{_bytes_a_parameter(optimizer, (1024, 1024)):.2f}" == f"{float(matrix):.2f}"
         )
         assert _bytes_a_parameter(optimizer, (1024,)) == float(vector)
+
+
+@given(st.lists(st.sampled_from([1, 2, 3, 10, 64, 127, 130]), min_size=1, max_size=3))
+def test_blocks_of_the_reduction_are_stretches_of_memory(shape):
+    flat, within = _blocks(tuple(shape))
+    places = np.arange(math.prod(shape)).reshape(flat)
+    apart = [axis for axis in range(len(flat)) if axis not in within]
+    blocks = places.transpose(*apart, *within).reshape(
+        -1, math.prod(flat[a] for a in within)
+    )
+    np.testing.assert_array_equal(np.diff(blocks, axis=1), 1)
+    assert blocks.shape[1] >= 128 or math.prod(shape) < 128
+
+
+@pytest.mark.parametrize("width, devices", [(512, 4), (768, 4), (1000, 4), (1024, 8)])
+def test_devices_along_an_axis_have_whole_blocks(width, devices):
+    flat, _ = _blocks((256, width))
+    assert flat[2] % devices == 0
