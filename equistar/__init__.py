@@ -90,6 +90,7 @@ from ._estimators import (
     AllDirections as AllDirections,
     AntitheticPairs as AntitheticPairs,
     ClipDifference as ClipDifference,
+    EveryStep as EveryStep,
     ForwardDifference as ForwardDifference,
     ForwardGradient as ForwardGradient,
     FullBackprop as FullBackprop,

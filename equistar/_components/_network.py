@@ -170,7 +170,8 @@ def _affine(layer: _Layer, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
     for k in range(weight.shape[1]):
         terms = [b[k] for b in biases] + [weight[i, k] * x for i, x in enumerate(inputs)]
         # Two sums, neither of which waits for the other's additions.
-        units.append(_total([_total(half) for half in (terms[::2], terms[1::2]) if half]))
+        n = (len(terms) + 1) // 2
+        units.append(_total([_total(half) for half in (terms[:n], terms[n:]) if half]))
     return tuple(units)
 
 

@@ -23,6 +23,7 @@ from ._pes import PES as PES
 from ._pes_analytic import PESAnalytic as PESAnalytic
 from ._remat import (
     AbstractRematerialisation as AbstractRematerialisation,
+    EveryStep as EveryStep,
     NoRematerialisation as NoRematerialisation,
     Segments as Segments,
 )

@@ -47,8 +47,8 @@ class TruncatedBackprop(AbstractEstimator):
     - `length`: the episodes' length.
     - `starts`: `Staggered()`, or `LockStep()`.
     - `objective`: what of the losses is minimised; a sum over steps.
-    - `remat`: which steps are computed again instead of kept, `Segments()` or
-        `NoRematerialisation()`.
+    - `remat`: which steps are computed again instead of kept: `Segments()`, with the
+        least memory, `EveryStep()`, or `NoRematerialisation()`.
 
     ??? cite "Reference"
 
