@@ -202,6 +202,39 @@ def test_rematerialisation_changes_nothing_but_rounding(remat, window):
         np.testing.assert_allclose(x, y, rtol=1e-10)
 
 
+# A function whose derivative is taken of another form, as the update's network has it; here
+# the two differ, so as to be told apart.
+@jax.custom_jvp
+def _two_forms(x):
+    return x
+
+
+@_two_forms.defjvp
+def _other_form(primals, tangents):
+    return primals[0] + 100, tangents[0]
+
+
+class _TwoForms(eqs.AbstractUnroll):
+    def init(self, theta, *, key):
+        return jnp.ones(())
+
+    def step(self, theta, carry, *, key):
+        carry = _two_forms(theta * carry)
+        return carry, carry
+
+
+@pytest.mark.parametrize("name", ["every step", "root", "does not divide"])
+def test_only_what_is_differentiated_takes_the_form_for_derivatives(name):
+    estimator = eqs.FullBackprop(13, 1, remat=REMATS[name])
+    theta, state = jnp.asarray(0.5), jnp.zeros((), jnp.int32)
+    out, _ = estimator.estimate(_TwoForms(), theta, state, key=jr.key(0))
+    powers = np.arange(1, 14)
+    np.testing.assert_allclose(out.meta_loss, np.mean(0.5**powers), rtol=1e-12)
+    np.testing.assert_allclose(
+        out.gradient, np.mean(powers * 0.5 ** (powers - 1)), rtol=1e-12
+    )
+
+
 class _Wide(eqs.AbstractUnroll):
     """A step with many intermediates: 2,000 numbers of state, ten nonlinearities."""
 
