@@ -64,7 +64,7 @@ class Quickstart:
                 InnerTraining(task),
                 PES(window=50, pairs=8, length=ConstantLength(length)),
                 fresh,
-                default_outer(optax.cosine_decay_schedule(2e-3, meta_steps, alpha=0.05)),
+                default_outer(_learning_rate(meta_steps)),
                 steps=meta_steps,
                 key=run_key,
                 logger=logger,
@@ -114,6 +114,12 @@ class Quickstart:
         out.print(f"  equistar train {weights} --task digits_mlp_wide")
         out.print(f'  in Python: eqs.as_optax(eqs.load("{weights}")) in an optax chain')
         return 0
+
+
+# Without the rise a run now and then loses its way in the first few hundred meta-steps.
+def _learning_rate(meta_steps: int) -> optax.Schedule:
+    rising = meta_steps // 5
+    return optax.warmup_cosine_decay_schedule(0.0, 2e-3, rising, meta_steps, 1e-4)
 
 
 def _write_history(path: pathlib.Path, history: Metrics) -> None:

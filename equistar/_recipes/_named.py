@@ -45,7 +45,8 @@ def _outer(about: str, **settings: float | str) -> NamedRecipe:
 
 
 _FAST = Recipe(
-    outer=OuterRecipe(learning_rate=2e-3, schedule="cosine", final_rate=0.05), steps=2000
+    outer=OuterRecipe(learning_rate=2e-3, schedule="cosine", warm_up=400, final_rate=0.05),
+    steps=2000,
 )
 
 # What the pretrained optimizers are made by: the paper's episodes, on a small network.
