@@ -69,7 +69,7 @@ def _means(*xs: Array) -> Float[Array, " arrays"]:
 
 # Each axis of `shape` as blocks and what is within a block, and the axes within. A block is
 # one stretch of memory of `_BLOCK` elements or more: one axis is split, those outside of
-# it are apart, those inside are whole (a few columns of many rows took four times as long).
+# it are apart, those inside are whole (a few columns of many rows are far slower).
 # It is split so that up to `_SHARES` devices along the axis have whole blocks each: XLA
 # gathers the operands of a multi-operand reduction across devices one by one, but sums all
 # arrays of the second sum, of all tensors, in one go.
