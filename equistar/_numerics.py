@@ -14,6 +14,8 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 
 _BLOCK = 128
+_STRETCH = 64
+_SMALL = 8192
 _SHARES = 8
 
 
@@ -67,16 +69,16 @@ def _means(*xs: Array) -> Float[Array, " arrays"]:
     return sums / max(1, xs[0].size)
 
 
-# Each axis of `shape` as blocks and what is within a block, and the axes within. A block is
-# one stretch of memory of `_BLOCK` elements or more: one axis is split, those outside of
-# it are apart, those inside are whole (a few columns of many rows are far slower).
-# It is split so that up to `_SHARES` devices along the axis have whole blocks each: XLA
-# gathers the operands of a multi-operand reduction across devices one by one, but sums all
-# arrays of the second sum, of all tensors, in one go.
+# Each axis of `shape` as blocks and what is within a block, and the axes within. Up to
+# `_SHARES` devices along an axis have whole blocks each where its length allows: XLA
+# gathers the parts of a multi-operand reduction across devices one by one, but sums all
+# arrays of the second sum, of all tensors, in one go. A block of a tensor that is not small
+# is stretches of memory of `_STRETCH` elements or more: shorter ones are far slower.
 def _blocks(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    stretch = _STRETCH if math.prod(shape) > _SMALL else 1
     split, size = [], 1
-    for axis, n in reversed(list(enumerate(shape))):
-        within = _within(n, size) if size * n >= _BLOCK or axis == 0 else n
+    for n in reversed(shape):
+        within = _within(n, size, stretch)
         split.append((n // max(1, within), within))
         size *= within
     flat = tuple(n for pair in reversed(split) for n in pair)
@@ -84,11 +86,11 @@ def _blocks(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 # How many entries of an axis of `n`, each of `size` elements, go into a block.
-def _within(n: int, size: int) -> int:
+def _within(n: int, size: int, stretch: int) -> int:
     small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
-    enough = [d for s in small for d in (s, n // s) if size * d >= _BLOCK]
-    least = n // max(1, math.gcd(n, _SHARES))
-    return min(enough, key=lambda d: (-math.gcd(n // d, _SHARES), d), default=least)
+    enough = [d for s in small for d in (s, n // s) if size * d >= stretch]
+    cost = lambda d: (-math.gcd(n // d, _SHARES), abs(size * d - _BLOCK))
+    return min(enough, key=cost, default=n)
 
 
 # JAX has no reverse-mode rule for a multi-operand reduction, and its forward-mode rule

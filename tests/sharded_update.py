@@ -47,31 +47,34 @@ fresh = eqs.Scaled(star).init(sharded).inner.accumulators["factored"][0]
 assert fresh.row["t"].sharding == NamedSharding(mesh, P(None, "y"))
 assert fresh.column["t"].sharding == NamedSharding(mesh, P("y", "x"))
 
-# Fully sharded: XLA merges sums across devices as it meets them, so that with the updates
-# returned first there is an all-reduce for each tensor and one more, and with the state
-# returned first there are fewer. Nothing is gathered.
+# XLA merges sums across devices as it meets them. Fully sharded, with the updates returned
+# first, there is an all-reduce for each tensor and one more; with the state returned first
+# there are fewer. With tensors cut along both axes of a mesh, sums of a tensor's rows cross
+# one of the two, those of its columns the other and its mean squares both. Nothing is
+# gathered: of a multi-operand sum XLA would gather each of the 16 parts.
+shapes = {"a": (256, 128), "b": (64, 32), "c": (128, 256), "d": (64, 64), "e": (32, 16)}
 line = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
-large = {
-    n: jax.device_put(jnp.ones(s), NamedSharding(line, P("x")))
-    for n, s in {
-        "a": (256, 128),
-        "b": (64, 32),
-        "c": (128, 256),
-        "d": (64, 64),
-        "e": (32, 16),
-    }.items()
-}
+fully_sharded = {n: NamedSharding(line, P("x")) for n in shapes}
+columns, rows = P("x", "y"), P("y", "x")
+tensor_parallel = {n: NamedSharding(mesh, rows if n in "bd" else columns) for n in shapes}
 
 
-def count_collectives(step):
+def count_collectives(shardings, step):
+    ones = {n: jnp.ones(s) for n, s in shapes.items()}
+    large = jax.device_put(ones, shardings)
     compiled = jax.jit(step).lower(large, star.init(large), large).compile().as_text()
     kinds = re.findall(r"= .* (all-\w+|reduce-scatter|collective-\w+)\(", str(compiled))
     assert set(kinds) == {"all-reduce"}, kinds
     return len(kinds)
 
 
-state_first = count_collectives(lambda g, s, p: star.update(g, s, p)[::-1])
-updates_first = count_collectives(lambda g, s, p: star.update(g, s, p))
-assert state_first <= len(large) - 1, state_first
-assert updates_first <= len(large) + 1, updates_first
-print("sharded as its parameters, equal to unsharded, in", updates_first, "collectives")
+counts = {}
+for name, tree in ("fully sharded", fully_sharded), ("both axes", tensor_parallel):
+    updates_first = count_collectives(tree, lambda g, s, p: star.update(g, s, p))
+    state_first = count_collectives(tree, lambda g, s, p: star.update(g, s, p)[::-1])
+    counts[name] = state_first, updates_first
+assert counts["fully sharded"][0] <= len(shapes) - 1, counts
+assert counts["fully sharded"][1] <= len(shapes) + 1, counts
+assert counts["both axes"][0] <= 2 * len(shapes), counts
+assert counts["both axes"][1] <= 3 * len(shapes), counts
+print("sharded as its parameters, equal to unsharded; collectives:", counts)
