@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.core
+import jax.lax as lax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
@@ -172,15 +173,19 @@ class FactoredSecondMoment(AbstractMovingAverage):
         )
 
     def update(self, state: tuple[Any, ...], tensor: Tensor) -> tuple[Any, ...]:
-        square = tensor.grad * tensor.grad + 1e-30
+        grad = tensor.grad
         complements = [jnp.clip(c, 0, 1) for c in _complements(self, tensor.count)]
-        if square.ndim < 2:
+        if grad.ndim < 2:
             return tuple(
-                Factors(_ema(f.row, square, c), f.column)
+                Factors(_ema(f.row, grad * grad + 1e-30, c), f.column)
                 for f, c in zip(state, complements, strict=True)
             )
-        d1, d0 = factored_axes(square.shape)
-        row, column = jnp.mean(square, d0), jnp.mean(square, d1)
+        d1, d0 = factored_axes(grad.shape)
+        # Each squares for itself: one array of squares, which both read, would be written
+        # to memory first.
+        once, again = lax.optimization_barrier((grad, grad))
+        row = jnp.mean(once * once, d0) + 1e-30
+        column = jnp.mean(again * again, d1) + 1e-30
         return tuple(
             Factors(_ema(f.row, row, c), _ema(f.column, column, c))
             for f, c in zip(state, complements, strict=True)
