@@ -89,10 +89,13 @@ class Tensor(eqx.Module):
     @property
     def moments(self) -> "Moments":
         """Means over the tensor of squares and products, in one pass over memory."""
-        p, a = self.param, self.normalised_momentum
-        turns = tuple(x * y for x, y in itertools.pairwise(a))
-        all_means = means((p * p, *(x * x for x in a), *turns))
-        return Moments(all_means[0], all_means[1 : 1 + len(a)], all_means[1 + len(a) :])
+        # Of R only the square, without a root: R itself, which the network reads too, XLA
+        # would write to memory for both.
+        p, ms = self.param, self.momentum
+        square = 1 / (self.second_moment + 1e-6)
+        turns = (x * y * square for x, y in itertools.pairwise(ms))
+        all_means = means((p * p, *(m * m * square for m in ms), *turns))
+        return Moments(all_means[0], all_means[1 : 1 + len(ms)], all_means[1 + len(ms) :])
 
 
 class Moments(eqx.Module):

@@ -248,8 +248,9 @@ def _over_axes(fn: Callable, n: int, in_axes: Any) -> Callable:
     return fn
 
 
-# What is read from others' old values comes first. Nothing else says so to XLA, which
-# without it keeps a copy of every array that is read and then updated in place.
+# What reads others' old values comes first, and what it has read is updated after it.
+# Nothing else says so to XLA, which without it keeps a copy of every array that is read and
+# then updated in place.
 def _accumulate(
     bank: dict[str, AbstractAccumulator],
     accumulators: dict[str, tuple[Any, ...]],
@@ -258,9 +259,12 @@ def _accumulate(
     readers = [k for k in accumulators if bank[k].reads]
     new = {k: bank[k].update(accumulators[k], before) for k in readers}
     grad = after(before.grad, new)
-    before = eqx.tree_at(lambda t: t.grad, before, grad)
-    rest = [k for k in accumulators if k not in readers]
-    new |= {k: bank[k].update(accumulators[k], before) for k in rest}
+    waiting = eqx.tree_at(lambda t: t.grad, before, grad)
+    read = {name for k in readers for name in bank[k].reads}
+    for k in accumulators:
+        if k not in new:
+            tensor = waiting if k in read else before
+            new[k] = bank[k].update(accumulators[k], tensor)
     return {k: new[k] for k in accumulators}
 
 
