@@ -63,6 +63,14 @@ def test_no_input_of_the_network_is_ever_an_array_in_memory(make):
     assert new <= 1.1 * largest
 
 
+@pytest.mark.parametrize("make", [eqs.STAR, eqs.AdaptiveSTAR], ids=["star", "adaptive"])
+def test_nor_are_the_rows_of_a_vector_which_are_of_its_size(make):
+    optimizer = make(key=jr.key(0))
+    step = lambda s, g, p: optimizer.update(g, s, p)[::-1]
+    memory = _memory(_compiled(step, optimizer, _tree((2**17,))))
+    assert memory.temp_size_in_bytes <= 0.5 * 2**17 * 4
+
+
 @pytest.mark.parametrize("fast_math", [False, True])
 def test_what_reads_old_accumulators_keeps_no_copy_of_them(fast_math):
     # Four copies, where the compiler is not told that they are read first. Nor is there an

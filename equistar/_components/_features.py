@@ -18,12 +18,10 @@ from ._tensor import Tensor
 TIMESCALES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 
 
-def _stacked(xs: Any) -> Any:
-    return jnp.stack(xs) if isinstance(xs, tuple) and xs else xs
-
-
 def _vector(xs: Any) -> Any:
-    return _stacked(tuple(jnp.reshape(x, ()) for x in xs)) if isinstance(xs, tuple) else xs
+    if not isinstance(xs, tuple) or not xs:
+        return xs
+    return jnp.stack([jnp.reshape(x, ()) for x in xs])
 
 
 class Inputs(eqx.Module):
@@ -41,14 +39,15 @@ class Inputs(eqx.Module):
     - `element_squares`: the squares of `element`, where there is a cheaper way to them
         than to square each; else empty.
     - `row`, `column`: arrays that broadcast to the tensor's shape: a tuple of them, or
-        stacked on a new leading axis.
+        stacked on a new leading axis. Those of a vector are of its shape: a tuple, for
+        stacked they would be the largest array of the program.
     - `tensor`: a tuple of numbers, or a vector.
     """
 
     element: tuple[Array, ...] = ()
     element_squares: tuple[Array, ...] = ()
-    row: Any = eqx.field(default=(), converter=_stacked)
-    column: Any = eqx.field(default=(), converter=_stacked)
+    row: Any = ()
+    column: Any = ()
     tensor: Any = eqx.field(default=(), converter=_vector)
 
     def __len__(self) -> int:
@@ -109,8 +108,8 @@ class AdafactorFeatures(AbstractFeatures):
     def __call__(self, tensor: Tensor) -> Inputs:
         g, p, ms, v = tensor.grad, tensor.param, tensor.momentum, tensor.second_moment
         rows, columns = _rows_and_columns(tensor)
-        row = jnp.concatenate([rows, lax.rsqrt(rows + 1e-8)])
-        column = jnp.concatenate([columns, lax.rsqrt(columns + 1e-8)])
+        row = _with_inverse_roots(rows)
+        column = row if columns is rows else _with_inverse_roots(columns)
         # Every input is a product: its square is the same product of squares, which
         # share their factors and need no roots.
         return Inputs(
@@ -123,7 +122,7 @@ class AdafactorFeatures(AbstractFeatures):
                 *_factors(tensor, rows, columns, jnp.reciprocal),
             ),
             row=row,
-            column=row if columns is rows else column,
+            column=column,
             tensor=_time_inputs(tensor, self.timescales),
         )
 
@@ -169,7 +168,10 @@ class JoinedFeatures(AbstractFeatures):
 # A single one stays the same object: of a vector, rows and columns are one.
 def _concatenated(stacks: list[Any]) -> Any:
     there = [stack for stack in stacks if len(stack)]
-    return there[0] if len(there) == 1 else jnp.concatenate(there) if there else ()
+    if len(there) == 1:
+        return there[0]
+    apart = any(isinstance(stack, tuple) for stack in there)
+    return tuple(itertools.chain(*there)) if apart or not there else jnp.concatenate(there)
 
 
 def _products(
@@ -192,24 +194,31 @@ def _time_inputs(tensor: Tensor, scales: tuple[int, ...]) -> Float[Array, " scal
     return jnp.tanh(time / jnp.array(scales, time.dtype) - 1)
 
 
-# Stacked over the decays.
-def _rows_and_columns(tensor: Tensor) -> tuple[Array, Array]:
-    rows = jnp.stack([f.row for f in tensor.factored])
+# For each decay: stacked, or those of a vector apart, and the same ones.
+def _rows_and_columns(tensor: Tensor) -> tuple[Any, Any]:
     if tensor.param.ndim < 2:
+        rows = tuple(f.row for f in tensor.factored)
         return rows, rows
     d1, d0 = factored_axes(tensor.param.shape)
+    rows = jnp.stack([f.row for f in tensor.factored])
     columns = jnp.stack([f.column for f in tensor.factored])
     return jnp.expand_dims(rows, 1 + d0), jnp.expand_dims(columns, 1 + d1)
+
+
+def _with_inverse_roots(xs: Any) -> Any:
+    if isinstance(xs, tuple):
+        return xs + tuple(lax.rsqrt(x + 1e-8) for x in xs)
+    return jnp.concatenate([xs, lax.rsqrt(xs + 1e-8)])
 
 
 # What the gradient and the momenta are multiplied by, one factor for each decay, with
 # `root` the inverse square root; their squares, with `root` the reciprocal.
 def _factors(
-    tensor: Tensor, rows: Array, columns: Array, root: Callable[[Array], Array]
+    tensor: Tensor, rows: Any, columns: Any, root: Callable[[Array], Array]
 ) -> tuple[list[Array], list[Array]]:
     if tensor.param.ndim < 2:
-        of_grad = root(jnp.maximum(rows + 1e-9, 1e-9))
-        return unstack(of_grad), unstack(root(rows + 1e-6))
+        of_grad = [root(jnp.maximum(r + 1e-9, 1e-9)) for r in rows]
+        return of_grad, [root(r + 1e-6) for r in rows]
     d1, _ = factored_axes(tensor.param.shape)
     relative = rows / (jnp.mean(rows, 1 + d1, keepdims=True) + 1e-9)
     of_row = unstack(root(jnp.maximum(relative, 1e-9)))

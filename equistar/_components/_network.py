@@ -3,7 +3,7 @@
 import abc
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import equinox as eqx
@@ -122,12 +122,8 @@ class BlackboxMLP(AbstractNetwork):
         self.biases = tuple(jnp.zeros(width) for _ in range(depth))
 
     def normalise(self, inputs: Inputs) -> Float[Array, " inputs"]:
-        spread = [x for x in (inputs.row, inputs.column) if len(x)]
-        squares = [
-            means(inputs.element_squares or tuple(x * x for x in inputs.element)),
-            *(jnp.mean(x * x, range(1, x.ndim)) for x in spread),
-        ]
-        scales = lax.rsqrt(1e-5 + jnp.concatenate(squares))
+        squares = _mean_squares(inputs)
+        scales = lax.rsqrt(1e-5 + squares)
         return jnp.concatenate([scales, jnp.ones(len(inputs.tensor), scales.dtype)])
 
     def __call__(
@@ -230,12 +226,40 @@ def _first_layer(
     if len(inputs.tensor):
         biases = (bias + _mix(of_tensor, inputs.tensor),)
     for stack, w in stacks:
-        if len(stack) and elements and stack[0].size == elements[0].size:
+        if _are_elements(stack, inputs):
             elements += tuple(jnp.broadcast_to(x, elements[0].shape) for x in stack)
             of_element = jnp.concatenate([of_element, w])
         elif len(stack):
-            biases += (_mix(w, stack),)
+            biases += (_mix(w, _stacked(stack)),)
     return (of_element, biases), elements
+
+
+# Of inputs per element, row and column. Those of the tensor's size in one pass, each once.
+def _mean_squares(inputs: Inputs) -> Float[Array, " inputs"]:
+    stacks = [x for x in (inputs.row, inputs.column) if len(x)]
+    squares = {id(inputs): inputs.element_squares or _squares(inputs.element)}
+    squares |= {id(x): _squares(x) for x in stacks if _are_elements(x, inputs)}
+    of_all = means(tuple(itertools.chain(*squares.values())))
+    ends = list(itertools.accumulate(map(len, squares.values())))
+    found = dict(zip(squares, jnp.split(of_all, ends[:-1]), strict=True))
+    for x in stacks:
+        if id(x) not in found:
+            square = _stacked(x) * _stacked(x)
+            found[id(x)] = jnp.mean(square, range(1, square.ndim))
+    return jnp.concatenate([found[id(inputs)], *(found[id(x)] for x in stacks)])
+
+
+def _squares(xs: Iterable[Array]) -> tuple[Array, ...]:
+    return tuple(x * x for x in xs)
+
+
+def _are_elements(stack: Any, inputs: Inputs) -> bool:
+    there = len(stack) and len(inputs.element)
+    return bool(there) and stack[0].size == inputs.element[0].size
+
+
+def _stacked(xs: Any) -> Array:
+    return jnp.stack(xs) if isinstance(xs, tuple) else xs
 
 
 def _mix(weight: Float[Array, "inputs width"], xs: Array) -> Float[Array, "width ..."]:
