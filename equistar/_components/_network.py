@@ -122,8 +122,7 @@ class BlackboxMLP(AbstractNetwork):
         self.biases = tuple(jnp.zeros(width) for _ in range(depth))
 
     def normalise(self, inputs: Inputs) -> Float[Array, " inputs"]:
-        squares = _mean_squares(inputs)
-        scales = lax.rsqrt(1e-5 + squares)
+        scales = lax.rsqrt(1e-5 + _mean_squares(inputs))
         return jnp.concatenate([scales, jnp.ones(len(inputs.tensor), scales.dtype)])
 
     def __call__(
@@ -236,17 +235,17 @@ def _first_layer(
 
 # Of inputs per element, row and column. Those of the tensor's size in one pass, each once.
 def _mean_squares(inputs: Inputs) -> Float[Array, " inputs"]:
-    stacks = [x for x in (inputs.row, inputs.column) if len(x)]
-    squares = {id(inputs): inputs.element_squares or _squares(inputs.element)}
+    element, stacks = inputs.element, [x for x in (inputs.row, inputs.column) if len(x)]
+    squares = {id(element): inputs.element_squares or _squares(element)}
     squares |= {id(x): _squares(x) for x in stacks if _are_elements(x, inputs)}
-    of_all = means(tuple(itertools.chain(*squares.values())))
     ends = list(itertools.accumulate(map(len, squares.values())))
+    of_all = means(tuple(itertools.chain(*squares.values())))
     found = dict(zip(squares, jnp.split(of_all, ends[:-1]), strict=True))
     for x in stacks:
         if id(x) not in found:
             square = _stacked(x) * _stacked(x)
             found[id(x)] = jnp.mean(square, range(1, square.ndim))
-    return jnp.concatenate([found[id(inputs)], *(found[id(x)] for x in stacks)])
+    return jnp.concatenate([found[id(x)] for x in (element, *stacks)])
 
 
 def _squares(xs: Iterable[Array]) -> tuple[Array, ...]:

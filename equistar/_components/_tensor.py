@@ -1,6 +1,5 @@
 """What the parts see: one parameter tensor, its gradient, and its accumulators."""
 
-import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -89,12 +88,14 @@ class Tensor(eqx.Module):
     @property
     def moments(self) -> "Moments":
         """Means over the tensor of squares and products, in one pass over memory."""
-        # Of R only the square, without a root: R itself, which the network reads too, XLA
+        # With R squared, which needs no root: R itself, which the network reads too, XLA
         # would write to memory for both.
         p, ms = self.param, self.momentum
         square = 1 / (self.second_moment + 1e-6)
-        turns = (x * y * square for x, y in itertools.pairwise(ms))
-        all_means = means((p * p, *(m * m * square for m in ms), *turns))
+        scaled = tuple(m * square for m in ms)
+        squares = (m * x for m, x in zip(ms, scaled, strict=True))
+        turns = (m * x for m, x in zip(ms[1:], scaled[:-1], strict=True))
+        all_means = means((p * p, *squares, *turns))
         return Moments(all_means[0], all_means[1 : 1 + len(ms)], all_means[1 + len(ms) :])
 
 
