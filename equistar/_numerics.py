@@ -10,7 +10,7 @@ import jax.lax as lax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
 _BLOCK = 128
@@ -29,10 +29,25 @@ def accumulator_dtype(dtype: np.dtype | type) -> np.dtype:
 def after(x: Float[Array, "*shape"], first: PyTree[Array]) -> Float[Array, "*shape"]:
     """`x`, which to the compiler depends on every floating-point number of `first`."""
     leaves = [y for y in jtu.tree_leaves(first) if jnp.issubdtype(y.dtype, jnp.floating)]
-    numbers = [lax.stop_gradient(y) for y in leaves if y.ndim == 0]
-    # Zero: the second lowest bit of a number of one bit. Of 0 * y fast-math makes 0.
-    zeros = [(y.astype(jnp.float32).view(jnp.int32) & 1) >> 1 for y in numbers]
-    return sum((zero.astype(x.dtype) for zero in zeros), x)
+    return x + _zero([y for y in leaves if y.ndim == 0]).astype(x.dtype)
+
+
+@jax.jit
+def together(tree: PyTree[Float[Array, "..."]]) -> PyTree[Float[Array, "..."]]:
+    """`tree`, of which to the compiler each array depends on all.
+
+    What needs one of them comes after what makes any. So XLA, which merges collectives as
+    it meets them, meets side by side those that come before, and those that come after.
+    """
+    zero = _zero(jtu.tree_leaves(tree))
+    return jtu.tree_map(lambda x: x + zero.astype(x.dtype), tree)
+
+
+# Zero: the second lowest bit of a number of one bit. Of 0 * x fast-math makes 0.
+def _zero(xs: Sequence[Float[Array, "..."]]) -> Int[Array, ""]:
+    numbers = [lax.stop_gradient(x).astype(jnp.float32).view(jnp.int32) for x in xs]
+    zeros = [jnp.sum((number & 1) >> 1, dtype=jnp.int32) for number in numbers]
+    return sum(zeros, jnp.zeros((), jnp.int32))
 
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:

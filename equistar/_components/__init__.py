@@ -1,11 +1,14 @@
 from ._accumulators import (
     AbstractAccumulator as AbstractAccumulator,
     AbstractMovingAverage as AbstractMovingAverage,
-    default_accumulators as default_accumulators,
-    factored_axes as factored_axes,
     FactoredSecondMoment as FactoredSecondMoment,
     Momentum as Momentum,
     SecondMoment as SecondMoment,
+)
+from ._bank import (
+    accumulate as accumulate,
+    default_accumulators as default_accumulators,
+    read_accumulators as read_accumulators,
 )
 from ._bfloat16 import InBFloat16 as InBFloat16
 from ._bias_correction import (
@@ -21,6 +24,7 @@ from ._direction import (
     GradientDirection as GradientDirection,
     MomentumDirection as MomentumDirection,
 )
+from ._factors import factored_axes as factored_axes, Factors as Factors
 from ._features import (
     AbstractFeatures as AbstractFeatures,
     AdafactorFeatures as AdafactorFeatures,
@@ -61,7 +65,7 @@ from ._scale import (
     LearnedScale as LearnedScale,
 )
 from ._statistics import TensorStatistics as TensorStatistics
-from ._tensor import Factors as Factors, Tensor as Tensor
+from ._tensor import Tensor as Tensor
 from ._terms import (
     AbstractBlackboxTerm as AbstractBlackboxTerm,
     AbstractNominalTerm as AbstractNominalTerm,

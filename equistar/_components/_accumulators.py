@@ -9,13 +9,13 @@ import jax
 import jax.core
 import jax.lax as lax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from .._numerics import accumulator_dtype
 from ._bias_correction import AbstractBiasCorrection, NoBiasCorrection
-from ._tensor import Factors, Tensor
+from ._factors import factor_means, factored_axes, Factors
+from ._tensor import Tensor
 
 
 class AbstractAccumulator(eqx.Module):
@@ -43,6 +43,20 @@ class AbstractAccumulator(eqx.Module):
         - `state`: its own.
         - `tensor`: with the new gradient, and all accumulators as they were before it.
         """
+
+    def summarise(self, state: tuple[Any, ...], tensor: Tensor) -> Any:
+        """Numbers of the whole tensor that parts read beside the state; by default none.
+
+        Those of all tensors are known before a part is called: on several devices they
+        cross together.
+
+        **Arguments:**
+
+        - `state`: its own, updated, in the dtype of `tensor`.
+        - `tensor`: as `update` saw it.
+        """
+        del state, tensor
+        return None
 
 
 class AbstractMovingAverage(AbstractAccumulator):
@@ -191,27 +205,11 @@ class FactoredSecondMoment(AbstractMovingAverage):
             for f, c in zip(state, complements, strict=True)
         )
 
-
-def factored_axes(shape: tuple[int, ...]) -> tuple[int, int]:
-    """The second largest axis and the largest one; on a tie the later is the largest."""
-    order = np.argsort(shape, kind="stable")
-    return int(order[-2]), int(order[-1])
-
-
-def default_accumulators(
-    correction: AbstractBiasCorrection = NoBiasCorrection(),
-) -> dict[str, AbstractAccumulator]:
-    """The accumulators of the STAR family, by the names that parts read them under.
-
-    **Arguments:**
-
-    - `correction`: of the first updates; the paper has none.
-    """
-    return {
-        "momentum": Momentum(correction=correction),
-        "second_moment": SecondMoment(correction=correction),
-        "factored": FactoredSecondMoment(correction=correction),
-    }
+    # Parts read the rows' mean alone. With the columns' each number waits for all that
+    # the factors need of other devices.
+    def summarise(self, state: tuple[Any, ...], tensor: Tensor) -> Factors | None:
+        shape = tensor.param.shape
+        return factor_means(state, shape) if len(shape) >= 2 else None
 
 
 def _check_decays(decays: Iterable[float]) -> tuple[float, ...]:

@@ -64,6 +64,9 @@ class InBFloat16(AbstractAccumulator):
         new = self.accumulator.update(whole, tensor)
         return jtu.tree_map(lambda x: stochastic_bfloat16(x, tensor.count), new)
 
+    def summarise(self, state: tuple[Any, ...], tensor: Tensor) -> Any:
+        return self.accumulator.summarise(state, tensor)
+
 
 @jax.custom_jvp
 def stochastic_bfloat16(x: Float[Array, "*shape"], count: Int[Array, ""]) -> Array:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._numerics import unstack
-from ._accumulators import factored_axes
+from ._factors import stacked_factors
 from ._tensor import Tensor
 
 
@@ -199,10 +199,8 @@ def _rows_and_columns(tensor: Tensor) -> tuple[Any, Any]:
     if tensor.param.ndim < 2:
         rows = tuple(f.row for f in tensor.factored)
         return rows, rows
-    d1, d0 = factored_axes(tensor.param.shape)
-    rows = jnp.stack([f.row for f in tensor.factored])
-    columns = jnp.stack([f.column for f in tensor.factored])
-    return jnp.expand_dims(rows, 1 + d0), jnp.expand_dims(columns, 1 + d1)
+    stacked = stacked_factors(tensor.factored, tensor.param.shape)
+    return stacked.row, stacked.column
 
 
 def _with_inverse_roots(xs: Any) -> Any:
@@ -219,8 +217,7 @@ def _factors(
     if tensor.param.ndim < 2:
         of_grad = [root(jnp.maximum(r + 1e-9, 1e-9)) for r in rows]
         return of_grad, [root(r + 1e-6) for r in rows]
-    d1, _ = factored_axes(tensor.param.shape)
-    relative = rows / (jnp.mean(rows, 1 + d1, keepdims=True) + 1e-9)
+    relative = rows / (tensor.factored_means.row + 1e-9)
     of_row = unstack(root(jnp.maximum(relative, 1e-9)))
     of_column = unstack(root(jnp.maximum(columns, 1e-9)))
     factors = [r * c for r, c in zip(of_row, of_column, strict=True)]

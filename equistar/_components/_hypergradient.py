@@ -111,6 +111,9 @@ class HypergradientDescent(AbstractAccumulator):
         change = jnp.where(there, eta * (cosine - tau) - too_long, 0)
         return (jnp.clip(state[0] + change, *self.bounds),)
 
+    def summarise(self, state: tuple[Any, ...], tensor: Tensor) -> Any:
+        return state
+
 
 class LogStepSize(AbstractFeatures):
     """One number of a tensor: the logarithm of its step size, over 3.

@@ -9,18 +9,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Float, Int
 
 from .._numerics import means
-
-
-class Factors(eqx.Module):
-    """A factored second moment: one row and one column statistic.
-
-    For a tensor of at least two dimensions, `row` has its shape less the largest axis
-    and `column` its shape less the second largest. A scalar or a vector is not factored:
-    `row` has its shape and `column` is empty.
-    """
-
-    row: Any
-    column: Any
+from ._factors import factor_means, Factors
 
 
 @jtu.register_pytree_node_class
@@ -52,12 +41,14 @@ class Tensor(eqx.Module):
     - `accumulators`: for each accumulator, by name, a tuple with one entry for each of
       its decays, already updated with `grad`.
     - `count`: the number of updates made before this one.
+    - `summaries`: by name, what accumulators say of the whole tensor, if they do.
     """
 
     param: Float[Array, "*shape"]
     grad: Float[Array, "*shape"]
     accumulators: dict[str, tuple[Any, ...]] = eqx.field(converter=Declared)
     count: Int[Array, ""]
+    summaries: dict[str, Any] = eqx.field(default_factory=dict)
 
     @property
     def momentum(self) -> tuple[Float[Array, "*shape"], ...]:
@@ -73,6 +64,12 @@ class Tensor(eqx.Module):
     def factored(self) -> tuple[Factors, ...]:
         """Factored second moments, one for each decay."""
         return self.accumulators["factored"]
+
+    @property
+    def factored_means(self) -> Factors:
+        """Means of the rows' and of the columns' statistics, stacked for all decays."""
+        known = self.summaries.get("factored")
+        return factor_means(self.factored, self.param.shape) if known is None else known
 
     @property
     def inverse_rms(self) -> Float[Array, "*shape"]:

@@ -26,12 +26,13 @@ from .._components import (
     NominalTerm,
     NoWeightDecay,
     PerElement,
+    read_accumulators,
     SecondMoment,
     TensorGain,
     TensorStatistics,
 )
 from .._components._network import Initializer
-from ._learned import AbstractLearnedOptimizer, read_accumulators
+from ._learned import AbstractLearnedOptimizer
 
 
 # What two meta-trainings on many small tasks agreed upon, rounded. The gain, by statistic:

@@ -18,8 +18,8 @@ from .._components import (
     AbstractGain,
     AbstractNetwork,
     AbstractNominalTerm,
-    AbstractTerm,
     AbstractWeightDecay,
+    accumulate,
     default_accumulators,
     NoBlackbox,
     NoFeatures,
@@ -27,9 +27,10 @@ from .._components import (
     NoNetwork,
     NoNominal,
     NoWeightDecay,
+    read_accumulators,
     Tensor,
 )
-from .._numerics import accumulator_dtype, after
+from .._numerics import accumulator_dtype, together
 from ._base import AbstractOptimizer
 from ._trees import (
     check_grads,
@@ -90,22 +91,38 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
         """The zero accumulators of one parameter tensor, by name."""
         return {name: acc.init(param) for name, acc in self.accumulators.items()}
 
-    def update_tensor(
+    def accumulate_tensor(
         self,
         grad: Float[Array, "*shape"],
         param: Float[Array, "*shape"],
         accumulators: dict[str, tuple[Any, ...]],
         count: Int[Array, ""],
-    ) -> tuple[Float[Array, "*shape"], dict[str, tuple[Any, ...]]]:
-        """One tensor's update, to be added, and its new accumulators."""
+    ) -> tuple[dict[str, tuple[Any, ...]], dict[str, Any]]:
+        """One tensor's new accumulators, and what these say of the whole tensor."""
         if param.size == 0:
-            return jnp.zeros_like(param), accumulators
+            return accumulators, {}
         dtype = accumulator_dtype(param.dtype)
-        optimizer, p, g = _cast((self, param, grad), dtype)
+        bank, p, g = _cast((self.accumulators, param, grad), dtype)
         before = Tensor(p, g, _cast(accumulators, dtype), count)
-        new = _accumulate(optimizer.accumulators, accumulators, before)
-        step = optimizer._step(Tensor(p, g, _cast(new, dtype), count))
-        return -jnp.broadcast_to(step, param.shape).astype(param.dtype), new
+        new = accumulate(bank, accumulators, before)
+        seen = _cast(new, dtype)
+        return new, {name: bank[name].summarise(seen[name], before) for name in bank}
+
+    def step_tensor(
+        self,
+        grad: Float[Array, "*shape"],
+        param: Float[Array, "*shape"],
+        accumulators: dict[str, tuple[Any, ...]],
+        summaries: dict[str, Any],
+        count: Int[Array, ""],
+    ) -> Float[Array, "*shape"]:
+        """One tensor's update, to be added, from what `accumulate_tensor` gives."""
+        if param.size == 0:
+            return jnp.zeros_like(param)
+        dtype = accumulator_dtype(param.dtype)
+        optimizer, p, g, seen = _cast((self, param, grad, accumulators), dtype)
+        step = optimizer._step(Tensor(p, g, seen, count, summaries))
+        return -jnp.broadcast_to(step, param.shape).astype(param.dtype)
 
     # Two passes over memory. The first reduces every input to its mean square; the second
     # computes the inputs again and applies the network. Without the barrier XLA shares
@@ -162,32 +179,6 @@ class LearnedOptimizer(AbstractLearnedOptimizer):
         )
 
 
-def read_accumulators(
-    bank: dict[str, AbstractAccumulator],
-    *parts: AbstractFeatures | AbstractTerm | AbstractGain,
-) -> dict[str, AbstractAccumulator]:
-    """Those accumulators of `bank` that some part reads, and those that these read.
-
-    **Raises:**
-
-    `ValueError` if a part reads an accumulator that is not in `bank`.
-    """
-    read: set[str] = set()
-    todo: list[Any] = list(parts)
-    while todo:
-        part = todo.pop()
-        for name in part.reads:
-            if name not in bank:
-                raise ValueError(
-                    f"{type(part).__name__} reads the accumulator '{name}', but there "
-                    f"are only {sorted(bank)}: pass `accumulators={{..., '{name}': ...}}`."
-                )
-            if name not in read:
-                read.add(name)
-                todo.append(bank[name])
-    return {name: accumulator for name, accumulator in bank.items() if name in read}
-
-
 def init_tree(
     optimizer: AbstractLearnedOptimizer, stacked: Sequence[int], params: PyTree
 ) -> LearnedOptimizerState:
@@ -216,56 +207,82 @@ def update_tree(
     leaves, inner = jtu.tree_flatten(params)
     outer = _tensor_structure(optimizer)
     states = scatter(state.accumulators, outer, inner)
-    tensors = zip(stacked, jtu.tree_leaves(grads), leaves, states, strict=True)
-    results = [_update_tensor(optimizer, n, g, p, s, state.count) for n, g, p, s in tensors]
-    updates = inner.unflatten([update for update, _ in results])
-    accumulators = gather([new for _, new in results], outer, inner)
+    tensors = list(zip(stacked, jtu.tree_leaves(grads), leaves, states, strict=True))
+    results: dict[int, Any] = {}
+    for group in _groups(leaves):
+        group_results = _update_group(optimizer, [tensors[i] for i in group], state.count)
+        results |= zip(group, group_results, strict=True)
+    in_order = [results[i] for i in range(len(leaves))]
+    updates = inner.unflatten([update for update, _ in in_order])
+    accumulators = gather([new for _, new in in_order], outer, inner)
     count = jnp.asarray(optax.safe_increment(state.count))
     return updates, LearnedOptimizerState(accumulators, count)
 
 
-# Compiled for itself where nothing around it is; inside of another program tensors of one
-# shape are at least traced once only.
+# The indices of those tensors that go through the update side by side: all that are spread
+# over devices, for then what they need of others' crosses at once. One that is not goes
+# alone, which lets go of its gradient before another's has to be known.
+def _groups(leaves: Sequence[Array]) -> list[list[int]]:
+    spread = [jax.typeof(x).sharding.mesh.size > 1 for x in leaves]
+    together = [i for i, several in enumerate(spread) if several]
+    alone = [[i] for i, several in enumerate(spread) if not several]
+    return [together, *alone] if together else alone
+
+
+# Of each tensor, with its number of stacked axes: the update and the new accumulators.
+def _update_group(
+    optimizer: AbstractLearnedOptimizer,
+    tensors: list[tuple[int, Array, Array, dict[str, tuple[Any, ...]]]],
+    count: Int[Array, ""],
+) -> list[tuple[Array, dict[str, tuple[Any, ...]]]]:
+    made = [_accumulate_tensor(optimizer, *tensor, count) for tensor in tensors]
+    summaries = [summary for _, summary in made]
+    if len(tensors) > 1:
+        summaries = together(summaries)
+    return [
+        (_step_tensor(optimizer, n, grad, param, new, summary, count), new)
+        for (n, grad, param, _), (new, _), summary in zip(
+            tensors, made, summaries, strict=True
+        )
+    ]
+
+
+# These two are compiled for themselves where nothing around them is; inside of another
+# program tensors of one shape are at least traced once only.
 @eqx.filter_jit
-def _update_tensor(
+def _accumulate_tensor(
     optimizer: AbstractLearnedOptimizer,
     n: int,
     grad: Array,
     param: Array,
     accumulators: dict[str, tuple[Any, ...]],
     count: Int[Array, ""],
-) -> tuple[Array, dict[str, tuple[Any, ...]]]:
+) -> tuple[dict[str, tuple[Any, ...]], dict[str, Any]]:
     # Here it costs a compiled update nothing, and an eager one only its first call.
     expected = jax.eval_shape(_over_axes(optimizer.init_tensor, n, 0), param)
     check_tensor_state(accumulators, expected, param.shape)
-    update = _over_axes(optimizer.update_tensor, n, (0, 0, 0, None))
-    return update(grad, param, accumulators, count)
+    accumulate = _over_axes(optimizer.accumulate_tensor, n, (0, 0, 0, None))
+    return accumulate(grad, param, accumulators, count)
+
+
+@eqx.filter_jit
+def _step_tensor(
+    optimizer: AbstractLearnedOptimizer,
+    n: int,
+    grad: Array,
+    param: Array,
+    accumulators: dict[str, tuple[Any, ...]],
+    summaries: dict[str, Any],
+    count: Int[Array, ""],
+) -> Array:
+    step = _over_axes(optimizer.step_tensor, n, (0, 0, 0, 0, None))
+    return step(grad, param, accumulators, summaries, count)
 
 
 def _over_axes(fn: Callable, n: int, in_axes: Any) -> Callable:
     for _ in range(n):
         fn = jax.vmap(fn, in_axes=in_axes)
     return fn
-
-
-# What reads others' old values comes first, and what it has read is updated after it.
-# Nothing else says so to XLA, which without it keeps a copy of every array that is read and
-# then updated in place.
-def _accumulate(
-    bank: dict[str, AbstractAccumulator],
-    accumulators: dict[str, tuple[Any, ...]],
-    before: Tensor,
-) -> dict[str, tuple[Any, ...]]:
-    readers = [k for k in accumulators if bank[k].reads]
-    new = {k: bank[k].update(accumulators[k], before) for k in readers}
-    grad = after(before.grad, new)
-    waiting = eqx.tree_at(lambda t: t.grad, before, grad)
-    read = {name for k in readers for name in bank[k].reads}
-    for k in accumulators:
-        if k not in new:
-            tensor = waiting if k in read else before
-            new[k] = bank[k].update(accumulators[k], tensor)
-    return {k: new[k] for k in accumulators}
 
 
 # One tensor's accumulators have the same structure whatever the tensor's shape.

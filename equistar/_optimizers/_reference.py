@@ -23,8 +23,9 @@ def reference_update_tensor(
     accumulators: dict[str, tuple[Any, ...]],
     count: Int[Array, ""],
 ) -> tuple[Float[Array, "*shape"], dict[str, tuple[Any, ...]]]:
-    """`AbstractLearnedOptimizer.update_tensor`, for optimizers with `AdafactorFeatures`
-    and a `BlackboxMLP`, in the dtype of its arguments."""
+    """`AbstractLearnedOptimizer.update` of one tensor, and its new accumulators, for
+    optimizers with `AdafactorFeatures` and a `BlackboxMLP`, in the dtype of its arguments.
+    """
     if param.size == 0:
         return jnp.zeros_like(param), accumulators
     before = Tensor(param, grad, accumulators, count)

@@ -25,9 +25,10 @@ from .._components import (
     NoPreconditioner,
     NoWeightDecay,
     PerElement,
+    read_accumulators,
 )
 from .._components._network import Initializer
-from ._learned import AbstractLearnedOptimizer, read_accumulators
+from ._learned import AbstractLearnedOptimizer
 
 
 class STAR(AbstractLearnedOptimizer):

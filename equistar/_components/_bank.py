@@ -1,0 +1,81 @@
+"""The accumulators of an optimizer, by name: its bank."""
+
+from typing import Any
+
+import equinox as eqx
+
+from .._numerics import after
+from ._accumulators import (
+    AbstractAccumulator,
+    FactoredSecondMoment,
+    Momentum,
+    SecondMoment,
+)
+from ._bias_correction import AbstractBiasCorrection, NoBiasCorrection
+from ._features import AbstractFeatures
+from ._gain import AbstractGain
+from ._tensor import Tensor
+from ._terms import AbstractTerm
+
+
+def default_accumulators(
+    correction: AbstractBiasCorrection = NoBiasCorrection(),
+) -> dict[str, AbstractAccumulator]:
+    """The accumulators of the STAR family, by the names that parts read them under.
+
+    **Arguments:**
+
+    - `correction`: of the first updates; the paper has none.
+    """
+    return {
+        "momentum": Momentum(correction=correction),
+        "second_moment": SecondMoment(correction=correction),
+        "factored": FactoredSecondMoment(correction=correction),
+    }
+
+
+def read_accumulators(
+    bank: dict[str, AbstractAccumulator],
+    *parts: AbstractFeatures | AbstractTerm | AbstractGain,
+) -> dict[str, AbstractAccumulator]:
+    """Those accumulators of `bank` that some part reads, and those that these read.
+
+    **Raises:**
+
+    `ValueError` if a part reads an accumulator that is not in `bank`.
+    """
+    read: set[str] = set()
+    todo: list[Any] = list(parts)
+    while todo:
+        part = todo.pop()
+        for name in part.reads:
+            if name not in bank:
+                raise ValueError(
+                    f"{type(part).__name__} reads the accumulator '{name}', but there "
+                    f"are only {sorted(bank)}: pass `accumulators={{..., '{name}': ...}}`."
+                )
+            if name not in read:
+                read.add(name)
+                todo.append(bank[name])
+    return {name: accumulator for name, accumulator in bank.items() if name in read}
+
+
+# What reads others' old values comes first, and what it has read is updated after it.
+# Nothing else says so to XLA, which without it keeps a copy of every array that is read and
+# then updated in place.
+def accumulate(
+    bank: dict[str, AbstractAccumulator],
+    accumulators: dict[str, tuple[Any, ...]],
+    before: Tensor,
+) -> dict[str, tuple[Any, ...]]:
+    """Those accumulators after the gradient of `before`, whose own are as they were."""
+    readers = [k for k in accumulators if bank[k].reads]
+    new = {k: bank[k].update(accumulators[k], before) for k in readers}
+    grad = after(before.grad, new)
+    waiting = eqx.tree_at(lambda t: t.grad, before, grad)
+    read = {name for k in readers for name in bank[k].reads}
+    for k in accumulators:
+        if k not in new:
+            tensor = waiting if k in read else before
+            new[k] = bank[k].update(accumulators[k], tensor)
+    return {k: new[k] for k in accumulators}
