@@ -13,7 +13,7 @@ ROOT = pathlib.Path(equistar.__file__).parent
 # and from every layer below.
 LAYERS = (
     {"_devices", "_eigh", "_files", "_interrupts", "_logger"}
-    | {"_names", "_numerics", "_results"},
+    | {"_means", "_names", "_numerics", "_results"},
     {"_components", "_episodes", "_objectives", "_unroll", "tasks", "plot"},
     {"_optimizers", "_estimators"},
     {"_feed", "_toy_unrolls", "_trainable"},

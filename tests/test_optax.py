@@ -10,6 +10,7 @@ import jax.tree_util as jtu
 import numpy as np
 import optax
 import pytest
+from jax.dtypes import float0
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 import equistar as eqs
@@ -124,7 +125,7 @@ def test_learning_rate_and_weight_decay_are_numbers_or_schedules(sgd):
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "weight_decay"])
-@pytest.mark.parametrize("value", [-1, -1e-3, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [-1, -1e-3, np.float32(-1), float("nan"), float("inf")])
 def test_numbers_that_make_no_sense_are_refused_and_unknown_ones_are_not(sgd, name, value):
     with pytest.raises(ValueError, match=f"`{name}` must be finite and at least 0"):
         eqs.as_optax(sgd, **{name: value})
@@ -294,12 +295,53 @@ def test_wrong_stacked_axes_are_named(sgd):
         eqs.Stacked(sgd, {"w": -1, "b": 0})
 
 
+@pytest.mark.parametrize("optimizer", [optax.adam(1e-3), "star"])
+def test_only_learned_optimizers_know_of_stacked_axes(optimizer, as_users_call):
+    with pytest.raises(ValueError, match="`Stacked` takes a learned optimizer"):
+        eqs.Stacked(optimizer, 1)
+
+
 @pytest.mark.parametrize(
     "leaf", [jnp.arange(3), jnp.array([True]), jnp.ones(2, jnp.complex64), 1.0, "name"]
 )
 def test_leaves_that_are_no_float_arrays_are_named(sgd, leaf):
     with pytest.raises(ValueError, match=r"\['odd'\].*eqx\.filter"):
         sgd.init({"odd": leaf})
+
+
+@pytest.mark.parametrize(
+    "grad", [np.ones(3, bool), jnp.ones(3, int), 1j * np.ones(3), np.zeros(3, float0), 0.1]
+)
+def test_gradients_that_are_no_float_arrays_are_named(sgd, grad):
+    params = {"w": jnp.ones(3)}
+    with pytest.raises(ValueError, match=r"Gradients must be .* grads\['w'\] is a"):
+        sgd.update({"w": grad}, sgd.init(params), params)
+
+
+@pytest.mark.parametrize("count", [None, jnp.zeros(3, int), jnp.ones(())])
+@pytest.mark.parametrize("wrap", [lambda o: o, eqs.as_optax], ids=["own", "optax"])
+def test_a_state_whose_count_is_no_integer_is_refused(sgd, wrap, count):
+    params, optimizer = jnp.ones(3), wrap(sgd)
+    state = optimizer.init(params)
+    object.__setattr__(state, "count", count)
+    with pytest.raises(ValueError, match=r"one integer: call `init\(params\)`"):
+        optimizer.update(params, state, params)
+
+
+def test_a_state_of_integers_is_refused(star):
+    params = jnp.ones(3)
+    state = jtu.tree_map(lambda x: x.astype(jnp.int32), star.init(params))
+    with pytest.raises(ValueError, match=r"floating-point arrays: call `init\(params\)`"):
+        star.update(params, state, params)
+
+
+def test_init_and_update_are_compiled_as_they_are(star):
+    optim, params = eqs.as_optax(star), {"w": jnp.ones((3, 2))}
+    state = jax.jit(optim.init)(params)
+    _close(state, optim.init(params), 0)
+    compiled, _ = jax.jit(optim.update)(params, state, params)
+    _close(compiled, optim.update(params, state, params)[0], 1e-6)
+    assert hash(optim) == hash(optim)
 
 
 def test_trees_that_do_not_fit_are_named(sgd, star):
@@ -346,7 +388,7 @@ def test_invalid_hyperparameters_are_named(kwargs):
         eqs.OptaxOptimizer(optax.adam, **kwargs)
 
 
-@pytest.mark.parametrize("rate", ["a", None, jnp.array([1.0, 2.0])])
+@pytest.mark.parametrize("rate", ["a", None, 1j, True, jnp.array([1.0, 2.0])])
 def test_a_learning_rate_that_is_no_number_is_refused(rate, as_users_call):
     with pytest.raises(ValueError, match="must be a number or a schedule"):
         eqs.as_optax(eqs.STAR(key=jr.key(0)), learning_rate=rate)

@@ -7,7 +7,8 @@ import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._numerics import accumulator_dtype, means
+from .._means import means
+from .._numerics import accumulator_dtype
 from ._accumulators import AbstractAccumulator
 from ._features import AbstractFeatures, Inputs
 from ._tensor import Tensor

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._numerics import means, unstack
+from .._means import means
+from .._numerics import unstack
 from ._features import Inputs
 
 

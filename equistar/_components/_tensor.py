@@ -8,7 +8,7 @@ import jax.lax as lax
 import jax.tree_util as jtu
 from jaxtyping import Array, Float, Int
 
-from .._numerics import means
+from .._means import means
 from ._factors import factor_means, Factors
 
 

@@ -66,11 +66,14 @@ def as_optax(
         )
     scaled = Scaled(optimizer, learning_rate, weight_decay)
 
+    # Functions, not methods: `jax.jit` needs a hash of what it compiles.
+    def init(params: Any) -> Any:
+        return scaled.init(params)
+
     # Optax's callers may leave `params` out; the optimizer then says what it needs.
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         return scaled.update(updates, state, params, **extra)
 
-    init: Any = scaled.init
     return optax.GradientTransformationExtraArgs(init, update)
 
 

@@ -4,8 +4,10 @@ import math
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
+import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Int, PyTree
 
@@ -53,7 +55,8 @@ class Scaled(AbstractOptimizer):
 
         **Raises:**
 
-        `ValueError` if one of them is a negative Python number, or not finite.
+        `ValueError` if one of them is no number, or a negative one or not finite; of a JAX
+        array the value is not read.
         """
         _check_number("learning_rate", learning_rate)
         _check_number("weight_decay", weight_decay)
@@ -85,12 +88,15 @@ class Scaled(AbstractOptimizer):
         return jtu.tree_map(scale, updates, params), ScaledState(inner, count)
 
 
-# Of arrays and schedules the values are known in the update only.
+# Of JAX's arrays and of schedules the values are known in the update only.
 def _check_number(name: str, value: ArrayLike | optax.Schedule) -> None:
-    if isinstance(value, int | float) and not 0 <= value < math.inf:
-        raise ValueError(f"`{name}` must be finite and at least 0; got {value}.")
-    if value is None or isinstance(value, str) or (not callable(value) and jnp.ndim(value)):
+    if callable(value):
+        return
+    real = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
+    if not real or isinstance(value, bool) or jnp.ndim(value) or jnp.iscomplexobj(value):
         raise ValueError(f"`{name}` must be a number or a schedule; got {value!r:.80}.")
+    if not isinstance(value, jax.Array) and not 0 <= value < math.inf:
+        raise ValueError(f"`{name}` must be finite and at least 0; got {value}.")
 
 
 def _value(rate: ArrayLike | optax.Schedule, count: Int[Array, ""]) -> ArrayLike:

@@ -36,6 +36,11 @@ class Stacked(AbstractOptimizer):
             integer, or a pytree prefix of the parameters, say
             `{"blocks": 1, "embedding": 0}`.
         """
+        if not isinstance(optimizer, AbstractLearnedOptimizer):
+            raise ValueError(
+                f"`Stacked` takes a learned optimizer, say `STAR(key=...)`; got "
+                f"{optimizer!r:.80}."
+            )
         counts, self.structure = jtu.tree_flatten(stacked_axes)
         if not all(isinstance(n, int) and n >= 0 for n in counts):
             raise ValueError(

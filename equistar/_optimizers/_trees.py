@@ -14,9 +14,7 @@ _KEEP_FLOATS = "keep the others out with `eqx.filter(model, eqx.is_inexact_array
 def check_params(params: PyTree) -> None:
     """Raises a `ValueError` that names the first leaf that cannot be optimized."""
     for path, leaf in jtu.tree_leaves_with_path(params):
-        dtype = getattr(leaf, "dtype", None)
-        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-            kind = type(leaf).__name__ if dtype is None else f"{dtype} array"
+        if kind := _no_floats(leaf):
             raise ValueError(
                 f"Parameters must be floating-point arrays, but params"
                 f"{jtu.keystr(path)} is a {kind}: {_KEEP_FLOATS}."
@@ -39,6 +37,11 @@ def check_grads(grads: PyTree, params: PyTree) -> None:
         )
     named = jtu.tree_leaves_with_path(grads)
     for (path, g), p in zip(named, jtu.tree_leaves(params), strict=True):
+        if kind := _no_floats(g):
+            raise ValueError(
+                f"Gradients must be floating-point arrays, but grads{jtu.keystr(path)} "
+                f"is a {kind}: pass gradients with respect to these params."
+            )
         if g.shape != p.shape:
             raise ValueError(
                 f"grads{jtu.keystr(path)} has shape {g.shape} but its parameter has "
@@ -53,18 +56,36 @@ def check_state(state: Any, kind: type) -> None:
             "The optimizer's state was made by another optimizer: call `init(params)` of "
             f"this one; got a {type(state).__name__}."
         )
+    dtype = getattr(state.count, "dtype", None)
+    if dtype is None or state.count.shape or not jnp.issubdtype(dtype, jnp.integer):
+        raise ValueError(
+            "The count of the optimizer's state must be one integer: call `init(params)` "
+            f"for a state; got {state.count!r:.80}."
+        )
 
 
 def check_tensor_state(state: PyTree, expected: PyTree, shape: tuple[int, ...]) -> None:
     """Raises a `ValueError` unless a tensor's state has the shapes that `init` makes."""
     named = jtu.tree_leaves_with_path(state)
     for (path, ours), made in zip(named, jtu.tree_leaves(expected), strict=True):
+        if kind := _no_floats(ours):
+            raise ValueError(
+                "The optimizer's state must be of floating-point arrays: call "
+                f"`init(params)` for one; state{jtu.keystr(path)} is a {kind}."
+            )
         if jnp.shape(ours) != made.shape:
             raise ValueError(
                 "The optimizer's state was made for other parameters: call `init(params)` "
                 f"with these. Of a parameter of shape {shape}, state{jtu.keystr(path)} has "
                 f"shape {jnp.shape(ours)} and not {made.shape}."
             )
+
+
+def _no_floats(leaf: Any) -> str:
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None:
+        return type(leaf).__name__
+    return "" if jnp.issubdtype(dtype, jnp.floating) else f"{dtype} array"
 
 
 def broadcast_prefix(prefix: PyTree[int], params: PyTree) -> list[int]:

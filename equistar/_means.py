@@ -1,0 +1,155 @@
+"""Means of many arrays of one shape, in one pass over memory."""
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.lax as lax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
+
+
+# Elements: of a block as a rule, at least and at most; of a stretch of memory at least; of
+# a tensor so small that its stretches may be shorter.
+_BLOCK = 128
+_SMALLEST_BLOCK = 16
+_LARGEST_BLOCK = 1024
+_STRETCH = 64
+_SMALL = 8192
+
+# Devices that an axis may be spread over where the mesh is not known.
+_DEVICES = 8
+
+
+def means(xs: Sequence[Float[Array, "*shape"]]) -> Float[Array, " arrays"]:
+    """The mean of each of several arrays of one shape.
+
+    One pass over memory for all of them: a multi-operand reduction over blocks of no more
+    than about a thousand elements, then a second small sum. So float32 stays accurate on
+    large tensors.
+    """
+    return _means(*xs) if xs else jnp.zeros(0)
+
+
+@jax.custom_jvp
+def _means(*xs: Array) -> Float[Array, " arrays"]:
+    axes = split(xs[0].shape, *_devices(xs[0]))
+    sharding = jax.typeof(xs[0]).sharding
+    shares = [(axis.shares, axis.length) for axis in axes]
+    apart = [_reshape(x, shares, sharding) for x in xs]
+    sums = [
+        _sums(apart, parts, sharding)
+        for parts in itertools.product(*(axis.parts for axis in axes))
+    ]
+    return sum(sums[1:], sums[0]) / max(1, xs[0].size)
+
+
+# JAX has no reverse-mode rule for a multi-operand reduction, and its forward-mode rule
+# takes minutes to compile; but the function is linear.
+@_means.defjvp
+def _means_jvp(
+    primals: tuple[Array, ...], tangents: tuple[Array, ...]
+) -> tuple[Array, Array]:
+    return _means(*primals), jnp.stack([jnp.mean(dx) for dx in tangents])
+
+
+class Part(NamedTuple):
+    """A range of an axis, in blocks of `block` entries each."""
+
+    start: int
+    stop: int
+    block: int
+
+
+class Axis(NamedTuple):
+    """An axis as `shares` ranges of `length` each, and the parts of every share."""
+
+    shares: int
+    length: int
+    parts: tuple[Part, ...]
+
+
+def split(
+    shape: tuple[int, ...], devices: tuple[int, ...], cut: tuple[int, ...]
+) -> list[Axis]:
+    """How each axis of a shape is cut into blocks, and these into ranges.
+
+    **Arguments:**
+
+    - `shape`: of the tensor.
+    - `devices`: for each axis, the number of devices that it may be spread over: each has
+        shares of its own where the length of the axis allows. XLA gathers the parts of a
+        multi-operand reduction across devices one by one, but sums all arrays of the second
+        sum, of all tensors, in one go.
+    - `cut`: for each axis, the number of devices that it is known to be spread over.
+    """
+    axes, size = [], 1
+    stretch = _STRETCH if math.prod(shape) > _SMALL else 1
+    for n, most, known in reversed(list(zip(shape, devices, cut, strict=True))):
+        possible = [g for g in _divisors(math.gcd(n, most)) if n // g * size >= stretch]
+        shares = known if known > 1 else max(possible, default=1)
+        parts = _parts(n // shares, size, stretch)
+        axes.append(Axis(shares, n // shares, parts))
+        size *= parts[0].block
+    return axes[::-1]
+
+
+# A block has `size` elements on the axes within. Where no divisor of the length makes a
+# good block, say since it is a prime, what is over is a part of its own.
+def _parts(length: int, size: int, stretch: int) -> tuple[Part, ...]:
+    least = max(stretch, _SMALLEST_BLOCK)
+    good = [d for d in _divisors(length) if least <= size * d <= _LARGEST_BLOCK]
+    if good:
+        return (Part(0, length, min(good, key=lambda d: abs(size * d - _BLOCK))),)
+    if size * length <= _LARGEST_BLOCK:
+        return (Part(0, length, max(1, length)),)
+    block = -(-_BLOCK // size)
+    main = length - length % block
+    return Part(0, main, block), Part(main, length, length - main)
+
+
+def _divisors(n: int) -> list[int]:
+    small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
+    return sorted({d for s in small for d in (s, n // s)})
+
+
+# The devices along each axis: how many there may be, and how many are known.
+def _devices(x: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    sharding = jax.typeof(x).sharding
+    mesh = sharding.mesh
+    axes = [axis if isinstance(axis, tuple) else (axis,) for axis in sharding.spec]
+    count = lambda names: math.prod(mesh.shape[name] for name in names if name is not None)
+    most = mesh.size if mesh.size > 1 else _DEVICES
+    return (most,) * x.ndim, tuple(map(count, axes))
+
+
+# For each array, the sum over one part of each axis of all shares.
+def _sums(
+    apart: list[Array], parts: tuple[Part, ...], sharding: NamedSharding
+) -> Float[Array, " arrays"]:
+    every = list(zip(apart[0].shape[::2], parts, strict=True))
+    start = [n for _, part in every for n in (0, part.start)]
+    stop = [n for shares, part in every for n in (shares, part.stop)]
+    blocks = [(g, (p.stop - p.start) // p.block, p.block) for g, p in every]
+    ranges = [lax.slice(x, start, stop) for x in apart]
+    operands = tuple(_reshape(x, blocks, sharding) for x in ranges)
+    zeros = tuple(jnp.zeros((), x.dtype) for x in operands)
+    add = lambda a, b: tuple(i + j for i, j in zip(a, b, strict=True))
+    partial = lax.reduce(operands, zeros, add, tuple(range(2, 3 * len(parts), 3)))
+    return jnp.sum(jnp.stack(partial), range(1, 1 + 2 * len(parts)))
+
+
+# For each axis of the tensor several; the first of them is spread over its devices.
+def _reshape(x: Array, axes: Sequence[tuple[int, ...]], sharding: NamedSharding) -> Array:
+    shape = [n for axis in axes for n in axis]
+    names = [
+        name
+        for axis, first in zip(axes, sharding.spec, strict=True)
+        for name in (first, *(None,) * (len(axis) - 1))
+    ]
+    spread = NamedSharding(sharding.mesh, PartitionSpec(*names))
+    known = any(name is not None for name in names)
+    return lax.reshape(x, shape, out_sharding=spread if known else None)
