@@ -36,8 +36,8 @@ def means(xs: Sequence[Float[Array, "*shape"]]) -> Float[Array, " arrays"]:
 
 @jax.custom_jvp
 def _means(*xs: Array) -> Float[Array, " arrays"]:
-    axes = split(xs[0].shape, *_devices(xs[0]))
     sharding = jax.typeof(xs[0]).sharding
+    axes = split(xs[0].shape, *_devices(sharding))
     shares = [(axis.shares, axis.length) for axis in axes]
     apart = [_reshape(x, shares, sharding) for x in xs]
     sums = [
@@ -72,25 +72,25 @@ class Axis(NamedTuple):
     parts: tuple[Part, ...]
 
 
-def split(
-    shape: tuple[int, ...], devices: tuple[int, ...], cut: tuple[int, ...]
-) -> list[Axis]:
-    """How each axis of a shape is cut into blocks, and these into ranges.
+def split(shape: tuple[int, ...], devices: int, known: tuple[int, ...]) -> list[Axis]:
+    """How the axes of a shape are cut into the shares of devices, and these into blocks.
+
+    XLA gathers the parts of a multi-operand reduction across devices one by one, but sums
+    all arrays of the second sum, of all tensors, in one go: so no block is of two devices.
 
     **Arguments:**
 
     - `shape`: of the tensor.
-    - `devices`: for each axis, the number of devices that it may be spread over: each has
-        shares of its own where the length of the axis allows. XLA gathers the parts of a
-        multi-operand reduction across devices one by one, but sums all arrays of the second
-        sum, of all tensors, in one go.
-    - `cut`: for each axis, the number of devices that it is known to be spread over.
+    - `devices`: the number of devices that an axis may be spread over. Each has shares of
+        its own if the length of the axis allows.
+    - `known`: for each axis, the number of devices that it is known to be spread over,
+        or 1.
     """
     axes, size = [], 1
     stretch = _STRETCH if math.prod(shape) > _SMALL else 1
-    for n, most, known in reversed(list(zip(shape, devices, cut, strict=True))):
-        possible = [g for g in _divisors(math.gcd(n, most)) if n // g * size >= stretch]
-        shares = known if known > 1 else max(possible, default=1)
+    for n, there in reversed(list(zip(shape, known, strict=True))):
+        possible = [d for d in _divisors(math.gcd(n, devices)) if n // d * size >= stretch]
+        shares = there if there > 1 else max(possible, default=1)
         parts = _parts(n // shares, size, stretch)
         axes.append(Axis(shares, n // shares, parts))
         size *= parts[0].block
@@ -116,14 +116,12 @@ def _divisors(n: int) -> list[int]:
     return sorted({d for s in small for d in (s, n // s)})
 
 
-# The devices along each axis: how many there may be, and how many are known.
-def _devices(x: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    sharding = jax.typeof(x).sharding
+# The devices that an axis may be spread over, and those that each is known to be.
+def _devices(sharding: NamedSharding) -> tuple[int, tuple[int, ...]]:
     mesh = sharding.mesh
     axes = [axis if isinstance(axis, tuple) else (axis,) for axis in sharding.spec]
     count = lambda names: math.prod(mesh.shape[name] for name in names if name is not None)
-    most = mesh.size if mesh.size > 1 else _DEVICES
-    return (most,) * x.ndim, tuple(map(count, axes))
+    return mesh.size if mesh.size > 1 else _DEVICES, tuple(map(count, axes))
 
 
 # For each array, the sum over one part of each axis of all shares.

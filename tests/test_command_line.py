@@ -217,6 +217,11 @@ def test_help_teaches(monkeypatch, capsys, command):
     assert len(out.splitlines()) > 8
 
 
+def test_the_version_is_told(monkeypatch, capsys):
+    assert _run(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"equistar {eqs.__version__}\n"
+
+
 def test_data_list_shows_what_is_prepared(monkeypatch, capsys):
     folder = pathlib.Path(__file__).parent / "data" / "tfds"
     assert _run(monkeypatch, "data", "list", "--data-dir", folder) == 0

@@ -335,6 +335,19 @@ def test_a_state_of_integers_is_refused(star):
         star.update(params, state, params)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: eqs.STAR(key=jr.key(0), direction=eqs.AdamDirection),
+        lambda: eqs.LearnedOptimizer(gain=eqs.NoGain),
+        lambda: eqs.LearnedOptimizer(network=eqs.NoNetwork),
+    ],
+)
+def test_a_class_in_place_of_a_part_is_named(as_users_call, call):
+    with pytest.raises(ValueError, match=r"is a class and not a part: pass `\w+\(\)`"):
+        call()
+
+
 def test_init_and_update_are_compiled_as_they_are(star):
     optim, params = eqs.as_optax(star), {"w": jnp.ones((3, 2))}
     state = jax.jit(optim.init)(params)

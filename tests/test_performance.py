@@ -171,7 +171,7 @@ LENGTHS = [1, 2, 3, 10, 64, 127, 130]
 
 
 def _split(shape, devices=8):
-    return split(shape, (devices,) * len(shape), (1,) * len(shape))
+    return split(shape, devices, (1,) * len(shape))
 
 
 @given(st.lists(st.sampled_from(LENGTHS), min_size=1, max_size=4).map(tuple))
@@ -226,4 +226,4 @@ def test_devices_along_an_axis_have_whole_blocks(shape, devices):
 
 def test_as_many_devices_as_a_known_mesh_has():
     assert [axis.shares for axis in _split((4096, 4096), 64)] == [64, 64]
-    assert [axis.shares for axis in split((6, 4096), (4, 4), (3, 1))] == [3, 4]
+    assert [axis.shares for axis in split((6, 4096), 4, (3, 1))] == [3, 4]

@@ -1,6 +1,7 @@
 """The command line `equistar`: one module for each of its commands."""
 
 import contextlib
+import importlib.metadata
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -27,13 +28,17 @@ from ._train import Train
 _DESCRIPTION = """Learned optimizers: meta-train one, save it, train networks with it.
 
 Start with `equistar quickstart`: it does the whole of it on real data in minutes.
-Every command explains itself: `equistar meta-train --help`."""
+Every command explains itself: `equistar meta-train --help`. `equistar --version` says
+which version this is."""
 
 _EXPECTED = CommandError, WeightsError, CheckpointError, ValueError, OSError
 
 
 def main() -> None:
     """Runs a command. Exit codes: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"equistar {importlib.metadata.version('equistar')}")
+        sys.exit(0)
     try:
         with _plain_warnings():
             sys.exit(_parse(sys.argv[1:]).run())

@@ -42,12 +42,17 @@ def read_accumulators(
 
     **Raises:**
 
-    `ValueError` if a part reads an accumulator that is not in `bank`.
+    `ValueError` if a part reads an accumulator that is not in `bank`, or is a class.
     """
     read: set[str] = set()
     todo: list[Any] = list(parts)
     while todo:
         part = todo.pop()
+        if isinstance(part, type):
+            raise ValueError(
+                f"{part.__name__} is a class and not a part: pass `{part.__name__}()` "
+                "with its arguments."
+            )
         for name in part.reads:
             if name not in bank:
                 raise ValueError(

@@ -1,6 +1,7 @@
 """The terms of an update: blackbox, nominal and weight decay."""
 
 import abc
+import dataclasses
 
 import equinox as eqx
 import jax.nn.initializers as jinit
@@ -15,8 +16,21 @@ from ._scale import AbstractScale, as_scale
 from ._tensor import Tensor
 
 
+def check_parts(module: eqx.Module) -> None:
+    """Raises a `ValueError` where a part of a module is a class and not an instance."""
+    for field in dataclasses.fields(module):
+        if isinstance(part := getattr(module, field.name), type):
+            raise ValueError(
+                f"`{field.name}` of {type(module).__name__} is a class and not a part: "
+                f"pass `{part.__name__}()` with its arguments."
+            )
+
+
 class AbstractTerm(eqx.Module):
     """A term of the update, to be subtracted from the parameters."""
+
+    def __check_init__(self) -> None:
+        check_parts(self)
 
     @property
     @abc.abstractmethod

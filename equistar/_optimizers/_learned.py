@@ -20,6 +20,7 @@ from .._components import (
     AbstractNominalTerm,
     AbstractWeightDecay,
     accumulate,
+    check_parts,
     default_accumulators,
     NoBlackbox,
     NoFeatures,
@@ -72,6 +73,9 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
     nominal: eqx.AbstractVar[AbstractNominalTerm]
     weight_decay: eqx.AbstractVar[AbstractWeightDecay]
     gain: eqx.AbstractVar[AbstractGain]
+
+    def __check_init__(self) -> None:
+        check_parts(self)
 
     def init(self, params: PyTree) -> LearnedOptimizerState:
         return init_tree(self, [0] * len(jtu.tree_leaves(params)), params)
@@ -224,9 +228,9 @@ def update_tree(
 # alone, which lets go of its gradient before another's has to be known.
 def _groups(leaves: Sequence[Array]) -> list[list[int]]:
     spread = [jax.typeof(x).sharding.mesh.size > 1 for x in leaves]
-    together = [i for i, several in enumerate(spread) if several]
+    across = [i for i, several in enumerate(spread) if several]
     alone = [[i] for i, several in enumerate(spread) if not several]
-    return [together, *alone] if together else alone
+    return [across, *alone] if across else alone
 
 
 # Of each tensor, with its number of stacked axes: the update and the new accumulators.
