@@ -35,14 +35,26 @@ def run(params) -> Any:
     return params, state
 
 
+@jax.jit
+def run_in_a_scan(params) -> Any:
+    def step(before, _):
+        params, state = before
+        updates, state = optim.update(jtu.tree_map(jnp.sin, params), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    return jax.lax.scan(step, (params, optim.init(params)), None, length=3)[0][0]
+
+
 expected, _ = run(params)
 for mesh in meshes.values():
     shardings = {name: NamedSharding(mesh, spec) for name, spec in specs.items()}
     sharded = jax.device_put(params, shardings)
     with jax.set_mesh(mesh):
         result, state = run(sharded)
+        scanned = run_in_a_scan(sharded)
     for name, spec in shardings.items():
         np.testing.assert_allclose(result[name], expected[name], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(scanned[name], expected[name], rtol=1e-5, atol=1e-6)
         assert result[name].sharding.is_equivalent_to(spec, params[name].ndim)
         momentum = state.inner.accumulators["momentum"][0][name]
         assert momentum.sharding.is_equivalent_to(spec, params[name].ndim)

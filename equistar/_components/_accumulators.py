@@ -239,13 +239,15 @@ def _zeros_like(param: Array) -> Array:
 
 def _zeros_without(param: Array, axis: int) -> Array:
     shape = param.shape[:axis] + param.shape[axis + 1 :]
-    # A tracer's sharding is not known while tracing: there XLA chooses.
-    traced = isinstance(param, jax.core.Tracer)
-    sharding = None if traced else getattr(param, "sharding", None)
-    if isinstance(sharding, NamedSharding):
-        spec = tuple(sharding.spec) + (None,) * (param.ndim - len(sharding.spec))
-        reduced = PartitionSpec(*spec[:axis], *spec[axis + 1 :])
-        sharding = NamedSharding(sharding.mesh, reduced)
-    else:
-        sharding = None
-    return jnp.zeros(shape, accumulator_dtype(param.dtype), device=sharding)
+    dtype = accumulator_dtype(param.dtype)
+    sharding = getattr(param, "sharding", None)
+    # While tracing only explicit axes are known: those of the others XLA chooses.
+    if isinstance(param, jax.core.Tracer):
+        sharding = jax.typeof(param).sharding
+        if all(name is None for name in sharding.spec):
+            sharding = None
+    if not isinstance(sharding, NamedSharding):
+        return jnp.zeros(shape, dtype)
+    spec = tuple(sharding.spec) + (None,) * (param.ndim - len(sharding.spec))
+    reduced = PartitionSpec(*spec[:axis], *spec[axis + 1 :])
+    return jnp.zeros(shape, dtype, device=NamedSharding(sharding.mesh, reduced))
