@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.lax as lax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 
@@ -149,5 +149,5 @@ def _reshape(x: Array, axes: Sequence[tuple[int, ...]], sharding: NamedSharding)
         for name in (first, *(None,) * (len(axis) - 1))
     ]
     spread = NamedSharding(sharding.mesh, PartitionSpec(*names))
-    known = any(name is not None for name in names)
+    known = AxisType.Explicit in sharding.mesh.axis_types
     return lax.reshape(x, shape, out_sharding=spread if known else None)

@@ -16,14 +16,17 @@ import equistar as eqs
 
 KINDS = AxisType.Auto, AxisType.Explicit
 meshes = {k: jax.make_mesh((2, 2), ("x", "y"), axis_types=(k, k)) for k in KINDS}
-specs = {"w": P("x", "y"), "t": P(None, "y", "x"), "b": P("y"), "s": P(), "p": P("x")}
-# A share of `p` is a prime: it is cut into blocks and what is over.
+specs = {"w": P("x", "y"), "t": P(None, "y", "x"), "b": P("y"), "s": P()}
+# A share of `p` is a prime: it is cut into blocks and what is over. `l` is four layers.
+specs |= {"p": P("x"), "l": P("x")}
 shapes = {"w": (8, 4), "t": (3, 2, 4), "b": (4,), "s": (), "p": (2 * 4099, 3)}
+shapes["l"] = (4, 6, 8)
 keys = jr.split(jr.key(0), len(shapes))
 params = {n: jr.normal(k, s) for k, (n, s) in zip(keys, shapes.items(), strict=True)}
 
 star = eqs.STAR(key=jr.key(1), direction_init=eqs.release_init)
-optim = eqs.as_optax(star, learning_rate=2.0, weight_decay=0.1)
+stacked = eqs.Stacked(star, {name: int(name == "l") for name in shapes})
+optim = eqs.as_optax(stacked, learning_rate=2.0, weight_decay=0.1)
 update = jax.jit(optim.update)
 
 
