@@ -58,6 +58,32 @@ def count_learned(tree: PyTree) -> int:
     return sum(x.size for x in jtu.tree_leaves(eqx.filter(tree, eqx.is_inexact_array)))
 
 
+# With derivatives out of the result alone: those of JAX divide once more, and what divides
+# XLA writes to memory for each of its readers.
+@jax.custom_jvp
+def inverse(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`1 / x`."""
+    return 1 / x
+
+
+@inverse.defjvp
+def _inverse_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    y = inverse(*primals)
+    return y, -y * y * tangents[0]
+
+
+@jax.custom_jvp
+def inverse_root(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`1 / sqrt(x)`."""
+    return lax.rsqrt(x)
+
+
+@inverse_root.defjvp
+def _inverse_root_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    y = inverse_root(*primals)
+    return y, -0.5 * y * y * y * tangents[0]
+
+
 def unstack(x: Float[Array, "arrays ..."]) -> list[Float[Array, "..."]]:
     """The arrays stacked on the first axis. Its derivative is one concatenation."""
     return [lax.squeeze(part, (0,)) for part in lax.split(x, (1,) * len(x))]

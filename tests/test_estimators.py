@@ -1,6 +1,8 @@
+import functools as ft
 import json
 import pathlib
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -178,6 +180,26 @@ def test_truncated_backprop_on_the_linear_walk_sees_its_window_only(window, leng
     steps = np.arange(window * length)
     expected = np.minimum(steps % window, steps % length).reshape(length, window).mean(1)
     np.testing.assert_allclose(out.gradient, expected, rtol=1e-12)
+
+
+def test_truncated_backprop_sees_what_theta_does_to_the_start_of_an_episode():
+    class Growth(eqs.AbstractUnroll):
+        def init(self, theta, *, key):
+            return jnp.exp(theta) * jr.uniform(key)
+
+        def step(self, theta, carry, *, key):
+            after = carry * jnp.cos(theta * jr.uniform(key))
+            return after, after**2
+
+    # Some particles start again inside of the window, and others go on.
+    estimator = eqs.TruncatedBackprop(7, 16, eqs.ConstantLength(10))
+    estimate = eqx.filter_jit(ft.partial(estimator.estimate, Growth()))
+    theta, h = jnp.asarray(0.3), 1e-5
+    state = estimator.init(Growth(), theta, key=jr.key(0))
+    for key in jr.split(jr.key(1), 3):
+        more, less = (estimate(theta + d, state, key=key)[0].meta_loss for d in (h, -h))
+        out, state = estimate(theta, state, key=key)
+        np.testing.assert_allclose(out.gradient, (more - less) / (2 * h), rtol=1e-8)
 
 
 def test_full_backprop_through_inner_training_agrees_with_full_es():

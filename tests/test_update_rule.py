@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax
+import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 import equistar as eqs
+from equistar._numerics import inverse, inverse_root
 from equistar._optimizers._reference import reference_update_tensor
 
 from .helpers import randomised
@@ -272,3 +274,12 @@ def test_meta_gradient_through_the_fast_update_equals_the_references():
     np.testing.assert_allclose(along, sum(jtu.tree_leaves(products)), rtol=1e-8)
     for f, s in zip(jtu.tree_leaves(fast), jtu.tree_leaves(slow), strict=True):
         np.testing.assert_allclose(f, s, rtol=1e-8, atol=1e-12 * float(jnp.max(jnp.abs(s))))
+
+
+@pytest.mark.parametrize(
+    "ours, jaxs", [(inverse, jnp.reciprocal), (inverse_root, lax.rsqrt)]
+)
+def test_inverses_have_the_derivatives_of_jaxs(ours, jaxs):
+    for x in jnp.array([1e-9, 0.3, 1e5]):
+        for derivative in (lambda f: f, jax.grad, lambda f: jax.grad(jax.grad(f))):
+            np.testing.assert_allclose(derivative(ours)(x), derivative(jaxs)(x), rtol=1e-12)

@@ -229,8 +229,19 @@ def _complements(
     ]
 
 
+@jax.custom_jvp
 def _ema(average: Array, new: Array, complement: Float[Array, ""]) -> Array:
     return (1 - complement) * average + complement * new
+
+
+# The complement's slope is one sum over the tensor, of a difference: not two sums.
+@_ema.defjvp
+def _ema_jvp(
+    primals: tuple[Array, ...], tangents: tuple[Array, ...]
+) -> tuple[Array, Array]:
+    (average, new, complement), (of_average, of_new, of_complement) = primals, tangents
+    slope = (1 - complement) * of_average + complement * of_new
+    return _ema(*primals), slope + (new - average) * of_complement
 
 
 def _zeros_like(param: Array) -> Array:

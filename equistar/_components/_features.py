@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
-import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._numerics import unstack
+from .._numerics import inverse, inverse_root, unstack
 from ._factors import stacked_factors
 from ._tensor import Tensor
 
@@ -115,11 +114,11 @@ class AdafactorFeatures(AbstractFeatures):
         return Inputs(
             element=_products(
                 *(g, p, ms, v, tensor.inverse_rms),
-                *_factors(tensor, rows, columns, lax.rsqrt),
+                *_factors(tensor, rows, columns, inverse_root),
             ),
             element_squares=_products(
-                *(g * g, p * p, tuple(m * m for m in ms), v * v, 1 / (v + 1e-6)),
-                *_factors(tensor, rows, columns, jnp.reciprocal),
+                *(g * g, p * p, tuple(m * m for m in ms), v * v, inverse(v + 1e-6)),
+                *_factors(tensor, rows, columns, inverse),
             ),
             row=row,
             column=column,
@@ -205,8 +204,8 @@ def _rows_and_columns(tensor: Tensor) -> tuple[Any, Any]:
 
 def _with_inverse_roots(xs: Any) -> Any:
     if isinstance(xs, tuple):
-        return xs + tuple(lax.rsqrt(x + 1e-8) for x in xs)
-    return jnp.concatenate([xs, lax.rsqrt(xs + 1e-8)])
+        return xs + tuple(inverse_root(x + 1e-8) for x in xs)
+    return jnp.concatenate([xs, inverse_root(xs + 1e-8)])
 
 
 # What the gradient and the momenta are multiplied by, one factor for each decay, with

@@ -14,7 +14,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._means import means
-from .._numerics import unstack
+from .._numerics import inverse_root, unstack
 from ._features import Inputs
 
 
@@ -123,7 +123,7 @@ class BlackboxMLP(AbstractNetwork):
         self.biases = tuple(jnp.zeros(width) for _ in range(depth))
 
     def normalise(self, inputs: Inputs) -> Float[Array, " inputs"]:
-        scales = lax.rsqrt(1e-5 + _mean_squares(inputs))
+        scales = inverse_root(1e-5 + _mean_squares(inputs))
         return jnp.concatenate([scales, jnp.ones(len(inputs.tensor), scales.dtype)])
 
     def __call__(

@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from typing import Any
 
 import equinox as eqx
-import jax.lax as lax
 import jax.tree_util as jtu
 from jaxtyping import Array, Float, Int
 
 from .._means import means
+from .._numerics import inverse, inverse_root
 from ._factors import factor_means, Factors
 
 
@@ -74,7 +74,7 @@ class Tensor(eqx.Module):
     @property
     def inverse_rms(self) -> Float[Array, "*shape"]:
         """`R = 1 / sqrt(v + 1e-6)`."""
-        return lax.rsqrt(self.second_moment + 1e-6)
+        return inverse_root(self.second_moment + 1e-6)
 
     @property
     def normalised_momentum(self) -> tuple[Float[Array, "*shape"], ...]:
@@ -88,7 +88,7 @@ class Tensor(eqx.Module):
         # With R squared, which needs no root: R itself, which the network reads too, XLA
         # would write to memory for both.
         p, ms = self.param, self.momentum
-        square = 1 / (self.second_moment + 1e-6)
+        square = inverse(self.second_moment + 1e-6)
         scaled = tuple(m * square for m in ms)
         squares = (m * x for m, x in zip(ms, scaled, strict=True))
         turns = (m * x for m, x in zip(ms[1:], scaled[:-1], strict=True))

@@ -6,6 +6,7 @@ Everything of particle i is keyed by `fold_in(key, i)`, so results do not depend
 particles are spread over devices.
 """
 
+import functools as ft
 from collections.abc import Callable
 from typing import Any
 
@@ -175,13 +176,15 @@ def advance(
     ) -> tuple[PyTree[Array], PyTree[Array]]:
         restart, began, key = x
         init_keys, step_keys = _split(key, "init"), _split(key, "step")
-        # Initialisation is paid only at steps where some particle restarts.
-        carry = lax.cond(
+        # Initialisation is paid only at steps where some particle restarts. The slopes
+        # of what came before go around the branches, which would copy them all.
+        begun = lax.cond(
             jnp.any(restart),
             lambda c: _where(restart, _init(unroll, fresh_members, init_keys), c),
             lambda c: c,
-            carry,
+            lax.stop_gradient(carry),
         )
+        carry = jtu.tree_map(ft.partial(_with_slope_of, restart), begun, carry)
         theta = members if one_theta else _choose(began, fresh_members, members)
         return _step(unroll, theta, carry, step_keys)
 
@@ -217,6 +220,25 @@ _PURPOSES = {"step": 0, "init": 1, "length": 2}
 
 def _split(keys: Array, purpose: str) -> Array:
     return jax.vmap(lambda k: jr.fold_in(k, _PURPOSES[purpose]))(keys)
+
+
+# `new`, with the slope of `old` too in the particles that go on.
+def _with_slope_of(restart: Bool[Array, " particles"], new: Array, old: Array) -> Array:
+    if not jnp.issubdtype(new.dtype, jnp.inexact):
+        return new
+    return _first(new, _where(restart, jnp.zeros_like(old), old))
+
+
+@jax.custom_jvp
+def _first(x: Array, y: Array) -> Array:
+    return x
+
+
+@_first.defjvp
+def _first_jvp(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    return _first(*primals), tangents[0] + tangents[1]
 
 
 # Of `theta` only what is differentiated has axes of particles and members.
