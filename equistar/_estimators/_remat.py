@@ -45,7 +45,7 @@ class EveryStep(AbstractRematerialisation):
     def scan(
         self, body: Body, carry: PyTree[Array], xs: PyTree[Array]
     ) -> tuple[PyTree[Array], PyTree[Array]]:
-        return _scan_again(body, carry, xs)
+        return _scan_again(body, body, carry, xs)
 
 
 class Segments(AbstractRematerialisation):
@@ -103,8 +103,9 @@ class Segments(AbstractRematerialisation):
             inputs = inputs[0].reshape(segments, length), jtu.tree_map(fill, xs)
         else:
             inputs = jtu.tree_map(fill, xs)
-        segment = lambda c, x: _scan_again(step, c, x)
-        carry, ys = _scan_again(segment, carry, inputs)
+        segment = lambda carry, x: lax.scan(step, carry, x)
+        again = lambda carry, x: _scan_again(step, step, carry, x)
+        carry, ys = _scan_again(segment, again, carry, inputs)
         flatten = lambda y: y.reshape(segments * length, *y.shape[2:])[:steps]
         return carry, jtu.tree_map(flatten, ys)
 
@@ -115,29 +116,32 @@ def _near_root(steps: int) -> int:
     return next((s for s in range(root, 2 * root) if steps % s == 0), root)
 
 
-# `lax.scan`, whose reverse mode keeps the carry before each step and makes the step again.
+# `lax.scan`, whose reverse mode keeps the carry before each step and makes the step again,
+# by `again`: the same function, of which only this one need be differentiable.
 # Only the step that is being differentiated runs the rules of `jax.custom_jvp`: under
 # `jax.checkpoint` every pass does, and the update's network has a slower form in its rule.
 def _scan_again(
-    body: Body, carry: PyTree[Array], xs: PyTree[Array]
+    body: Body, again: Body, carry: PyTree[Array], xs: PyTree[Array]
 ) -> tuple[PyTree[Array], PyTree[Array]]:
     first = jtu.tree_map(lambda x: x[0], xs)
-    return _scan((eqx.filter_closure_convert(body, carry, first), carry, xs))
+    once = eqx.filter_closure_convert(body, carry, first)
+    again = eqx.filter_closure_convert(again, carry, first)
+    return _scan((once, again, carry, xs))
 
 
 @eqx.filter_custom_vjp
 def _scan(arguments: Any) -> tuple[PyTree[Array], PyTree[Array]]:
-    body, carry, xs = arguments
+    once, _, carry, xs = arguments
     # A converted closure cannot be hashed.
-    return lax.scan(lambda carry, x: body(carry, x), carry, xs)
+    return lax.scan(lambda carry, x: once(carry, x), carry, xs)
 
 
 @_scan.def_fwd
 def _scan_forward(perturbed: Any, arguments: Any) -> Any:
-    body, carry, xs = arguments
+    once, _, carry, xs = arguments
 
     def keep(carry: PyTree[Array], x: PyTree[Array]) -> tuple[PyTree[Array], Any]:
-        after, y = body(carry, x)
+        after, y = once(carry, x)
         return after, (carry, y)
 
     carry, (carries, ys) = lax.scan(keep, carry, xs)
@@ -148,10 +152,10 @@ def _scan_forward(perturbed: Any, arguments: Any) -> Any:
 def _scan_backward(
     kept: Any, slopes: PyTree[Array], perturbed: Any, arguments: Any
 ) -> PyTree[Array]:
-    (body, _, xs), (carries, result) = arguments, kept
+    (once, body, _, xs), (carries, result) = arguments, kept
     # Of the body and the inputs only what is differentiated; of a carry all that can be.
-    body, constants = eqx.partition(body, perturbed[0])
-    xs, other_xs = eqx.partition(xs, perturbed[2])
+    body, constants = eqx.partition(body, perturbed[1])
+    xs, other_xs = eqx.partition(xs, perturbed[3])
     of_carry, of_ys = _with_zeros(slopes, result)
 
     def back(after: Any, step: Any) -> tuple[Any, PyTree[Array]]:
@@ -170,7 +174,8 @@ def _scan_backward(
     slopes = of_carry, jtu.tree_map(jnp.zeros_like, body)
     steps = carries, xs, other_xs, of_ys
     (of_carry, of_body), of_xs = lax.scan(back, slopes, steps, reverse=True)
-    return of_body, of_carry, of_xs
+    nothing = jtu.tree_map(lambda _: None, once)
+    return nothing, of_body, of_carry, of_xs
 
 
 def _with_zeros(slopes: PyTree[Array], like: PyTree[Array]) -> PyTree[Array]:

@@ -6,7 +6,6 @@ Everything of particle i is keyed by `fold_in(key, i)`, so results do not depend
 particles are spread over devices.
 """
 
-import functools as ft
 from collections.abc import Callable
 from typing import Any
 
@@ -176,15 +175,8 @@ def advance(
     ) -> tuple[PyTree[Array], PyTree[Array]]:
         restart, began, key = x
         init_keys, step_keys = _split(key, "init"), _split(key, "step")
-        # Initialisation is paid only at steps where some particle restarts. The slopes
-        # of what came before go around the branches, which would copy them all.
-        begun = lax.cond(
-            jnp.any(restart),
-            lambda c: _where(restart, _init(unroll, fresh_members, init_keys), c),
-            lambda c: c,
-            lax.stop_gradient(carry),
-        )
-        carry = jtu.tree_map(ft.partial(_with_slope_of, restart), begun, carry)
+        init = eqx.filter_closure_convert(lambda: _init(unroll, fresh_members, init_keys))
+        carry = _restart(init, restart, carry)
         theta = members if one_theta else _choose(began, fresh_members, members)
         return _step(unroll, theta, carry, step_keys)
 
@@ -222,23 +214,33 @@ def _split(keys: Array, purpose: str) -> Array:
     return jax.vmap(lambda k: jr.fold_in(k, _PURPOSES[purpose]))(keys)
 
 
-# `new`, with the slope of `old` too in the particles that go on.
-def _with_slope_of(restart: Bool[Array, " particles"], new: Array, old: Array) -> Array:
-    if not jnp.issubdtype(new.dtype, jnp.inexact):
-        return new
-    return _first(new, _where(restart, jnp.zeros_like(old), old))
+# The slopes of what came before go around the branches, which would copy them all.
+@eqx.filter_custom_jvp
+def _restart(init: Any, restart: Bool[Array, " particles"], carry: PyTree) -> PyTree:
+    return _where_begun(init, restart, carry)
 
 
-@jax.custom_jvp
-def _first(x: Array, y: Array) -> Array:
-    return x
+@_restart.def_jvp
+def _restart_jvp(
+    primals: tuple[Any, Array, PyTree], tangents: tuple[Any, None, PyTree]
+) -> tuple[PyTree, PyTree]:
+    (init, restart, carry), (of_init, _, of_carry) = primals, tangents
+    begin = lambda init: _where_begun(init, restart, carry)
+    begun, of_begun = eqx.filter_jvp(begin, (init,), (of_init,))
+    of_others = _where(restart, jtu.tree_map(jnp.zeros_like, of_carry), of_carry)
+    slopes = jtu.tree_map(_sum, of_begun, of_others, is_leaf=lambda x: x is None)
+    return begun, slopes
 
 
-@_first.defjvp
-def _first_jvp(
-    primals: tuple[Array, Array], tangents: tuple[Array, Array]
-) -> tuple[Array, Array]:
-    return _first(*primals), tangents[0] + tangents[1]
+# Of slopes, which are None where there is none.
+def _sum(x: Array | None, y: Array | None) -> Array | None:
+    return y if x is None else x if y is None else x + y
+
+
+# Initialisation is paid only at steps where some particle restarts.
+def _where_begun(init: Any, restart: Bool[Array, " particles"], carry: PyTree) -> PyTree:
+    begin = lambda carry: _where(restart, init(), carry)
+    return lax.cond(jnp.any(restart), begin, lambda carry: carry, carry)
 
 
 # Of `theta` only what is differentiated has axes of particles and members.
