@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import optax
 import pytest
 
 import equistar as eqs
@@ -117,6 +118,20 @@ def test_a_step_size_beyond_stability_explodes():
     assert health.verdict == Health.EXPLODING
     assert health.turns_at in HORIZONS[:5]
     assert health.infinite[-1] + health.nan[-1] == 1
+
+
+@pytest.mark.parametrize("horizons", [[1, 10, 100], [1, 10], [100]])
+def test_an_explosion_is_seen_though_losses_stand_at_their_bound(horizons):
+    # One number is multiplied by -2 in each step. The first loss does not depend on the
+    # step size, and from some twenty steps on the recorded loss is the task's bound.
+    unroll = eqs.InnerTraining(eqs.tasks.Quadratic(jnp.array([2.0, 1.0, 0.1])))
+    sgd = eqs.OptaxOptimizer(optax.sgd, learning_rate=1.5)
+    health = eqs.analysis.meta_gradient_health(unroll, sgd, horizons, key=jr.key(0))
+    assert health.turns_at == (horizons[-1] if len(horizons) == 1 else 10)
+    assert health.verdicts[-1] == Health.EXPLODING
+    stable = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+    health = eqs.analysis.meta_gradient_health(unroll, stable, horizons, key=jr.key(0))
+    assert health.verdict == Health.HEALTHY
 
 
 def test_a_final_loss_that_underflows_is_silently_zero():

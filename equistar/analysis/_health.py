@@ -1,6 +1,7 @@
 """Whether back-propagated meta-gradients explode, vanish, or are silently zero."""
 
 import enum
+import itertools
 import os
 from collections.abc import Sequence
 
@@ -119,11 +120,13 @@ def meta_gradient_health(
     """Back-propagates through episodes of growing length, and says what it sees.
 
     The verdict at a horizon is *exploding* where entries are infinite or NaN, or the
-    magnitude has grown by more than the fourth power of the horizon since the last one;
-    *vanishing* where it has shrunk so; *silently zero* where more entries are exactly
-    zero than at a shorter horizon, or all of them (but not at a horizon of 1: a first loss
-    need not depend on theta). NaN counts as exploding, although dividing what has
-    underflowed gives it as well. One program serves all horizons.
+    magnitude has somewhere up to there grown by more than the fourth power of the horizon;
+    *vanishing* where it has shrunk so since the last one; *silently zero* where more
+    entries are exactly zero than at a shorter horizon, or all of them (but not at a horizon
+    of 1: a first loss need not depend on theta). Growth is looked for between horizons too,
+    at halves of them: once losses stand at the bound of their task it is over. NaN counts
+    as exploding, although dividing what has underflowed gives it as well. One program
+    serves all horizons.
 
     **Arguments:**
 
@@ -160,30 +163,62 @@ def meta_gradient_health(
             "`horizons` must be increasing numbers of steps from 1 up, and `particles` at "
             f"least 1; got {list(horizons)} and {particles}."
         )
-    keys = jr.split(key, particles)
+    keys, grid = jr.split(key, particles), _with_halves(steps)
     longest = int(steps[-1])
     gradients = np.stack(
         [
             _gradients(unroll, theta, jnp.asarray(n), keys, longest, objective, remat)
-            for n in steps
+            for n in grid
         ]
     ).astype(np.float64)
+    magnitude = _quartiles(gradients)
+    asked = np.isin(grid, steps)
+    share = lambda mask: mask[asked].reshape(len(steps), -1).mean(1)
+    zero, infinite = share(gradients == 0), share(np.isinf(gradients))
+    nan = share(np.isnan(gradients))
+    exploded = _exploded(grid, magnitude[:, 1])[asked]
+    magnitude = magnitude[asked]
+    verdicts = _verdicts(steps, magnitude[:, 1], zero, infinite + nan, exploded)
+    return MetaGradientHealth(steps, magnitude, zero, infinite, nan, verdicts)
+
+
+# Between a horizon and the one before it, its half, the half of that and so on.
+def _with_halves(steps: np.ndarray) -> np.ndarray:
+    grid = set(steps.tolist())
+    for before, n in itertools.pairwise([1, *steps.tolist()]):
+        while (n := n // 2) > before:
+            grid.add(n)
+    return np.array(sorted(grid))
+
+
+def _quartiles(
+    gradients: Float[np.ndarray, "horizons particles n"],
+) -> Float[np.ndarray, "horizons 3"]:
     finite = np.isfinite(gradients)
     # Squares of small numbers would underflow, and of large ones overflow.
     size = np.abs(np.where(finite, gradients, 0)).max(-1, keepdims=True)
     scaled = np.where(finite, gradients, 0) / np.where(size > 0, size, 1)
     norms = size[..., 0] * np.sqrt((scaled**2).sum(-1))
     norms = np.where(finite.any(-1), norms, np.nan)
-    share = lambda mask: mask.reshape(len(steps), -1).mean(1)
-    zero, infinite = share(gradients == 0), share(np.isinf(gradients))
-    nan = share(np.isnan(gradients))
-    magnitude = np.quantile(norms, [0.25, 0.5, 0.75], axis=1).T
-    verdicts = _verdicts(steps, magnitude[:, 1], zero, infinite + nan)
-    return MetaGradientHealth(steps, magnitude, zero, infinite, nan, verdicts)
+    return np.quantile(norms, [0.25, 0.5, 0.75], axis=1).T
+
+
+# Growth beyond all before, so that a gradient that comes back from zero is none.
+def _exploded(grid: np.ndarray, magnitude: np.ndarray) -> np.ndarray:
+    largest = np.fmax.accumulate(magnitude)
+    powers = [0.0]
+    for i in range(1, len(grid)):
+        growth = magnitude[i] / largest[i - 1] if largest[i - 1] > 0 else 1.0
+        powers.append(np.log(max(growth, 1.0)) / np.log(grid[i] / grid[i - 1]))
+    return np.logical_or.accumulate(np.array(powers) > _POWER)
 
 
 def _verdicts(
-    steps: np.ndarray, magnitude: np.ndarray, zero: np.ndarray, bad: np.ndarray
+    steps: np.ndarray,
+    magnitude: np.ndarray,
+    zero: np.ndarray,
+    bad: np.ndarray,
+    exploded: np.ndarray,
 ) -> tuple[Health, ...]:
     verdicts = []
     for i in range(len(steps)):
@@ -191,11 +226,12 @@ def _verdicts(
         if i and magnitude[i] > 0 and magnitude[i - 1] > 0:
             growth = np.log(magnitude[i] / magnitude[i - 1])
             growth /= np.log(steps[i] / steps[i - 1])
-        if bad[i] > 0 or growth > _POWER:
-            verdicts.append(Health.EXPLODING)
+        silent = zero[i] > zero[:i].min(initial=1) or magnitude[i] == 0
         # At a horizon of 1 zeros may be right: a first loss does not depend on theta.
-        elif steps[i] > 1 and (zero[i] > zero[:i].min(initial=1) or magnitude[i] == 0):
+        if steps[i] > 1 and silent and not bad[i]:
             verdicts.append(Health.SILENTLY_ZERO)
+        elif bad[i] or exploded[i]:
+            verdicts.append(Health.EXPLODING)
         elif growth < -_POWER:
             verdicts.append(Health.VANISHING)
         else:
