@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
+import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._optimizers import AbstractOptimizer
@@ -22,7 +23,10 @@ class TrainState(eqx.Module):
 
 
 def train_init(
-    task: AbstractTask, optimizer: AbstractOptimizer, *, key: PRNGKeyArray
+    task: AbstractTask,
+    optimizer: AbstractOptimizer | optax.GradientTransformation,
+    *,
+    key: PRNGKeyArray,
 ) -> TrainState:
     """Fresh parameters and optimizer state."""
     params = task.init(key=key)
@@ -31,7 +35,7 @@ def train_init(
 
 def train_step(
     task: AbstractTask,
-    optimizer: AbstractOptimizer,
+    optimizer: AbstractOptimizer | optax.GradientTransformation,
     state: TrainState,
     *,
     key: PRNGKeyArray,
@@ -42,6 +46,8 @@ def train_step(
 
     `(state, loss)`, the loss being that of the parameters before the update.
     """
+    if isinstance(optimizer, optax.GradientTransformation):
+        optimizer = optax.with_extra_args_support(optimizer)
     loss_fn = lambda params: task.loss(params, key=key)
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
     updates, opt_state = optimizer.update(
@@ -175,7 +181,7 @@ class TrainResult(eqx.Module):
 
 def train(
     task: AbstractTask,
-    optimizer: AbstractOptimizer,
+    optimizer: AbstractOptimizer | optax.GradientTransformation,
     *,
     steps: int,
     key: PRNGKeyArray,
@@ -211,7 +217,7 @@ def train(
 @eqx.filter_jit
 def _train(
     task: AbstractTask,
-    optimizer: AbstractOptimizer,
+    optimizer: AbstractOptimizer | optax.GradientTransformation,
     steps: int,
     init_key: PRNGKeyArray,
     keys: Array,

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
+from ._numerics import alike
+
 
 # Elements: of a block as a rule, at least and at most; of a stretch of memory at least; of
 # a tensor so small that its stretches may be shorter.
@@ -133,19 +135,13 @@ def _sums(
     stop = [n for shares, part in every for n in (shares, part.stop)]
     blocks = [(g, (p.stop - p.start) // p.block, p.block) for g, p in every]
     ranges = [lax.slice(x, start, stop) for x in apart]
-    operands = _differentiated_together([_reshape(x, blocks, sharding) for x in ranges])
+    # A scan that is differentiated twice forgets the rule of `_means`, and JAX's own for a
+    # multi-operand reduction differentiates all operands or none.
+    operands = alike([_reshape(x, blocks, sharding) for x in ranges])
     zeros = tuple(jnp.zeros((), x.dtype) for x in operands)
     add = lambda a, b: tuple(i + j for i, j in zip(a, b, strict=True))
     partial = lax.reduce(operands, zeros, add, tuple(range(2, 3 * len(parts), 3)))
     return jnp.sum(jnp.stack(partial), range(1, 1 + 2 * len(parts)))
-
-
-# The same arrays, of which all are differentiated if one is. A scan that is differentiated
-# twice forgets the rule of `_means`, and JAX's own for a multi-operand reduction takes no
-# operand for a constant. That nothing is chosen but `x` the compiler sees.
-def _differentiated_together(xs: list[Array]) -> tuple[Array, ...]:
-    one_of_them = lax.select_n(jnp.int32(0), *xs)
-    return tuple(lax.select_n(jnp.bool_(False), x, one_of_them) for x in xs)
 
 
 # For each axis of the tensor several; the first of them is spread over its devices.

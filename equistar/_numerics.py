@@ -84,6 +84,15 @@ def _inverse_root_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Ar
     return y, -0.5 * y * y * y * tangents[0]
 
 
+def alike(xs: Sequence[Float[Array, "*shape"]]) -> tuple[Float[Array, "*shape"], ...]:
+    """The same arrays, all batched, cut across devices or differentiated if one is.
+
+    The compiler sees that nothing is chosen but the arrays themselves.
+    """
+    one_of_them = lax.select_n(jnp.int32(0), *xs)
+    return tuple(lax.select_n(jnp.bool_(False), x, one_of_them) for x in xs)
+
+
 def unstack(x: Float[Array, "arrays ..."]) -> list[Float[Array, "..."]]:
     """The arrays stacked on the first axis. Its derivative is one concatenation."""
     return [lax.squeeze(part, (0,)) for part in lax.split(x, (1,) * len(x))]

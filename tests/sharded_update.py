@@ -48,13 +48,29 @@ def run_in_a_scan(params) -> Any:
     return jax.lax.scan(step, (params, optim.init(params)), None, length=3)[0][0]
 
 
+# What an AdaptiveSTAR has of each layer is partly a number, which depends on no parameter.
+layers = eqs.as_optax(
+    eqs.Stacked(eqs.AdaptiveSTAR(key=jr.key(2), direction_init=eqs.release_init), 1)
+)
+grads = {"l": params["l"], "m": params["l"][..., 0]}
+
+
+def update_layers(grads) -> Any:
+    return layers.update(grads, layers.init(grads), grads)[0]
+
+
 expected, _ = run(params)
+expected_layers = update_layers(grads)
 for mesh in meshes.values():
     shardings = {name: NamedSharding(mesh, spec) for name, spec in specs.items()}
     sharded = jax.device_put(params, shardings)
     with jax.set_mesh(mesh):
         result, state = run(sharded)
         scanned = run_in_a_scan(sharded)
+        cut = jax.device_put(grads, NamedSharding(mesh, P("x")))
+        ours = jax.jit(update_layers)(cut)
+        for name, theirs in expected_layers.items():
+            np.testing.assert_allclose(ours[name], theirs, rtol=1e-5, atol=1e-6)
     for name, spec in shardings.items():
         np.testing.assert_allclose(result[name], expected[name], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(scanned[name], expected[name], rtol=1e-5, atol=1e-6)

@@ -80,11 +80,13 @@ def test_a_wrong_task_name_lists_the_right_ones():
         eqs.tasks.named("imagenet")
 
 
-def test_training_a_quadratic_is_its_closed_form():
+# Some of optax's transformations take no loss, and no parameters.
+@pytest.mark.parametrize("optimizer", [_sgd, optax.sgd, lambda rate: optax.scale(-rate)])
+def test_training_a_quadratic_is_its_closed_form(optimizer):
     # p' = (1 - a h) p, so l_t = 1/2 sum h ((1 - a h)^t p_0)^2.
     curvature, rate, steps = jnp.array([1.0, 0.5]), 0.3, 6
     task = eqs.tasks.Quadratic(curvature)
-    result = eqs.train(task, _sgd(rate), steps=steps, key=jr.key(3))
+    result = eqs.train(task, optimizer(rate), steps=steps, key=jr.key(3))
     start = task.init(key=jr.split(jr.key(3))[0])
     factors = (1 - rate * curvature)[None] ** jnp.arange(steps + 1.0)[:, None]
     path = factors * start[None]

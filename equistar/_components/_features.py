@@ -9,7 +9,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._numerics import inverse, inverse_root, unstack
+from .._numerics import alike, inverse, inverse_root, unstack
 from ._factors import stacked_factors
 from ._tensor import Tensor
 
@@ -20,7 +20,8 @@ TIMESCALES = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000)
 def _vector(xs: Any) -> Any:
     if not isinstance(xs, tuple) or not xs:
         return xs
-    return jnp.stack([jnp.reshape(x, ()) for x in xs])
+    dtype = jnp.result_type(*xs)
+    return jnp.stack(alike([jnp.reshape(x, ()).astype(dtype) for x in xs]))
 
 
 class Inputs(eqx.Module):

@@ -38,6 +38,7 @@ from ._trees import (
     check_params,
     check_state,
     check_tensor_state,
+    cut_alike,
     gather,
     scatter,
 )
@@ -189,10 +190,8 @@ def init_tree(
     """The state for a tree, of whose i-th leaf `stacked[i]` leading axes are stacked."""
     check_params(params)
     leaves, inner = jtu.tree_flatten(params)
-    states = [
-        _over_axes(optimizer.init_tensor, n, 0)(p)
-        for n, p in zip(stacked, leaves, strict=True)
-    ]
+    init = lambda n, p: cut_alike(_over_axes(optimizer.init_tensor, n, 0)(p), p, n)
+    states = [init(n, p) for n, p in zip(stacked, leaves, strict=True)]
     return LearnedOptimizerState(
         gather(states, _tensor_structure(optimizer), inner), jnp.zeros((), jnp.int32)
     )

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
-from jaxtyping import PyTree
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, reshard
+from jaxtyping import Array, PyTree
 
 
 _KEEP_FLOATS = "keep the others out with `eqx.filter(model, eqx.is_inexact_array)`"
@@ -99,6 +101,23 @@ def broadcast_prefix(prefix: PyTree[int], params: PyTree) -> list[int]:
             f"`stacked_axes` must be an integer or a pytree prefix of the parameters: {e}"
         ) from e
     return jtu.tree_leaves(spread)
+
+
+def cut_alike(state: PyTree, param: Array, stacked: int) -> PyTree:
+    """The state, on an explicit mesh cut along stacked axes as the parameter is.
+
+    `jax.jit` leaves uncut what `jax.vmap` gives that does not depend on the parameter.
+    """
+    there = jax.typeof(param).sharding
+    if not stacked or AxisType.Explicit not in there.mesh.axis_types:
+        return state
+
+    def cut(x: Array) -> Array:
+        inner = jax.typeof(x).sharding.spec[stacked:]
+        spec = PartitionSpec(*there.spec[:stacked], *inner)
+        return reshard(x, NamedSharding(there.mesh, spec))
+
+    return jtu.tree_map(cut, state)
 
 
 def gather(tensor_states: Sequence[PyTree], outer: Any, inner: Any) -> PyTree[PyTree]:
