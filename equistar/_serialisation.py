@@ -5,7 +5,6 @@ Nothing is unpickled, and only classes of this library, or those that the caller
 are ever built.
 """
 
-import dataclasses
 import importlib.metadata
 import json
 import os
@@ -21,9 +20,8 @@ import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
-import optax
 
-from . import _components, _optimizers
+from ._encoding import decode, encode, public_classes, WeightsError
 from ._files import write_npz_atomically
 from ._optimizers import AbstractOptimizer
 
@@ -31,10 +29,6 @@ from ._optimizers import AbstractOptimizer
 FORMAT = "equistar-optimizer"
 FORMAT_VERSION = 1
 _HEADER = "header"
-
-
-class WeightsError(ValueError):
-    """A weights file that cannot be written or read; the message says what to do."""
 
 
 def save(
@@ -47,7 +41,8 @@ def save(
     **Arguments:**
 
     - `path`: where to. An existing file is replaced.
-    - `optimizer`: any optimizer of this library.
+    - `optimizer`: any optimizer of this library but [`equistar.Stacked`][], which belongs
+        to one tree of parameters: save the one inside it.
     - `provenance`: how it was made, kept in the header: anything that JSON can hold, say
         the command, the seed and the meta-loss. Versions are added.
 
@@ -60,14 +55,14 @@ def save(
         raise WeightsError(f"Only optimizers are saved; got a {type(optimizer).__name__}.")
     if provenance is not None and not isinstance(provenance, dict):
         raise WeightsError(f"`provenance` must be a dictionary; got {provenance!r:.80}.")
+    arrays: dict[str, np.ndarray] = {}
+    structure = encode(optimizer, arrays, "optimizer")
     try:
         _check_works(optimizer)
     except Exception as e:
         raise WeightsError(
             f"The optimizer is not saved, for its parts do not fit together: {e!r:.200}"
         ) from e
-    arrays: dict[str, np.ndarray] = {}
-    structure = _encode(optimizer, arrays, "optimizer")
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -109,10 +104,9 @@ def load(
                 f"`parts` must be classes, as in `parts=(Mean,)`; got {part!r:.80}."
             )
     header, arrays = _read(pathlib.Path(path))
-    classes = {name: value for name, value in _public_classes()}
-    classes |= {cls.__name__: cls for cls in parts}
+    classes = public_classes() | {cls.__name__: cls for cls in parts}
     try:
-        optimizer = _decode(header["structure"], arrays, classes)
+        optimizer = decode(header["structure"], arrays, classes)
         _check_works(optimizer)
     except WeightsError as e:
         raise WeightsError(f"{path}: {e}") from None
@@ -151,105 +145,13 @@ def versions() -> dict[str, str]:
     return versions
 
 
-def _encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
-    match value:
-        case eqx.Module():
-            fields = {
-                f.name: _encode(getattr(value, f.name), arrays, f"{where}.{f.name}")
-                for f in dataclasses.fields(value)  # pyright: ignore
-            }
-            return {"class": type(value).__name__, "fields": fields}
-        case jax.Array() | np.ndarray():
-            name = f"array_{len(arrays)}"
-            array = np.asarray(value)
-            node = {"array": name, "shape": list(array.shape)}
-            # NumPy's files know no bfloat16: its bits are kept.
-            if array.dtype.isbuiltin != 1:
-                node["dtype"] = array.dtype.name
-                array = array.view(f"uint{8 * array.dtype.itemsize}")
-            arrays[name] = array
-            return node
-        case tuple() | list():
-            items = [_encode(v, arrays, f"{where}[{i}]") for i, v in enumerate(value)]
-            return {type(value).__name__: items}
-        case dict() if all(isinstance(k, str) for k in value):
-            return {
-                "dict": {k: _encode(v, arrays, f"{where}.{k}") for k, v in value.items()}
-            }
-        case None | bool() | int() | float() | str():
-            return value
-        case _ if callable(value) and _optax_name(value) is not None:
-            return {"optax": _optax_name(value)}
-    raise WeightsError(
-        f"{where} is a {type(value).__name__}, which a weights file cannot hold: save "
-        "the optimizer that it belongs to without it."
-    )
-
-
-def _optax_name(value: Any) -> str | None:
-    name = getattr(value, "__name__", "")
-    return name if getattr(optax, name, None) is value else None
-
-
-def _decode(
-    node: Any, arrays: dict[str, np.ndarray], classes: dict[str, type[eqx.Module]]
-) -> Any:
-    inner = lambda n: _decode(n, arrays, classes)
-    match node:
-        case {"class": str(name), "fields": dict(fields)}:
-            if name not in classes:
-                raise WeightsError(
-                    f"the optimizer was assembled with a class '{name}' of your own: "
-                    f"pass `parts=({name},)` to `equistar.load`."
-                )
-            return _build(classes[name], {k: inner(v) for k, v in fields.items()})
-        case {"array": str(name)}:
-            array = arrays[name]
-            if list(array.shape) != node.get("shape", list(array.shape)):
-                raise WeightsError(
-                    f"it is damaged: {name} has shape {array.shape}, and was saved with "
-                    f"{tuple(node['shape'])}. Copy it again, or use a backup."
-                )
-            return jnp.asarray(array.view(jnp.dtype(node.get("dtype", array.dtype))))
-        case {"tuple": list(items)}:
-            return tuple(map(inner, items))
-        case {"list": list(items)}:
-            return list(map(inner, items))
-        case {"dict": dict(items)}:
-            return {k: inner(v) for k, v in items.items()}
-        case {"optax": str(name)}:
-            return getattr(optax, name)
-        case None | bool() | int() | float() | str():
-            return node
-    raise WeightsError("its header describes something unknown: save it again.")
-
-
-# Constructors draw new weights, so an instance is put together from its fields.
-def _build(cls: type[eqx.Module], values: dict[str, Any]) -> eqx.Module:
-    names = {f.name for f in dataclasses.fields(cls)}  # pyright: ignore
-    if names != values.keys():
-        raise WeightsError(
-            f"it was saved with another version of {cls.__name__} (fields "
-            f"{sorted(values)}, here {sorted(names)}): install that version of equistar."
-        )
-    instance = object.__new__(cls)
-    for name, value in values.items():
-        object.__setattr__(instance, name, value)
-    return instance
-
-
-def _public_classes() -> Iterable[tuple[str, type[eqx.Module]]]:
-    for module in (_components, _optimizers):
-        for name, value in vars(module).items():
-            if isinstance(value, type) and issubclass(value, eqx.Module):
-                yield name, value
-
-
 def _check_works(optimizer: Any) -> None:
     if not isinstance(optimizer, AbstractOptimizer):
         raise WeightsError("it does not hold an optimizer.")
     params = {"matrix": jnp.zeros((2, 3)), "vector": jnp.zeros(2)}
-    jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), params)
+    loss = lambda p: jnp.sum(p["matrix"]) + jnp.sum(p["vector"])
+    more = {"value": loss(params), "value_fn": loss, "grad": params}
+    jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p, **more), params)
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

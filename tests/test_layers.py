@@ -12,11 +12,12 @@ ROOT = pathlib.Path(equistar.__file__).parent
 # From the bottom: a module may import from its own layer only within its own package,
 # and from every layer below.
 LAYERS = (
+    {"_numerics"},
     {"_devices", "_eigh", "_files", "_interrupts", "_logger"}
-    | {"_means", "_names", "_numerics", "_results"},
+    | {"_means", "_names", "_results"},
     {"_components", "_episodes", "_objectives", "_unroll", "tasks", "plot"},
     {"_optimizers", "_estimators"},
-    {"_feed", "_toy_unrolls", "_trainable"},
+    {"_encoding", "_feed", "_toy_unrolls", "_trainable"},
     {"_inner_training", "_mixture", "_outer", "_relative"},
     {"_checkpoint_file", "_serialisation", "_slab_feed", "interop"},
     {"_checkpoints", "_pretrained"},

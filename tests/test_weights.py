@@ -37,6 +37,11 @@ OPTIMIZERS = {
     "optax": lambda key: eqs.OptaxOptimizer(
         optax.adam, learning_rate=1e-2, b1=0.8, eps=0.0
     ),
+    "safeguarded": lambda key: eqs.Safeguarded(
+        eqs.STAR(key=key),
+        eqs.OptaxOptimizer(optax.sgd, learning_rate=1e-2),
+        eqs.PassedEnergyDecrease(),
+    ),
 }
 
 
@@ -205,6 +210,9 @@ def test_what_a_file_cannot_hold_is_named_and_the_old_file_stays(saved):
     )
     with pytest.raises(eqs.WeightsError, match=r"optimizer\.factory is a function"):
         eqs.save(saved, bad)
+    stacked = eqs.Stacked(eqs.STAR(key=jr.key(0)), {"blocks": 1})
+    with pytest.raises(eqs.WeightsError, match=r"save its `\.optimizer`"):
+        eqs.save(saved, stacked)
     with pytest.raises(eqs.WeightsError, match="Only optimizers"):
         eqs.save(saved, {"a": 1})
     with pytest.raises(eqs.WeightsError, match="JSON"):

@@ -1,0 +1,120 @@
+"""Optimizers as JSON and arrays: the structure apart from the numbers."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from . import _components, _optimizers
+
+
+class WeightsError(ValueError):
+    """A weights file that cannot be written or read; the message says what to do."""
+
+
+def encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
+    """What JSON can hold of an optimizer; its arrays are added to `arrays`, by name.
+
+    `where` is what an error calls it.
+    """
+    match value:
+        case _optimizers.Stacked():
+            raise WeightsError(
+                f"{where} is Stacked, which belongs to one tree of parameters: save its "
+                "`.optimizer`, and wrap what `load` gives."
+            )
+        case eqx.Module():
+            fields = {
+                f.name: encode(getattr(value, f.name), arrays, f"{where}.{f.name}")
+                for f in dataclasses.fields(value)  # pyright: ignore
+            }
+            return {"class": type(value).__name__, "fields": fields}
+        case jax.Array() | np.ndarray():
+            name = f"array_{len(arrays)}"
+            array = np.asarray(value)
+            node = {"array": name, "shape": list(array.shape)}
+            # NumPy's files know no bfloat16: its bits are kept.
+            if array.dtype.isbuiltin != 1:
+                node["dtype"] = array.dtype.name
+                array = array.view(f"uint{8 * array.dtype.itemsize}")
+            arrays[name] = array
+            return node
+        case tuple() | list():
+            items = [encode(v, arrays, f"{where}[{i}]") for i, v in enumerate(value)]
+            return {type(value).__name__: items}
+        case dict() if all(isinstance(k, str) for k in value):
+            return {
+                "dict": {k: encode(v, arrays, f"{where}.{k}") for k, v in value.items()}
+            }
+        case None | bool() | int() | float() | str():
+            return value
+        case _ if callable(value) and _optax_name(value) is not None:
+            return {"optax": _optax_name(value)}
+    raise WeightsError(
+        f"{where} is a {type(value).__name__}, which a weights file cannot hold: save "
+        "the optimizer that it belongs to without it."
+    )
+
+
+def _optax_name(value: Any) -> str | None:
+    name = getattr(value, "__name__", "")
+    return name if getattr(optax, name, None) is value else None
+
+
+def decode(
+    node: Any, arrays: dict[str, np.ndarray], classes: dict[str, type[eqx.Module]]
+) -> Any:
+    """The inverse of `encode`, with the classes that it may build by name."""
+    inner = lambda n: decode(n, arrays, classes)
+    match node:
+        case {"class": str(name), "fields": dict(fields)}:
+            if name not in classes:
+                raise WeightsError(
+                    f"the optimizer was assembled with a class '{name}' of your own: "
+                    f"pass `parts=({name},)` to `equistar.load`."
+                )
+            return _build(classes[name], {k: inner(v) for k, v in fields.items()})
+        case {"array": str(name)}:
+            array = arrays[name]
+            if list(array.shape) != node.get("shape", list(array.shape)):
+                raise WeightsError(
+                    f"it is damaged: {name} has shape {array.shape}, and was saved with "
+                    f"{tuple(node['shape'])}. Copy it again, or use a backup."
+                )
+            return jnp.asarray(array.view(jnp.dtype(node.get("dtype", array.dtype))))
+        case {"tuple": list(items)}:
+            return tuple(map(inner, items))
+        case {"list": list(items)}:
+            return list(map(inner, items))
+        case {"dict": dict(items)}:
+            return {k: inner(v) for k, v in items.items()}
+        case {"optax": str(name)}:
+            return getattr(optax, name)
+        case None | bool() | int() | float() | str():
+            return node
+    raise WeightsError("its header describes something unknown: save it again.")
+
+
+# Constructors draw new weights, so an instance is put together from its fields.
+def _build(cls: type[eqx.Module], values: dict[str, Any]) -> eqx.Module:
+    names = {f.name for f in dataclasses.fields(cls)}  # pyright: ignore
+    if names != values.keys():
+        raise WeightsError(
+            f"it was saved with another version of {cls.__name__} (fields "
+            f"{sorted(values)}, here {sorted(names)}): install that version of equistar."
+        )
+    instance = object.__new__(cls)
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
+    return instance
+
+
+def public_classes() -> dict[str, type[eqx.Module]]:
+    """The classes of this library that an optimizer is assembled from, by name."""
+    named = vars(_components) | vars(_optimizers)
+    is_part = lambda x: isinstance(x, type) and issubclass(x, eqx.Module)
+    return {name: value for name, value in named.items() if is_part(value)}
