@@ -301,12 +301,19 @@ def test_only_learned_optimizers_know_of_stacked_axes(optimizer, as_users_call):
         eqs.Stacked(optimizer, 1)
 
 
-@pytest.mark.parametrize(
-    "leaf", [jnp.arange(3), jnp.array([True]), jnp.ones(2, jnp.complex64), 1.0, "name"]
-)
+@pytest.mark.parametrize("leaf", [jnp.arange(3), jnp.array([True]), 1.0, "name"])
 def test_leaves_that_are_no_float_arrays_are_named(sgd, leaf):
     with pytest.raises(ValueError, match=r"\['odd'\].*eqx\.filter"):
         sgd.init({"odd": leaf})
+
+
+def test_complex_parameters_are_told_of_their_parts(sgd):
+    params = {"odd": jnp.ones(2, jnp.complex64)}
+    with pytest.raises(ValueError, match=r"\['odd'\].*split_real_and_imaginary"):
+        sgd.init(params)
+    split = optax.contrib.split_real_and_imaginary(eqs.as_optax(sgd))
+    updates, _ = split.update(params, split.init(params), params)
+    assert updates["odd"].dtype == jnp.complex64
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """The fast update is the plain update: for every variant, on every shape."""
 
+from collections.abc import Callable
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.lax as lax
@@ -193,6 +196,75 @@ def test_an_accumulator_that_a_part_reads_and_does_not_declare_is_named():
     params = jnp.ones(3)
     expected = r"'momentum' and does not declare it.*`reads`.*\['second_moment'\]"
     with pytest.raises(ValueError, match=expected):
+        optimizer.update(params, optimizer.init(params), params)
+
+
+class _Given(eqs.AbstractFeatures):
+    give: Callable[[eqs.Tensor], eqs.Inputs] = eqx.field(static=True)
+    reads = ()
+
+    def __call__(self, tensor):
+        return self.give(tensor)
+
+
+@pytest.mark.parametrize(
+    "shape, give, message",
+    [
+        (
+            (4, 4),
+            lambda t: eqs.Inputs(element=(t.grad,), row=(jnp.mean(t.grad, -1),)),
+            r"in `row` has shape \(4,\) .* shape \(4, 4\): keep all axes",
+        ),
+        (
+            (4, 3),
+            lambda t: eqs.Inputs(element=(t.grad,), column=jnp.ones((1, 1, 2))),
+            r"in `column` has shape \(1, 2\)",
+        ),
+        (
+            (4,),
+            lambda t: eqs.Inputs(element=(t.grad, jnp.mean(t.grad))),
+            r"per element has shape \(\) .*numbers of the whole tensor go into `tensor`",
+        ),
+    ],
+)
+def test_an_input_of_the_wrong_shape_is_named(shape, give, message):
+    optimizer = eqs.LearnedOptimizer(
+        features=_Given(give),
+        network=eqs.BlackboxMLP(in_size=2, key=jr.key(0)),
+        blackbox=eqs.BlackboxTerm(key=jr.key(1)),
+    )
+    params = jnp.ones(shape)
+    with pytest.raises(ValueError, match=message):
+        optimizer.update(params, optimizer.init(params), params)
+
+
+class _Counting(eqs.AbstractAccumulator):
+    start: Any = eqx.field(static=True)
+    end: Any = eqx.field(static=True)
+
+    def init(self, param):
+        return (self.start(param),)
+
+    def update(self, state, tensor):
+        return (self.end(tensor.grad),)
+
+
+@pytest.mark.parametrize(
+    "start, end, message",
+    [
+        (lambda p: jnp.zeros((), jnp.int32), jnp.sum, r"'momentum' begins with i32\[\]"),
+        (jnp.zeros_like, jnp.sum, r"'momentum' was \(f64\[3\],\) and .* \(f64\[\],\)"),
+    ],
+)
+def test_an_accumulator_that_changes_its_shape_or_is_of_integers_is_named(
+    start, end, message
+):
+    optimizer = eqs.LearnedOptimizer(
+        nominal=eqs.NominalTerm(eqs.AggMoDirection()),
+        accumulators={"momentum": _Counting(start, end)},
+    )
+    params = jnp.ones(3)
+    with pytest.raises(ValueError, match=message):
         optimizer.update(params, optimizer.init(params), params)
 
 

@@ -9,6 +9,7 @@ from ._bank import (
     accumulate as accumulate,
     default_accumulators as default_accumulators,
     read_accumulators as read_accumulators,
+    start_accumulators as start_accumulators,
 )
 from ._bfloat16 import InBFloat16 as InBFloat16
 from ._bias_correction import (
@@ -28,6 +29,7 @@ from ._factors import factored_axes as factored_axes, Factors as Factors
 from ._features import (
     AbstractFeatures as AbstractFeatures,
     AdafactorFeatures as AdafactorFeatures,
+    check_inputs as check_inputs,
     Inputs as Inputs,
     JoinedFeatures as JoinedFeatures,
     NoFeatures as NoFeatures,

@@ -3,6 +3,9 @@
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array, Float
 
 from .._numerics import after
 from ._accumulators import (
@@ -65,6 +68,27 @@ def read_accumulators(
     return {name: accumulator for name, accumulator in bank.items() if name in read}
 
 
+def start_accumulators(
+    bank: dict[str, AbstractAccumulator], param: Float[Array, "*shape"]
+) -> dict[str, tuple[Any, ...]]:
+    """The accumulators of one parameter tensor before the first update.
+
+    **Raises:**
+
+    `ValueError` if one is not of floating-point arrays.
+    """
+    states = {name: accumulator.init(param) for name, accumulator in bank.items()}
+    for name, state in states.items():
+        for x in jtu.tree_leaves(state):
+            if not eqx.is_inexact_array(x):
+                raise ValueError(
+                    f"The accumulator '{name}' begins with {eqx.tree_pformat(x)}: its "
+                    "`init` must return a tuple of floating-point arrays. (The number of "
+                    "updates is in `tensor.count`.)"
+                )
+    return states
+
+
 # What reads others' old values comes first, and what it has read is updated after it.
 # Nothing else says so to XLA, which without it keeps a copy of every array that is read and
 # then updated in place.
@@ -83,4 +107,16 @@ def accumulate(
         if k not in new:
             tensor = waiting if k in read else before
             new[k] = bank[k].update(accumulators[k], tensor)
+    for k, old in accumulators.items():
+        if _shapes(new[k]) != _shapes(old):
+            raise ValueError(
+                f"The accumulator '{k}' was {eqx.tree_pformat(old)} and after an update is "
+                f"{eqx.tree_pformat(new[k])}: `update` must return arrays of the shapes "
+                "that `init` gives."
+            )
     return {k: new[k] for k in accumulators}
+
+
+def _shapes(state: tuple[Any, ...]) -> tuple[Any, list[tuple[int, ...]]]:
+    leaves, structure = jtu.tree_flatten(state)
+    return structure, [jnp.shape(x) for x in leaves]

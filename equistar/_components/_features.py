@@ -54,6 +54,27 @@ class Inputs(eqx.Module):
         return sum(map(len, (self.element, self.row, self.column, self.tensor)))
 
 
+def check_inputs(inputs: Inputs, shape: tuple[int, ...]) -> Inputs:
+    """`inputs`, or a `ValueError` where one has not the shape that its kind has."""
+    for x in (*inputs.element, *inputs.element_squares):
+        if jnp.shape(x) != shape:
+            raise ValueError(
+                f"An input per element has shape {jnp.shape(x)} in a tensor of shape "
+                f"{shape}: numbers of the whole tensor go into `tensor`, and those of its "
+                "rows and columns into `row` and `column`."
+            )
+    pairs = lambda x: zip(x.shape, shape, strict=True)
+    for kind, stack in (("row", inputs.row), ("column", inputs.column)):
+        for x in stack:
+            if x.ndim != len(shape) or not all(m in (1, n) for m, n in pairs(x)):
+                raise ValueError(
+                    f"An input in `{kind}` has shape {x.shape} in a tensor of shape "
+                    f"{shape}: keep all axes, with 1 for the length of those it does not "
+                    "depend on, as `jnp.mean(x, -1, keepdims=True)` has."
+                )
+    return inputs
+
+
 class AbstractFeatures(eqx.Module):
     """A set of network inputs, computed from one tensor and its accumulators.
 

@@ -1,8 +1,8 @@
 from ._adaptive import AdaptiveSTAR as AdaptiveSTAR
+from ._assembled import LearnedOptimizer as LearnedOptimizer
 from ._base import AbstractOptimizer as AbstractOptimizer
 from ._learned import (
     AbstractLearnedOptimizer as AbstractLearnedOptimizer,
-    LearnedOptimizer as LearnedOptimizer,
     LearnedOptimizerState as LearnedOptimizerState,
 )
 from ._optax import (

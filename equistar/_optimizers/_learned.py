@@ -20,15 +20,9 @@ from .._components import (
     AbstractNominalTerm,
     AbstractWeightDecay,
     accumulate,
+    check_inputs,
     check_parts,
-    default_accumulators,
-    NoBlackbox,
-    NoFeatures,
-    NoGain,
-    NoNetwork,
-    NoNominal,
-    NoWeightDecay,
-    read_accumulators,
+    start_accumulators,
     Tensor,
 )
 from .._numerics import accumulator_dtype, together
@@ -94,7 +88,7 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
 
     def init_tensor(self, param: Float[Array, "*shape"]) -> dict[str, tuple[Any, ...]]:
         """The zero accumulators of one parameter tensor, by name."""
-        return {name: acc.init(param) for name, acc in self.accumulators.items()}
+        return start_accumulators(self.accumulators, param)
 
     def accumulate_tensor(
         self,
@@ -133,55 +127,12 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
     # computes the inputs again and applies the network. Without the barrier XLA shares
     # the inputs between the two by writing ten of them to memory, at twice the time.
     def _step(self, tensor: Tensor) -> Float[Array, "..."]:
-        scales = self.network.normalise(self.features(tensor))
+        inputs = check_inputs(self.features(tensor), tensor.param.shape)
+        scales = self.network.normalise(inputs)
         tensor, scales = lax.optimization_barrier((tensor, scales))
         hidden = self.network(self.features(tensor), scales)
         learned = self.blackbox(tensor, hidden) + self.nominal(tensor, hidden)
         return self.gain(tensor) * learned + self.weight_decay(tensor, hidden)
-
-
-class LearnedOptimizer(AbstractLearnedOptimizer):
-    """A learned optimizer from any parts. See `AbstractLearnedOptimizer` for the rule."""
-
-    accumulators: dict[str, AbstractAccumulator]
-    features: AbstractFeatures
-    network: AbstractNetwork
-    blackbox: AbstractBlackboxTerm
-    nominal: AbstractNominalTerm
-    weight_decay: AbstractWeightDecay
-    gain: AbstractGain
-
-    def __init__(
-        self,
-        *,
-        features: AbstractFeatures = NoFeatures(),
-        network: AbstractNetwork = NoNetwork(),
-        blackbox: AbstractBlackboxTerm = NoBlackbox(),
-        nominal: AbstractNominalTerm = NoNominal(),
-        weight_decay: AbstractWeightDecay = NoWeightDecay(),
-        gain: AbstractGain = NoGain(),
-        accumulators: dict[str, AbstractAccumulator] | None = None,
-    ):
-        """**Arguments:**
-
-        - `features`: the network's inputs.
-        - `network`: maps the inputs of each element to hidden units, which the heads of
-            the terms read.
-        - `blackbox`, `nominal`, `weight_decay`: the terms of the update.
-        - `gain`: a factor on the first two for each tensor, say [`equistar.TensorGain`][].
-        - `accumulators`: the bank that the parts read from, by name; by default
-            `default_accumulators()`. Only those that a part reads are kept.
-        """
-        self.features = features
-        self.network = network
-        self.blackbox = blackbox
-        self.nominal = nominal
-        self.weight_decay = weight_decay
-        self.gain = gain
-        bank = default_accumulators() if accumulators is None else accumulators
-        self.accumulators = read_accumulators(
-            bank, features, blackbox, nominal, weight_decay, gain
-        )
 
 
 def init_tree(

@@ -11,15 +11,17 @@ from jaxtyping import Array, PyTree
 
 
 _KEEP_FLOATS = "keep the others out with `eqx.filter(model, eqx.is_inexact_array)`"
+_SPLIT = "pass real and imaginary parts, as `optax.contrib.split_real_and_imaginary` does"
 
 
 def check_params(params: PyTree) -> None:
     """Raises a `ValueError` that names the first leaf that cannot be optimized."""
     for path, leaf in jtu.tree_leaves_with_path(params):
         if kind := _no_floats(leaf):
+            fix = _SPLIT if kind.startswith("complex") else _KEEP_FLOATS
             raise ValueError(
                 f"Parameters must be floating-point arrays, but params"
-                f"{jtu.keystr(path)} is a {kind}: {_KEEP_FLOATS}."
+                f"{jtu.keystr(path)} is a {kind}: {fix}."
             )
 
 
