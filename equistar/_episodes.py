@@ -10,9 +10,14 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ._fields import check_fields
+
 
 class AbstractEpisodeLength(eqx.Module):
     """The number of steps of an episode, drawn anew at each of its starts."""
+
+    def __check_init__(self):
+        check_fields(self)
 
     @property
     @abc.abstractmethod

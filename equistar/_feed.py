@@ -5,7 +5,7 @@ from typing import Any
 
 import equinox as eqx
 
-from ._unroll import AbstractUnroll
+from ._unroll import AbstractUnroll, check_is_unroll
 
 
 class AbstractFeed(eqx.Module):
@@ -36,9 +36,7 @@ def as_feed(unroll: Any) -> AbstractFeed:
 
     `ValueError` if it is neither an unroll nor a feed.
     """
-    if not isinstance(unroll, (AbstractUnroll, AbstractFeed)):
-        raise ValueError(
-            f"{type(unroll).__name__} is no unroll: wrap a task, as in "
-            "`eqs.InnerTraining(task)`."
-        )
-    return unroll if isinstance(unroll, AbstractFeed) else Steady(unroll)
+    if isinstance(unroll, AbstractFeed):
+        return unroll
+    check_is_unroll(unroll)
+    return Steady(unroll)

@@ -10,6 +10,7 @@ import jax.tree_util as jtu
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from ._fields import check_fields
 from ._optimizers import AbstractOptimizer
 from ._unroll import AbstractUnroll
 from .tasks import AbstractTask, Split
@@ -151,6 +152,14 @@ class InnerTraining(AbstractUnroll):
 
     def __check_init__(self):
         _check_task(self.task)
+        check_fields(self)
+        lower, upper = self.task.loss_bounds
+        known = isinstance(lower, (int, float)) and isinstance(upper, (int, float))
+        if known and lower > upper:
+            raise ValueError(
+                f"`loss_bounds` of {type(self.task).__name__} must be a lower and a higher "
+                f"number; got {(lower, upper)}."
+            )
 
     def init(self, theta: AbstractOptimizer, *, key: PRNGKeyArray) -> TrainState:
         return train_init(self.task, theta, key=key)

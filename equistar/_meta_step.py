@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
 
 from ._devices import replicate
-from ._estimators import AbstractEstimator, MetaGradient
+from ._estimators import AbstractEstimator, check_unroll, MetaGradient
 from ._feed import AbstractFeed
 from ._logger import Metrics
 from ._mixture import as_mixture, Mixture, unroll_keys
@@ -132,6 +132,8 @@ def _init_particles(
     trainable: PyTree,
     key: PRNGKeyArray,
 ) -> PyTree[Array]:
+    # Here too, where it has its own name.
+    check_unroll(unroll, theta, key=key)
     arrays, held = eqx.partition(theta, trainable)
     return estimator.init(Completed(unroll, held), arrays, key=key)
 

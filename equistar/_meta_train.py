@@ -103,6 +103,11 @@ def meta_train(
             f"`outer` must be an optax optimizer, say `optax.adamw(1e-3)`; "
             f"got {outer!r:.80}."
         )
+    if not isinstance(checkpoints, AbstractCheckpoints):
+        raise ValueError(
+            "`checkpoints` says where the run is kept: pass `Checkpoints('a-folder')`; got "
+            f"{checkpoints!r:.80}."
+        )
     # Once for all steps; in each, only what a feed has brought is still to be placed.
     mixture = replicate(as_mixture(unroll))
     state = meta_train_init(mixture, estimator, theta, outer, key=key, trainable=trainable)

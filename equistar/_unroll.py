@@ -1,6 +1,7 @@
 """Unrolls: dynamical systems with a loss, which meta-gradients are taken through."""
 
 import abc
+from typing import Any
 
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
@@ -37,3 +38,12 @@ class AbstractUnroll(eqx.Module):
         self, theta: PyTree, carry: PyTree[Array], *, key: PRNGKeyArray
     ) -> tuple[PyTree[Array], Float[Array, ""]]:
         """`(carry, loss)`: the next carry, and the loss *before* this step."""
+
+
+def check_is_unroll(unroll: Any) -> None:
+    """Raises a `ValueError` for what is no unroll, say a task."""
+    if not isinstance(unroll, AbstractUnroll):
+        raise ValueError(
+            f"{type(unroll).__name__} is no unroll: wrap a task, as in "
+            "`eqs.InnerTraining(task)`."
+        )

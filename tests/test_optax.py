@@ -314,7 +314,7 @@ def test_complex_parameters_are_told_of_their_parts(sgd):
     split = optax.contrib.split_real_and_imaginary(eqs.as_optax(sgd))
     with jax.numpy_dtype_promotion("standard"):
         updates, _ = split.update(params, split.init(params), params)
-    assert updates["odd"].dtype == complex
+    assert jnp.iscomplexobj(jtu.tree_leaves(updates)[0])
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,6 @@ from ._terms import (
     AbstractTerm as AbstractTerm,
     AbstractWeightDecay as AbstractWeightDecay,
     BlackboxTerm as BlackboxTerm,
-    check_parts as check_parts,
     NoBlackbox as NoBlackbox,
     NominalTerm as NominalTerm,
     NoNominal as NoNominal,

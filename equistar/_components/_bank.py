@@ -56,7 +56,18 @@ def read_accumulators(
                 f"{part.__name__} is a class and not a part: pass `{part.__name__}()` "
                 "with its arguments."
             )
-        for name in part.reads:
+        reads = getattr(part, "reads", None)
+        if isinstance(reads, str):
+            raise ValueError(
+                f"`reads` of {type(part).__name__} must be a tuple of names: write "
+                f"`reads = ('{reads}',)`."
+            )
+        if reads is None:
+            raise ValueError(
+                f"{part!r:.60} is no part: pass an instance of a class of parts, your own "
+                "or say `AdafactorFeatures()`."
+            )
+        for name in reads:
             if name not in bank:
                 raise ValueError(
                     f"{type(part).__name__} reads the accumulator '{name}', but there "

@@ -26,7 +26,7 @@ class AbstractDirection(eqx.Module):
     ```
     """
 
-    reads: ClassVar[tuple[str, ...]]
+    reads: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def __call__(self, tensor: Tensor) -> Float[Array, "*shape"]:

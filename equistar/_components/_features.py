@@ -56,6 +56,11 @@ class Inputs(eqx.Module):
 
 def check_inputs(inputs: Inputs, shape: tuple[int, ...]) -> Inputs:
     """`inputs`, or a `ValueError` where one has not the shape that its kind has."""
+    if not isinstance(inputs, Inputs):
+        raise ValueError(
+            "Features must return `Inputs`, say `Inputs(element=(tensor.grad,))`; got a "
+            f"{type(inputs).__name__}."
+        )
     for x in (*inputs.element, *inputs.element_squares):
         if jnp.shape(x) != shape:
             raise ValueError(
@@ -81,7 +86,7 @@ class AbstractFeatures(eqx.Module):
     `reads` names the accumulators that it needs.
     """
 
-    reads: ClassVar[tuple[str, ...]]
+    reads: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def __call__(self, tensor: Tensor) -> Inputs:

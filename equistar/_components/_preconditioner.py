@@ -16,7 +16,7 @@ class AbstractPreconditioner(eqx.Module):
     `reads` names the accumulators that it needs.
     """
 
-    reads: ClassVar[tuple[str, ...]]
+    reads: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def __call__(self, tensor: Tensor) -> Array | float:

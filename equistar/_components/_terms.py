@@ -1,13 +1,13 @@
 """The terms of an update: blackbox, nominal and weight decay."""
 
 import abc
-import dataclasses
 
 import equinox as eqx
 import jax.nn.initializers as jinit
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from .._fields import check_fields
 from ._direction import AbstractDirection, AdamAggMoDirection
 from ._magnitude import AbstractMagnitude, NoMagnitudeController
 from ._network import Head, Initializer
@@ -16,21 +16,11 @@ from ._scale import AbstractScale, as_scale
 from ._tensor import Tensor
 
 
-def check_parts(module: eqx.Module) -> None:
-    """Raises a `ValueError` where a part of a module is a class and not an instance."""
-    for field in dataclasses.fields(module):
-        if isinstance(part := getattr(module, field.name), type):
-            raise ValueError(
-                f"`{field.name}` of {type(module).__name__} is a class and not a part: "
-                f"pass `{part.__name__}()` with its arguments."
-            )
-
-
 class AbstractTerm(eqx.Module):
     """A term of the update, to be subtracted from the parameters."""
 
     def __check_init__(self) -> None:
-        check_parts(self)
+        check_fields(self)
 
     @property
     @abc.abstractmethod

@@ -5,6 +5,7 @@ import abc
 import equinox as eqx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from .._fields import check_fields
 from .._unroll import AbstractUnroll
 
 
@@ -36,6 +37,9 @@ class AbstractEstimator(eqx.Module):
 
     It knows unrolls and nothing else.
     """
+
+    def __check_init__(self):
+        check_fields(self)
 
     @property
     @abc.abstractmethod

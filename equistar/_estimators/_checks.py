@@ -9,7 +9,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from .._episodes import AbstractStarts
 from .._objectives import AbstractObjective, AbstractStepObjective
-from .._unroll import AbstractUnroll
+from .._unroll import AbstractUnroll, check_is_unroll
 from ._particles import learned
 
 
@@ -30,14 +30,11 @@ def check_windowed(
 ) -> None:
     """Raises a `ValueError` for settings that windows of episodes cannot serve."""
     check_window(window)
-    if not isinstance(objective, AbstractStepObjective):
+    whole = isinstance(objective, AbstractObjective)
+    if whole and not isinstance(objective, AbstractStepObjective):
         raise ValueError(
             f"{_name(objective)} needs whole episodes, and this estimator sees windows of "
             "them: use FullES or FullBackprop, or an AbstractStepObjective, say MeanLoss()."
-        )
-    if not isinstance(starts, AbstractStarts):
-        raise ValueError(
-            f"`starts` must be Staggered() or LockStep(), an instance; got {_name(starts)}."
         )
 
 
@@ -46,6 +43,7 @@ def check_unroll(unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) ->
 
     Nothing is computed: only shapes are looked at.
     """
+    check_is_unroll(unroll)
     learned(theta)
     carry = eqx.filter_eval_shape(lambda t, k: unroll.init(t, key=k), theta, key)
     step = lambda t, c, k: unroll.step(t, c, key=k)

@@ -21,10 +21,10 @@ from .._components import (
     AbstractWeightDecay,
     accumulate,
     check_inputs,
-    check_parts,
     start_accumulators,
     Tensor,
 )
+from .._fields import check_fields
 from .._numerics import accumulator_dtype, together
 from ._base import AbstractOptimizer
 from ._trees import (
@@ -70,7 +70,7 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
     gain: eqx.AbstractVar[AbstractGain]
 
     def __check_init__(self) -> None:
-        check_parts(self)
+        check_fields(self)
 
     def init(self, params: PyTree) -> LearnedOptimizerState:
         return init_tree(self, [0] * len(jtu.tree_leaves(params)), params)

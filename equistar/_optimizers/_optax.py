@@ -1,6 +1,7 @@
 """To optax and back."""
 
 import abc
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ._base import AbstractOptimizer
 from ._scaled import Scaled
-from ._trees import check_params
+from ._trees import check_grads, check_params
 
 
 def as_optax(
@@ -168,6 +169,7 @@ class OptaxOptimizer(AbstractOptimizer):
         self.hyperparameters = {
             name: _as_hyperparameter(name, value) for name, value in hyperparameters.items()
         }
+        _check_factory(factory, hyperparameters)
 
     def init(self, params: PyTree) -> PyTree:
         check_params(params)
@@ -177,6 +179,7 @@ class OptaxOptimizer(AbstractOptimizer):
     def update(
         self, grads: PyTree, state: PyTree, params: PyTree, **extra: Any
     ) -> tuple[PyTree, PyTree]:
+        check_grads(grads, params)
         transformation = optax.with_extra_args_support(self._transformation())
         # Optax's optimizers promote weak to strong types, which strict promotion refuses.
         with jax.numpy_dtype_promotion("standard"):
@@ -187,6 +190,23 @@ class OptaxOptimizer(AbstractOptimizer):
     def _transformation(self) -> optax.GradientTransformation:
         values = {name: h() for name, h in self.hyperparameters.items()}
         return self.factory(**values)
+
+
+def _check_factory(factory: Any, hyperparameters: dict[str, Any]) -> None:
+    if not callable(factory):
+        raise ValueError(
+            "`factory` must be the function that makes a transformation, `optax.adam` and "
+            f"not `optax.adam(1e-3)`; got {factory!r:.60}."
+        )
+    try:
+        signature = inspect.signature(factory)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(**hyperparameters)
+    except TypeError as e:
+        name = getattr(factory, "__name__", "factory")
+        raise ValueError(f"`{name}` does not take these hyperparameters: {e}.") from None
 
 
 def _as_hyperparameter(name: str, value: Any) -> AbstractHyperparameter:

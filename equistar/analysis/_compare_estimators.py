@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from rich.table import Table
 
 from .._estimators import AbstractEstimator
-from .._unroll import AbstractUnroll
+from .._unroll import AbstractUnroll, check_is_unroll
 from ._text import as_text
 
 
@@ -206,6 +206,9 @@ def compare_estimators(
 
     `ValueError` if there are no estimators, or too few runs or steps.
     """
+    check_is_unroll(unroll)
+    if not isinstance(estimators, Mapping):
+        raise ValueError("`estimators` must be a dictionary, say {'PES': PES()}.")
     if not estimators or runs < 2 or steps < 1 or repetitions < 1:
         raise ValueError(
             "A comparison needs an estimator, `runs` of at least 2, and `steps` and "

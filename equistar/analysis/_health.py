@@ -17,7 +17,7 @@ from rich.table import Table
 
 from .._estimators import AbstractRematerialisation, Segments
 from .._objectives import AbstractObjective, MeanLoss
-from .._unroll import AbstractUnroll
+from .._unroll import AbstractUnroll, check_is_unroll
 from ._text import as_text
 
 
@@ -157,11 +157,18 @@ def meta_gradient_health(
         }
         ```
     """
+    check_is_unroll(unroll)
     steps = np.asarray(horizons)
-    if steps.size == 0 or steps[0] < 1 or np.any(np.diff(steps) <= 0) or particles < 1:
+    if (
+        steps.ndim != 1
+        or steps.size == 0
+        or steps[0] < 1
+        or np.any(np.diff(steps) <= 0)
+        or particles < 1
+    ):
         raise ValueError(
             "`horizons` must be increasing numbers of steps from 1 up, and `particles` at "
-            f"least 1; got {list(horizons)} and {particles}."
+            f"least 1; got {horizons} and {particles}."
         )
     keys, grid = jr.split(key, particles), _with_halves(steps)
     longest = int(steps[-1])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._fields import check_fields
 from ._architectures import AbstractArchitecture, MLP
 from ._base import AbstractTask, Split
 from ._data import Dataset
@@ -24,6 +25,9 @@ class Classification(AbstractTask):
     dataset: Dataset
     architecture: AbstractArchitecture
     batch_size: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        check_fields(self)
 
     def __init__(
         self,

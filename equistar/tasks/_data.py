@@ -112,6 +112,11 @@ def dataset_from_arrays(
     """
     inputs, labels = np.asarray(inputs), np.asarray(labels)
     _check_examples(inputs, labels, "label")
+    if labels.dtype.kind not in "biuf":
+        raise ValueError(
+            f"Labels must be integers from 0 up; got dtype {labels.dtype}: number them, as "
+            "`np.unique(labels, return_inverse=True)[1]` does."
+        )
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
         raise ValueError(
             f"Labels must be integers from 0 up; got dtype {labels.dtype}, the smallest "

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._fields import check_fields
 from ._architectures import AbstractArchitecture, MLP
 from ._base import AbstractTask, Split
 from ._data import RegressionDataset
@@ -24,6 +25,9 @@ class Regression(AbstractTask):
     batch_size: int = eqx.field(static=True)
     loss_bounds: tuple[float, float] = eqx.field(static=True)
 
+    def __check_init__(self):
+        check_fields(self)
+
     def __init__(
         self,
         dataset: RegressionDataset,
@@ -38,6 +42,11 @@ class Regression(AbstractTask):
         """
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1; got {batch_size}.")
+        if not isinstance(dataset, RegressionDataset):
+            raise ValueError(
+                "`dataset` must have numbers to predict: make it by "
+                f"`regression_from_arrays`; got a {type(dataset).__name__}."
+            )
         self.dataset = dataset
         self.architecture = architecture
         self.batch_size = batch_size

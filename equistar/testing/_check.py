@@ -45,7 +45,7 @@ def check(optimizer: Optimizer, properties: Sequence[AbstractProperty] = EXPECTE
 
     `AssertionError` that names the property and what broke it.
     """
-    for prop in properties:
+    for prop in _checked(properties):
         prop(as_optimizer(optimizer))
 
 
@@ -79,6 +79,11 @@ def optimizer_tests(
     """
     import pytest
 
+    _checked(more)
+    if not all(isinstance(kind, type) for kind in skip):
+        raise ValueError(
+            f"`skip` takes classes of properties, say `[WideAccumulators]`; got {skip}."
+        )
     without = (*skip, *(type(prop) for prop in more))
     expected = [prop for prop in EXPECTED if not isinstance(prop, without)]
     properties = [*expected, *more]
@@ -89,3 +94,13 @@ def optimizer_tests(
         prop(as_optimizer(optimizer))
 
     return test
+
+
+def _checked(properties: Sequence[AbstractProperty]) -> Sequence[AbstractProperty]:
+    several = isinstance(properties, Sequence)
+    if not several or not all(isinstance(p, AbstractProperty) for p in properties):
+        raise ValueError(
+            "Properties are given as instances, say `[KeepsStructure(), StaysFinite()]`; "
+            f"got {properties}."
+        )
+    return properties
