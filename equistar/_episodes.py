@@ -10,14 +10,11 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ._fields import check_fields
+from ._kinds import check_count
 
 
 class AbstractEpisodeLength(eqx.Module):
     """The number of steps of an episode, drawn anew at each of its starts."""
-
-    def __check_init__(self):
-        check_fields(self)
 
     @property
     @abc.abstractmethod
@@ -39,8 +36,7 @@ class ConstantLength(AbstractEpisodeLength):
     length: int = eqx.field(static=True)
 
     def __check_init__(self):
-        if self.length < 1:
-            raise ValueError(f"An episode has at least 1 step; got {self.length}.")
+        check_count(self.length, "length")
 
     @property
     def maximum(self) -> int:
@@ -64,7 +60,9 @@ class LogUniformLength(AbstractEpisodeLength):
     longest: int = eqx.field(static=True)
 
     def __check_init__(self):
-        if not 1 <= self.shortest <= self.longest:
+        check_count(self.shortest, "shortest")
+        check_count(self.longest, "longest")
+        if self.shortest > self.longest:
             raise ValueError(
                 "LogUniformLength needs 1 <= shortest <= longest; got "
                 f"{self.shortest} and {self.longest}."
@@ -117,11 +115,10 @@ class GrowingLength(AbstractEpisodeLength):
     meta_steps: int = eqx.field(static=True)
 
     def __check_init__(self):
-        if min(self.first, self.last, self.meta_steps) < 1:
-            raise ValueError(
-                "GrowingLength needs first, last and meta_steps of at least 1; got "
-                f"{self.first}, {self.last} and {self.meta_steps}."
-            )
+        check_count(self.first, "first")
+        check_count(self.last, "last")
+        if self.meta_steps < 1:
+            raise ValueError(f"`meta_steps` must be at least 1; got {self.meta_steps}.")
 
     @property
     def maximum(self) -> int:

@@ -4,13 +4,14 @@ import abc
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ._fields import check_fields
+from ._kinds import check_parts
 from ._optimizers import AbstractOptimizer
 from ._unroll import AbstractUnroll
 from .tasks import AbstractTask, Split
@@ -152,14 +153,8 @@ class InnerTraining(AbstractUnroll):
 
     def __check_init__(self):
         _check_task(self.task)
-        check_fields(self)
-        lower, upper = self.task.loss_bounds
-        known = isinstance(lower, (int, float)) and isinstance(upper, (int, float))
-        if known and lower > upper:
-            raise ValueError(
-                f"`loss_bounds` of {type(self.task).__name__} must be a lower and a higher "
-                f"number; got {(lower, upper)}."
-            )
+        check_parts(self)
+        _check_bounds(self.task)
 
     def init(self, theta: AbstractOptimizer, *, key: PRNGKeyArray) -> TrainState:
         return train_init(self.task, theta, key=key)
@@ -237,6 +232,16 @@ def _train(
     state = train_init(task, optimizer, key=init_key)
     state, losses = jax.lax.scan(body, state, keys)
     return TrainResult(state.params, losses, state.opt_state)
+
+
+def _check_bounds(task: AbstractTask) -> None:
+    lower, upper = task.loss_bounds
+    known = not any(isinstance(x, jax.core.Tracer) for x in (lower, upper))
+    if known and not lower < upper:
+        raise ValueError(
+            f"`loss_bounds` of {type(task).__name__} must be (lower, upper) with lower < "
+            f"upper, which losses are clipped to; got ({lower}, {upper})."
+        )
 
 
 def _check_task(task: AbstractTask) -> None:

@@ -10,6 +10,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from ._estimators import AbstractEstimator, MetaGradient
+from ._kinds import check_kind
 from ._unroll import AbstractUnroll
 
 
@@ -39,8 +40,9 @@ def meta_gradient(
 
     **Raises:**
 
-    `ValueError` if `windows` is below 1.
+    `ValueError` if an argument is not of its kind, or `windows` below 1.
     """
+    check_kind(estimator, AbstractEstimator, "`estimator`", "an estimator, say `PES()`")
     if windows < 1:
         raise ValueError(f"`windows` must be at least 1; got {windows}.")
     init_key, run_key = jr.split(key)

@@ -12,13 +12,12 @@ import optax
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
 
 from ._devices import replicate
-from ._estimators import AbstractEstimator, check_unroll, MetaGradient
+from ._estimators import AbstractEstimator, MetaGradient
 from ._feed import AbstractFeed
 from ._logger import Metrics
 from ._mixture import as_mixture, Mixture, unroll_keys
 from ._numerics import all_finite
-from ._trainable import Completed
-from ._unroll import AbstractUnroll
+from ._unroll import AbstractUnroll, Completed
 
 
 class MetaTrainState(eqx.Module):
@@ -132,8 +131,6 @@ def _init_particles(
     trainable: PyTree,
     key: PRNGKeyArray,
 ) -> PyTree[Array]:
-    # Here too, where it has its own name.
-    check_unroll(unroll, theta, key=key)
     arrays, held = eqx.partition(theta, trainable)
     return estimator.init(Completed(unroll, held), arrays, key=key)
 

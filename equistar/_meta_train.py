@@ -10,6 +10,7 @@ from ._devices import any_process, replicate
 from ._estimators import AbstractEstimator
 from ._feed import AbstractFeed
 from ._interrupts import deferred_interrupts
+from ._kinds import check_kind
 from ._logger import AbstractLogger, Metrics, NoLogger, stack_metrics, unstack_metrics
 from ._meta_step import meta_train_init, MetaTrainState, step_through
 from ._mixture import as_mixture, Mixture
@@ -93,21 +94,12 @@ def meta_train(
     """
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1; got {steps}.")
-    if not isinstance(estimator, AbstractEstimator):
-        raise ValueError(
-            f"`estimator` must be an estimator, say `PES()`; got {estimator!r:.80}."
-        )
+    check_kind(estimator, AbstractEstimator, "`estimator`", "an estimator, say `PES()`")
+    wanted = "NoCheckpoints() or a folder's, say `Checkpoints('my-run')`"
+    check_kind(checkpoints, AbstractCheckpoints, "`checkpoints`", wanted)
     outer = default_outer() if outer is None else outer
-    if not isinstance(outer, optax.GradientTransformation):
-        raise ValueError(
-            f"`outer` must be an optax optimizer, say `optax.adamw(1e-3)`; "
-            f"got {outer!r:.80}."
-        )
-    if not isinstance(checkpoints, AbstractCheckpoints):
-        raise ValueError(
-            "`checkpoints` says where the run is kept: pass `Checkpoints('a-folder')`; got "
-            f"{checkpoints!r:.80}."
-        )
+    wanted = "an optax optimizer, say `optax.adamw(1e-3)`"
+    check_kind(outer, optax.GradientTransformation, "`outer`", wanted)
     # Once for all steps; in each, only what a feed has brought is still to be placed.
     mixture = replicate(as_mixture(unroll))
     state = meta_train_init(mixture, estimator, theta, outer, key=key, trainable=trainable)

@@ -5,9 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.tree_util as jtu
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
-
-from ._unroll import AbstractUnroll
+from jaxtyping import PyTree
 
 
 def all_but(theta: PyTree, part: Callable[[Any], Any]) -> PyTree[bool]:
@@ -49,18 +47,3 @@ def _with_part(
 ) -> PyTree[bool]:
     spec = jtu.tree_map(everything, theta)
     return eqx.tree_at(part, spec, jtu.tree_map(of_part, part(theta)))
-
-
-class Completed(AbstractUnroll):
-    """An unroll as a function of a part of its theta; the rest is held."""
-
-    unroll: AbstractUnroll
-    held: PyTree
-
-    def init(self, theta: PyTree, *, key: PRNGKeyArray) -> PyTree[Array]:
-        return self.unroll.init(eqx.combine(theta, self.held), key=key)
-
-    def step(
-        self, theta: PyTree, carry: PyTree[Array], *, key: PRNGKeyArray
-    ) -> tuple[PyTree[Array], Float[Array, ""]]:
-        return self.unroll.step(eqx.combine(theta, self.held), carry, key=key)

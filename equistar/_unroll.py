@@ -40,10 +40,25 @@ class AbstractUnroll(eqx.Module):
         """`(carry, loss)`: the next carry, and the loss *before* this step."""
 
 
+class Completed(AbstractUnroll):
+    """An unroll as a function of a part of its theta; the rest is held."""
+
+    unroll: AbstractUnroll
+    held: PyTree
+
+    def init(self, theta: PyTree, *, key: PRNGKeyArray) -> PyTree[Array]:
+        return self.unroll.init(eqx.combine(theta, self.held), key=key)
+
+    def step(
+        self, theta: PyTree, carry: PyTree[Array], *, key: PRNGKeyArray
+    ) -> tuple[PyTree[Array], Float[Array, ""]]:
+        return self.unroll.step(eqx.combine(theta, self.held), carry, key=key)
+
+
 def check_is_unroll(unroll: Any) -> None:
     """Raises a `ValueError` for what is no unroll, say a task."""
-    if not isinstance(unroll, AbstractUnroll):
-        raise ValueError(
-            f"{type(unroll).__name__} is no unroll: wrap a task, as in "
-            "`eqs.InnerTraining(task)`."
-        )
+    if isinstance(unroll, AbstractUnroll):
+        return
+    is_class = isinstance(unroll, type)
+    name = f"The class {unroll.__name__}" if is_class else type(unroll).__name__
+    raise ValueError(f"{name} is no unroll: wrap a task, as in `eqs.InnerTraining(task)`.")

@@ -1,6 +1,7 @@
 """Estimators take any theta, and say what is wrong with an unroll or a setting."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -127,13 +128,63 @@ def test_every_estimator_checks_its_unroll():
 
 def test_settings_that_windows_cannot_serve_are_refused():
     with pytest.raises(ValueError, match="FullES or FullBackprop"):
-        check_windowed(5, START, eqs.MinimumLoss())
+        check_windowed(5, eqs.MinimumLoss())
     with pytest.raises(ValueError, match="at least 1"):
-        check_windowed(0, START, eqs.MeanLoss())
+        check_windowed(0, eqs.MeanLoss())
     with pytest.raises(ValueError, match="windows"):
         eqs.meta_gradient(
             Learned(), eqs.FullBackprop(3), _theta(), key=jr.key(0), windows=0
         )
+
+
+# As a caller without a type checker has it.
+untyped: Any = eqs
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (
+            lambda: untyped.PES(objective=untyped.FinalLoss),
+            r"`objective` of PES is a class .* pass `FinalLoss\(\)`",
+        ),
+        (
+            lambda: untyped.NRES(starts=untyped.LockStep),
+            r"`starts` .* `LockStep\(\)`",
+        ),
+        (
+            lambda: untyped.TruncatedBackprop(5, 4, 20, remat=None),
+            r"`remat` of TruncatedBackprop must be .*Segments\); got None",
+        ),
+        (
+            lambda: untyped.FullES(5, shaping="clip"),
+            "`shaping` of FullES must be",
+        ),
+        (lambda: untyped.PES(5, 1.5), r"`pairs` must be a whole number .*got 1\.5"),
+        (lambda: untyped.PES(2.5, 2), r"`window` must be a whole number .*got 2\.5"),
+        (lambda: untyped.FullBackprop(5, 2.0), "`particles` must be a whole number"),
+        (lambda: untyped.ConstantLength(2.5), "`length` must be a whole number"),
+        (lambda: untyped.LogUniformLength(1, 2.5), "`longest` must be a whole number"),
+        (lambda: untyped.GrowingLength(1, 2.5, 10), "`last` must be a whole number"),
+    ],
+)
+def test_settings_of_another_kind_are_named(as_users_call, make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_task_and_a_class_are_no_unroll_and_no_estimator(as_users_call):
+    task, key = eqs.tasks.Quadratic(jnp.ones(2)), jr.key(0)
+    with pytest.raises(ValueError, match="Quadratic is no unroll: wrap a task"):
+        untyped.meta_gradient(task, eqs.PES(), jnp.zeros(()), key=key)
+    with pytest.raises(ValueError, match=r"`estimator` is a class .* `PES\(\)`"):
+        untyped.meta_gradient(Learned(), eqs.PES, _theta(), key=key)
+
+
+def test_meta_training_names_the_unroll_that_is_at_fault(as_users_call):
+    faulty = Faulty(lambda theta: 1, lambda theta, carry: (carry, theta))
+    with pytest.raises(ValueError, match=r"^Faulty\.init must return a carry of arrays"):
+        eqs.meta_train(faulty, eqs.PES(5, 2), jnp.zeros(()), steps=1, key=jr.key(0))
 
 
 def test_a_number_of_steps_is_a_length_everywhere():

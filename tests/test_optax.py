@@ -349,8 +349,50 @@ def test_a_state_of_integers_is_refused(star):
 )
 def test_a_class_in_place_of_a_part_is_named(as_users_call, part: Any):
     make = eqs.NominalTerm if "direction" in part else eqs.LearnedOptimizer
-    with pytest.raises(ValueError, match=r"is a class and not a part: pass `\w+\(\)`"):
+    with pytest.raises(ValueError, match=r"is a class and not an instance: pass `\w+\(\)`"):
         make(**part)
+
+
+# As a caller without a type checker has it.
+untyped: Any = eqs
+
+
+class _Raw(eqs.AbstractDirection):
+    def __call__(self, tensor):
+        return tensor.grad
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (
+            lambda: untyped.STAR(direction=lambda t: t.grad, key=jr.key(0)),
+            r"`direction` of NominalTerm must be .*AdamDirection.*got <function",
+        ),
+        (
+            lambda: untyped.STAR(aggregation=untyped.PerTensor, key=jr.key(0)),
+            r"`aggregation` of MagnitudeController is a class .* `PerTensor\(\)`",
+        ),
+        (
+            lambda: untyped.LearnedOptimizer(nominal=_Raw()),
+            r"`nominal` of LearnedOptimizer must be .*NominalTerm.*got _Raw\(\)",
+        ),
+        (
+            lambda: untyped.LearnedOptimizer(features=lambda tensor: tensor.grad),
+            r"`features` of LearnedOptimizer must be .*AdafactorFeatures",
+        ),
+        (
+            lambda: untyped.LearnedOptimizer(
+                nominal=untyped.NominalTerm(untyped.MomentumDirection()),
+                accumulators={"momentum": 0.9},
+            ),
+            r"accumulator 'momentum' must be .*Momentum.*got 0\.9",
+        ),
+    ],
+)
+def test_what_is_no_part_is_named(as_users_call, make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_init_and_update_are_compiled_as_they_are(star):
@@ -398,6 +440,38 @@ def test_optax_hyperparameters_stay_valid_under_any_perturbation():
         assert 0 < moved.hyperparameters["b1"]() < 1
     np.testing.assert_allclose(adam.hyperparameters["learning_rate"](), 1e-3, rtol=1e-6)
     np.testing.assert_allclose(adam.hyperparameters["b1"](), 0.9, rtol=1e-6)
+
+
+def test_gradients_that_do_not_fit_an_optax_optimizer_are_named():
+    adam, params = eqs.OptaxOptimizer(optax.adam, learning_rate=0.1), {"w": jnp.ones(3)}
+    state = adam.init(params)
+    with pytest.raises(ValueError, match="with `params`"):
+        eqs.as_optax(adam).update(params, eqs.as_optax(adam).init(params))
+    with pytest.raises(ValueError, match="tree structure"):
+        adam.update({"v": jnp.ones(3)}, state, params)
+    with pytest.raises(ValueError, match=r"\['w'\] has shape"):
+        adam.update({"w": jnp.ones(2)}, state, params)
+
+
+@pytest.mark.parametrize(
+    "factory, names, message",
+    [
+        (optax.sgd(0.1), (), r"`optax.adam, learning_rate=...` and not `optax.adam\("),
+        (optax.sgd, ("learnin_rate",), "'learnin_rate'. It takes learning_rate, "),
+        (optax.adam, (), "missing a required argument: 'learning_rate'"),
+    ],
+)
+def test_a_factory_that_cannot_be_called_is_refused(as_users_call, factory, names, message):
+    with pytest.raises(ValueError, match=message):
+        untyped.OptaxOptimizer(factory, **dict.fromkeys(names, 0.1))
+
+
+def test_a_factory_is_any_function():
+    anything = lambda **hyperparameters: optax.sgd(**hyperparameters)
+    # A `dict` does not say what it takes.
+    for factory in (optax.inject_hyperparams(optax.sgd), anything, dict):
+        adam = untyped.OptaxOptimizer(factory, learning_rate=0.1)
+        assert eqs.count_learned(adam) == 1
 
 
 @pytest.mark.parametrize("kwargs", [{"learning_rate": -1.0}, {"b1": 1.5}])

@@ -1,5 +1,7 @@
 """What the analysis refuses, or gets right at the edge of what numbers can hold."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -19,7 +21,7 @@ from equistar.analysis import (
     NoisyQuadratic,
     StepSizeProblem,
 )
-from equistar.analysis._compare_estimators import AbstractReference
+from equistar.analysis._references import AbstractReference
 
 from .helpers import LinearWalk
 
@@ -74,6 +76,41 @@ def test_the_log_objective_has_a_derivative_where_a_factor_is_exactly_zero():
     ],
 )
 def test_what_makes_no_sense_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+# As a caller without a type checker has it.
+untyped: Any = eqs.analysis
+THETA, WALK = jnp.zeros(2), LinearWalk(0.0)
+TASK = eqs.tasks.Quadratic(jnp.ones(2))
+
+
+def _compare(unroll, estimators, reference: Any = ExactGradient(THETA)):
+    untyped.compare_estimators(
+        unroll, estimators, THETA, reference=reference, steps=1, key=jr.key(0)
+    )
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: _compare(TASK, {"PES": eqs.PES()}), "Quadratic is no unroll"),
+        (lambda: _compare(WALK, [eqs.PES()]), r"dictionary .*; got \[PES\(\)\]"),
+        (lambda: _compare(WALK, {"PES": eqs.PES}), r"'PES' is a class .* `PES\(\)`"),
+        (lambda: _compare(WALK, {"PES": eqs.PES()}, THETA), "must be .*ExactGradient, L"),
+        (lambda: untyped.LongRun(eqs.FullES), "`estimator` of LongRun is a class"),
+        (
+            lambda: untyped.meta_gradient_health(TASK, THETA, [1], key=jr.key(0)),
+            "Quadratic is no unroll: wrap a task",
+        ),
+        (
+            lambda: untyped.meta_gradient_health(WALK, THETA, 10, key=jr.key(0)),
+            r"`horizons` must be a list .*got 10 ",
+        ),
+    ],
+)
+def test_arguments_of_another_kind_are_named(as_users_call, call, message):
     with pytest.raises(ValueError, match=message):
         call()
 

@@ -1,5 +1,7 @@
 """Every task: its parameters, its loss at the start, and that training lowers it."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -119,6 +121,29 @@ def test_the_papers_mlp_has_as_many_parameters_as_it_says():
     images = np.zeros((10, 28, 28), np.uint8)
     data = tasks.dataset_from_arrays(images, np.arange(10), scale=1 / 255)
     assert _count(tasks.Classification(data, tasks.MLP((128, 128)), 128)) == 118_282
+
+
+# As a caller without a type checker has it.
+untyped: Any = tasks
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (
+            lambda: untyped.Classification(untyped.diabetes()),
+            r"`dataset` must be .*dataset_from_arrays\(.*got RegressionDataset",
+        ),
+        (
+            lambda: untyped.Regression(untyped.wine()),
+            r"`dataset` must be .*regression_from_arrays\(.*got Dataset",
+        ),
+        (lambda: untyped.Classification(untyped.wine(), untyped.MLP), r"pass `MLP\(\)`"),
+    ],
+)
+def test_what_a_task_is_made_of_is_named(as_users_call, make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_an_architecture_is_static():

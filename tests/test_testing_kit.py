@@ -5,6 +5,7 @@ import pathlib
 import re
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -222,6 +223,34 @@ def test_an_optimizer_that_mixes_batches_fails_under_vmap():
 
     with pytest.raises(AssertionError, match="VmapEqualsLoop"):
         kit.VmapEqualsLoop()(Summing())
+
+
+# As a caller without a type checker has it.
+untyped: Any = kit
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda: untyped.check(_Descent(), [untyped.KeepsStructure]),
+            r"`KeepsStructure\(\)`",
+        ),
+        (lambda: untyped.check(_Descent(), untyped.KeepsStructure()), "must be a list"),
+        (lambda: untyped.optimizer_tests(_Descent(), untyped.BoundedUpdate), "is a class"),
+        (
+            lambda: untyped.optimizer_tests(_Descent(), skip=[untyped.WideAccumulators()]),
+            r"without parentheses; got \[WideAccumulators\(\)\]",
+        ),
+        (
+            lambda: untyped.optimizer_tests(_Descent(), skip=["wide_accumulators"]),
+            r"list of classes.*got \['wide_accumulators'\]",
+        ),
+    ],
+)
+def test_what_is_no_property_is_named(as_users_call, call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
 
 
 def test_a_failure_is_shrunk_to_a_readable_example():

@@ -65,12 +65,13 @@ def test_a_batch_holds_matching_inputs_and_labels():
         (np.ones((5, 2)), np.zeros(5, int), "at least 10"),
         (np.ones((20, 2)), np.zeros(19, int), "one label for each"),
         (np.ones((20, 2)), np.zeros(20), "integers"),
+        (np.ones((20, 2)), ["a", "b"] * 10, r"pass `np\.unique\(labels, return_inverse"),
         (np.ones((20, 2)), -np.ones(20, int), "from 0 up.*the smallest being -1"),
         (np.ones(20), np.zeros(20, int), r"pass `inputs\[:, None\]`"),
         (np.full((20, 2), np.nan), np.zeros(20, int), "finite"),
     ],
 )
-def test_data_that_make_no_sense_are_refused(inputs, labels, message):
+def test_data_that_make_no_sense_are_refused(as_users_call, inputs, labels, message):
     with pytest.raises(ValueError, match=message):
         eqs.tasks.dataset_from_arrays(inputs, labels)
 
@@ -258,10 +259,26 @@ def test_arguments_of_another_kind_are_named(as_users_call):
     with pytest.raises(ValueError, match=r"`task` must be"):
         eqs.InnerTraining(star)  # pyright: ignore
     unroll = eqs.InnerTraining(task)
-    with pytest.raises(ValueError, match=r"`estimator` must be .*class"):
+    with pytest.raises(ValueError, match=r"`estimator` is a class .* `PES\(\)`"):
         eqs.meta_train(unroll, eqs.PES, star, steps=1, key=key)  # pyright: ignore
     with pytest.raises(ValueError, match=r"`outer` must be .*got 0\.001"):
         eqs.meta_train(unroll, eqs.PES(), star, 1e-3, steps=1, key=key)  # pyright: ignore
+    folder: Any = "my-run"
+    with pytest.raises(ValueError, match=r"`Checkpoints\('my-run'\)`; got 'my-run'"):
+        eqs.meta_train(unroll, eqs.PES(), star, steps=1, key=key, checkpoints=folder)
+    after: Any = eqs.AfterUpdate
+    with pytest.raises(ValueError, match=r"`meta_loss` .* pass `AfterUpdate\(\)`"):
+        eqs.InnerTraining(task, after)
+    held_out: Any = "held out"
+    with pytest.raises(ValueError, match=r"`meta_loss` .*HeldOut\); got 'held out'"):
+        eqs.InnerTraining(task, held_out)
+
+
+@pytest.mark.parametrize("bounds", [(10.0, 0.0), (1.0, 1.0), (0.0, np.nan)])
+def test_bounds_of_a_loss_are_a_lower_and_an_upper_one(bounds):
+    task = eqs.tasks.Quadratic(jnp.ones(1), loss_bounds=bounds)
+    with pytest.raises(ValueError, match=r"of Quadratic must be .* lower < upper"):
+        eqs.InnerTraining(task)
 
 
 def test_a_second_meta_step_does_not_compile_again():

@@ -268,6 +268,41 @@ def test_an_accumulator_that_changes_its_shape_or_is_of_integers_is_named(
         optimizer.update(params, optimizer.init(params), params)
 
 
+class _OneName(eqs.AbstractDirection):
+    reads = "momentum"  # pyright: ignore
+
+    def __call__(self, tensor):
+        return tensor.momentum[0]
+
+
+def test_the_names_that_a_part_reads_are_a_tuple_and_by_default_none():
+    with pytest.raises(ValueError, match=r"`reads` of _OneName .*\('momentum',\)"):
+        _OneName()
+
+    class Raw(eqs.AbstractDirection):
+        def __call__(self, tensor):
+            return tensor.grad
+
+    assert eqs.LearnedOptimizer(nominal=eqs.NominalTerm(Raw())).accumulators == {}
+
+
+class _Bare(eqs.AbstractFeatures):
+    def __call__(self, tensor) -> Any:
+        return (tensor.grad,)
+
+
+@pytest.mark.parametrize("features", [_Bare(), eqs.JoinedFeatures(_Bare())])
+def test_features_that_return_no_inputs_are_refused(features, as_users_call):
+    optimizer = eqs.LearnedOptimizer(
+        features=features,
+        network=eqs.BlackboxMLP(in_size=1, key=jr.key(0)),
+        blackbox=eqs.BlackboxTerm(key=jr.key(1)),
+    )
+    params = jnp.ones(3)
+    with pytest.raises(ValueError, match=r"features return must be `Inputs`.*got \("):
+        optimizer.update(params, optimizer.init(params), params)
+
+
 def test_a_head_of_the_wrong_width_is_named():
     optimizer = eqs.LearnedOptimizer(
         features=eqs.AdafactorFeatures(),

@@ -1,3 +1,4 @@
+from .._kinds import check_parts as check_parts
 from ._accumulators import (
     AbstractAccumulator as AbstractAccumulator,
     AbstractMovingAverage as AbstractMovingAverage,
@@ -29,7 +30,7 @@ from ._factors import factored_axes as factored_axes, Factors as Factors
 from ._features import (
     AbstractFeatures as AbstractFeatures,
     AdafactorFeatures as AdafactorFeatures,
-    check_inputs as check_inputs,
+    check_shapes as check_shapes,
     Inputs as Inputs,
     JoinedFeatures as JoinedFeatures,
     NoFeatures as NoFeatures,

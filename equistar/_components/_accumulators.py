@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,16 +15,15 @@ from jaxtyping import Array, Float, Int
 from .._numerics import accumulator_dtype
 from ._bias_correction import AbstractBiasCorrection, NoBiasCorrection
 from ._factors import factor_means, factored_axes, Factors
+from ._reader import AbstractReader
 from ._tensor import Tensor
 
 
-class AbstractAccumulator(eqx.Module):
+class AbstractAccumulator(AbstractReader):
     """What is remembered of one tensor from update to update.
 
     `reads` names the accumulators, of the update before, that it needs itself.
     """
-
-    reads: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:

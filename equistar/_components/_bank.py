@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Float
 
+from .._kinds import check_kind
 from .._numerics import after
 from ._accumulators import (
     AbstractAccumulator,
@@ -53,26 +54,17 @@ def read_accumulators(
         part = todo.pop()
         if isinstance(part, type):
             raise ValueError(
-                f"{part.__name__} is a class and not a part: pass `{part.__name__}()` "
-                "with its arguments."
+                f"{part.__name__} is a class and not an instance: pass "
+                f"`{part.__name__}()` with its arguments."
             )
-        reads = getattr(part, "reads", None)
-        if isinstance(reads, str):
-            raise ValueError(
-                f"`reads` of {type(part).__name__} must be a tuple of names: write "
-                f"`reads = ('{reads}',)`."
-            )
-        if reads is None:
-            raise ValueError(
-                f"{part!r:.60} is no part: pass an instance of a class of parts, your own "
-                "or say `AdafactorFeatures()`."
-            )
-        for name in reads:
+        # What is no part reads nothing here: `check_parts` names it.
+        for name in getattr(part, "reads", ()):
             if name not in bank:
                 raise ValueError(
                     f"{type(part).__name__} reads the accumulator '{name}', but there "
                     f"are only {sorted(bank)}: pass `accumulators={{..., '{name}': ...}}`."
                 )
+            check_kind(bank[name], AbstractAccumulator, f"The accumulator '{name}'")
             if name not in read:
                 read.add(name)
                 todo.append(bank[name])

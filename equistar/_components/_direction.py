@@ -3,13 +3,13 @@
 import abc
 from typing import ClassVar
 
-import equinox as eqx
 from jaxtyping import Array, Float
 
+from ._reader import AbstractReader
 from ._tensor import Tensor
 
 
-class AbstractDirection(eqx.Module):
+class AbstractDirection(AbstractReader):
     """A descent direction, to be subtracted from the parameters.
 
     A new one is a class of a few lines: `reads` names the accumulators that it needs,
@@ -25,8 +25,6 @@ class AbstractDirection(eqx.Module):
     optimizer = eqs.STAR(direction=SignMomentum(), key=key)
     ```
     """
-
-    reads: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def __call__(self, tensor: Tensor) -> Float[Array, "*shape"]:

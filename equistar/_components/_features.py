@@ -9,8 +9,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._kinds import check_kind
 from .._numerics import alike, inverse, inverse_root, unstack
 from ._factors import stacked_factors
+from ._reader import AbstractReader
 from ._tensor import Tensor
 
 
@@ -54,13 +56,15 @@ class Inputs(eqx.Module):
         return sum(map(len, (self.element, self.row, self.column, self.tensor)))
 
 
-def check_inputs(inputs: Inputs, shape: tuple[int, ...]) -> Inputs:
+def check_inputs(inputs: Any) -> None:
+    """Raises a `ValueError` for what features return in place of `Inputs`."""
+    wanted = "`Inputs`, say `Inputs(element=(tensor.grad,))`"
+    check_kind(inputs, Inputs, "What features return", wanted)
+
+
+def check_shapes(inputs: Inputs, shape: tuple[int, ...]) -> Inputs:
     """`inputs`, or a `ValueError` where one has not the shape that its kind has."""
-    if not isinstance(inputs, Inputs):
-        raise ValueError(
-            "Features must return `Inputs`, say `Inputs(element=(tensor.grad,))`; got a "
-            f"{type(inputs).__name__}."
-        )
+    check_inputs(inputs)
     for x in (*inputs.element, *inputs.element_squares):
         if jnp.shape(x) != shape:
             raise ValueError(
@@ -80,13 +84,11 @@ def check_inputs(inputs: Inputs, shape: tuple[int, ...]) -> Inputs:
     return inputs
 
 
-class AbstractFeatures(eqx.Module):
+class AbstractFeatures(AbstractReader):
     """A set of network inputs, computed from one tensor and its accumulators.
 
     `reads` names the accumulators that it needs.
     """
-
-    reads: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def __call__(self, tensor: Tensor) -> Inputs:
@@ -179,6 +181,8 @@ class JoinedFeatures(AbstractFeatures):
 
     def __call__(self, tensor: Tensor) -> Inputs:
         each = [part(tensor) for part in self.sets]
+        for inputs in each:
+            check_inputs(inputs)
         # Where one set has no short way to its squares, there is none for all.
         short = all(x.element_squares or not x.element for x in each)
         squares = [x.element_squares for x in each] if short else []

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._features import AbstractFeatures
+from ._features import AbstractFeatures, check_inputs
 from ._statistics import TensorStatistics
 from ._tensor import Tensor
 
@@ -85,7 +85,9 @@ class TensorGain(AbstractGain):
         return tuple(self.statistics.reads)
 
     def __call__(self, tensor: Tensor) -> Float[Array, ""]:
-        statistics = self.statistics(tensor).tensor
+        inputs = self.statistics(tensor)
+        check_inputs(inputs)
+        statistics = inputs.tensor
         if len(statistics) != len(self.weights):
             raise ValueError(
                 f"The statistics are {len(statistics)} numbers but the gain was built for "

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._kinds import check_parts
 from ._network import Head, Initializer, release_init
 from ._scale import AbstractScale, as_scale
 
@@ -34,6 +35,9 @@ class PerTensor(AbstractAggregation):
 
 class AbstractMagnitude(eqx.Module):
     """A positive factor on a term of the update."""
+
+    def __check_init__(self) -> None:
+        check_parts(self)
 
     @abc.abstractmethod
     def __call__(self, hidden: tuple[Array, ...]) -> Array | float:

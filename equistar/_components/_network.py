@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._means import means
 from .._numerics import inverse_root, unstack
-from ._features import Inputs
+from ._features import check_inputs, Inputs
 
 
 Initializer = Callable[..., Array]
@@ -123,6 +123,7 @@ class BlackboxMLP(AbstractNetwork):
         self.biases = tuple(jnp.zeros(width) for _ in range(depth))
 
     def normalise(self, inputs: Inputs) -> Float[Array, " inputs"]:
+        check_inputs(inputs)
         scales = inverse_root(1e-5 + _mean_squares(inputs))
         return jnp.concatenate([scales, jnp.ones(len(inputs.tensor), scales.dtype)])
 

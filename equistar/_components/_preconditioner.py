@@ -7,16 +7,15 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from ._reader import AbstractReader
 from ._tensor import Tensor
 
 
-class AbstractPreconditioner(eqx.Module):
+class AbstractPreconditioner(AbstractReader):
     """A factor on the blackbox direction, from a tensor's statistics.
 
     `reads` names the accumulators that it needs.
     """
-
-    reads: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def __call__(self, tensor: Tensor) -> Array | float:

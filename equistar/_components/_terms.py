@@ -7,7 +7,7 @@ import jax.nn.initializers as jinit
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from .._fields import check_fields
+from .._kinds import check_parts
 from ._direction import AbstractDirection, AdamAggMoDirection
 from ._magnitude import AbstractMagnitude, NoMagnitudeController
 from ._network import Head, Initializer
@@ -20,7 +20,7 @@ class AbstractTerm(eqx.Module):
     """A term of the update, to be subtracted from the parameters."""
 
     def __check_init__(self) -> None:
-        check_fields(self)
+        check_parts(self)
 
     @property
     @abc.abstractmethod

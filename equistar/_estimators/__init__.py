@@ -6,7 +6,6 @@ from ._base import (
     AbstractEstimator as AbstractEstimator,
     MetaGradient as MetaGradient,
 )
-from ._checks import check_unroll as check_unroll
 from ._forward import (
     AbstractDirections as AbstractDirections,
     AllDirections as AllDirections,

@@ -16,10 +16,11 @@ from .._episodes import (
     ConstantLength,
     Staggered,
 )
+from .._kinds import check_count
 from .._objectives import AbstractObjective, AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
-from ._checks import check_particles, check_unroll, check_windowed
+from ._checks import check_unroll, check_windowed
 from ._particles import same_members, summarise
 from ._remat import AbstractRematerialisation, Segments
 from ._rollout import (
@@ -72,8 +73,8 @@ class TruncatedBackprop(AbstractEstimator):
     remat: AbstractRematerialisation = Segments()
 
     def __check_init__(self):
-        check_windowed(self.window, self.starts, self.objective)
-        check_particles(self.particles)
+        check_windowed(self.window, self.objective)
+        check_count(self.particles, "particles")
 
     @property
     def steps(self) -> int:
@@ -136,7 +137,7 @@ class FullBackprop(AbstractEstimator):
     remat: AbstractRematerialisation = Segments()
 
     def __check_init__(self):
-        check_particles(self.particles)
+        check_count(self.particles, "particles")
 
     @property
     def steps(self) -> int:

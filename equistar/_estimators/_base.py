@@ -5,7 +5,7 @@ import abc
 import equinox as eqx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from .._fields import check_fields
+from .._kinds import check_parts
 from .._unroll import AbstractUnroll
 
 
@@ -38,8 +38,8 @@ class AbstractEstimator(eqx.Module):
     It knows unrolls and nothing else.
     """
 
-    def __check_init__(self):
-        check_fields(self)
+    def __check_init__(self) -> None:
+        check_parts(self)
 
     @property
     @abc.abstractmethod

@@ -7,34 +7,21 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import PRNGKeyArray, PyTree
 
-from .._episodes import AbstractStarts
+from .._kinds import check_count
 from .._objectives import AbstractObjective, AbstractStepObjective
-from .._unroll import AbstractUnroll, check_is_unroll
+from .._unroll import AbstractUnroll, check_is_unroll, Completed
 from ._particles import learned
 
 
-def check_window(window: int) -> None:
-    """Raises a `ValueError` for a window without steps."""
-    if window < 1:
-        raise ValueError(f"`window` must be at least 1; got {window}.")
-
-
-def check_particles(particles: int) -> None:
-    """Raises a `ValueError` for an estimator without particles."""
-    if particles < 1:
-        raise ValueError(f"`particles` must be at least 1; got {particles}.")
-
-
-def check_windowed(
-    window: int, starts: AbstractStarts, objective: AbstractObjective
-) -> None:
+def check_windowed(window: int, objective: AbstractObjective) -> None:
     """Raises a `ValueError` for settings that windows of episodes cannot serve."""
-    check_window(window)
+    check_count(window, "window")
     whole = isinstance(objective, AbstractObjective)
     if whole and not isinstance(objective, AbstractStepObjective):
         raise ValueError(
-            f"{_name(objective)} needs whole episodes, and this estimator sees windows of "
-            "them: use FullES or FullBackprop, or an AbstractStepObjective, say MeanLoss()."
+            f"{type(objective).__name__} needs whole episodes, and this estimator sees "
+            "windows of them: use FullES or FullBackprop, or an AbstractStepObjective, say "
+            "MeanLoss()."
         )
 
 
@@ -48,7 +35,8 @@ def check_unroll(unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) ->
     carry = eqx.filter_eval_shape(lambda t, k: unroll.init(t, key=k), theta, key)
     step = lambda t, c, k: unroll.step(t, c, key=k)
     stepped = eqx.filter_eval_shape(step, theta, carry, key)
-    name = _name(unroll)
+    own = unroll.unroll if isinstance(unroll, Completed) else unroll
+    name = type(own).__name__
     if not (isinstance(stepped, tuple) and len(stepped) == 2):
         raise ValueError(f"{name}.step must return a pair, (carry, loss).")
     after, loss = stepped
@@ -75,7 +63,3 @@ def check_unroll(unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) ->
 def _described(tree: Any) -> str:
     leaf = lambda x: f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else repr(x)
     return str(jtu.tree_map(leaf, tree)).replace("'", "")
-
-
-def _name(x: Any) -> str:
-    return x.__name__ if isinstance(x, type) else type(x).__name__

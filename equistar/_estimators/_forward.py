@@ -18,10 +18,11 @@ from .._episodes import (
     ConstantLength,
     Staggered,
 )
+from .._kinds import check_count
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
-from ._checks import check_particles, check_unroll, check_windowed
+from ._checks import check_unroll, check_windowed
 from ._particles import learned, over, same_members, summarise
 from ._rollout import advance, particle_keys, Particles, start
 
@@ -118,8 +119,8 @@ class ForwardGradient(AbstractEstimator):
     objective: AbstractStepObjective = MeanLoss()
 
     def __check_init__(self):
-        check_windowed(self.window, self.starts, self.objective)
-        check_particles(self.particles)
+        check_windowed(self.window, self.objective)
+        check_count(self.particles, "particles")
 
     @property
     def steps(self) -> int:

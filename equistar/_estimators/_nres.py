@@ -80,7 +80,7 @@ class NRES(AbstractEstimator):
     shaping: AbstractShaping = NoShaping()
 
     def __check_init__(self):
-        check_windowed(self.window, self.starts, self.objective)
+        check_windowed(self.window, self.objective)
         self._pairs.check()
 
     @property

@@ -10,6 +10,7 @@ import jax.tree_util as jtu
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._kinds import check_count
 from ._noise import AbstractNoise
 from ._particles import learned, over
 from ._rollout import particle_keys
@@ -27,8 +28,7 @@ class Pairs(eqx.Module):
 
     def check(self) -> None:
         """Raises a `ValueError` for a number of pairs or a sigma that makes no sense."""
-        if self.number < 1:
-            raise ValueError(f"`pairs` must be at least 1; got {self.number}.")
+        check_count(self.number, "pairs")
         if not 0 < self.sigma < float("inf"):
             raise ValueError(f"`sigma` must be positive and finite; got {self.sigma}.")
 

@@ -87,7 +87,7 @@ class PES(AbstractEstimator):
     shaping: AbstractShaping = NoShaping()
 
     def __check_init__(self):
-        check_windowed(self.window, self.starts, self.objective)
+        check_windowed(self.window, self.objective)
         self._pairs.check()
 
     @property

@@ -85,7 +85,7 @@ class PESAnalytic(AbstractEstimator):
     remat: AbstractRematerialisation = Segments()
 
     def __check_init__(self):
-        check_windowed(self.window, self.starts, self.objective)
+        check_windowed(self.window, self.objective)
         self._pairs.check()
 
     @property

@@ -89,7 +89,7 @@ class TruncatedES(AbstractEstimator):
     carried: AbstractCarried = PlusMember()
 
     def __check_init__(self):
-        check_windowed(self.window, self.starts, self.objective)
+        check_windowed(self.window, self.objective)
         self._pairs.check()
 
     @property

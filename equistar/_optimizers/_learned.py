@@ -20,11 +20,11 @@ from .._components import (
     AbstractNominalTerm,
     AbstractWeightDecay,
     accumulate,
-    check_inputs,
+    check_parts,
+    check_shapes,
     start_accumulators,
     Tensor,
 )
-from .._fields import check_fields
 from .._numerics import accumulator_dtype, together
 from ._base import AbstractOptimizer
 from ._trees import (
@@ -70,7 +70,7 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
     gain: eqx.AbstractVar[AbstractGain]
 
     def __check_init__(self) -> None:
-        check_fields(self)
+        check_parts(self)
 
     def init(self, params: PyTree) -> LearnedOptimizerState:
         return init_tree(self, [0] * len(jtu.tree_leaves(params)), params)
@@ -127,7 +127,7 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
     # computes the inputs again and applies the network. Without the barrier XLA shares
     # the inputs between the two by writing ten of them to memory, at twice the time.
     def _step(self, tensor: Tensor) -> Float[Array, "..."]:
-        inputs = check_inputs(self.features(tensor), tensor.param.shape)
+        inputs = check_shapes(self.features(tensor), tensor.param.shape)
         scales = self.network.normalise(inputs)
         tensor, scales = lax.optimization_barrier((tensor, scales))
         hidden = self.network(self.features(tensor), scales)

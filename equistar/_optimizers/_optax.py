@@ -2,7 +2,7 @@
 
 import abc
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import equinox as eqx
@@ -164,6 +164,10 @@ class OptaxOptimizer(AbstractOptimizer):
             [`equistar.Decay`][], all other positive ones as [`equistar.Positive`][].
             Zeros, integers, flags, schedules and other objects stay fixed. Pass a
             `Positive`, `Decay` or `Fixed` to choose for yourself.
+
+        **Raises:**
+
+        `ValueError` if `factory` cannot be called with these hyperparameters.
         """
         self.factory = factory
         self.hyperparameters = {
@@ -192,21 +196,26 @@ class OptaxOptimizer(AbstractOptimizer):
         return self.factory(**values)
 
 
-def _check_factory(factory: Any, hyperparameters: dict[str, Any]) -> None:
+def _check_factory(factory: Any, names: Iterable[str]) -> None:
     if not callable(factory):
         raise ValueError(
-            "`factory` must be the function that makes a transformation, `optax.adam` and "
-            f"not `optax.adam(1e-3)`; got {factory!r:.60}."
+            "`factory` must be the function that makes a transformation: pass `optax.adam, "
+            f"learning_rate=...` and not `optax.adam(...)`; got {factory!r:.80}."
         )
     try:
         signature = inspect.signature(factory)
     except (TypeError, ValueError):
         return
+    arguments = dict.fromkeys(names)
     try:
-        signature.bind(**hyperparameters)
+        # What it does not take is said before what is missing.
+        signature.bind_partial(**arguments)
+        signature.bind(**arguments)
     except TypeError as e:
-        name = getattr(factory, "__name__", "factory")
-        raise ValueError(f"`{name}` does not take these hyperparameters: {e}.") from None
+        raise ValueError(
+            f"`factory` cannot be called with these hyperparameters: {e}. It takes "
+            f"{', '.join(signature.parameters)}."
+        ) from None
 
 
 def _as_hyperparameter(name: str, value: Any) -> AbstractHyperparameter:

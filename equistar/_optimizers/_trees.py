@@ -29,7 +29,7 @@ def check_grads(grads: PyTree, params: PyTree) -> None:
     """Raises a `ValueError` where `grads` has not the structure and shapes of `params`."""
     if params is None:
         raise ValueError(
-            "A learned optimizer reads the parameters: call "
+            "The optimizer reads the parameters: call "
             "`update(grads, state, params)` with `params`."
         )
     check_params(params)

@@ -1,12 +1,9 @@
 """Stability, step sizes and meta-gradients, analysed: closed forms, bounds, spectra."""
 
 from ._compare_estimators import (
-    AbstractReference as AbstractReference,
     compare_estimators as compare_estimators,
     EstimatorComparison as EstimatorComparison,
     EstimatorReport as EstimatorReport,
-    ExactGradient as ExactGradient,
-    LongRun as LongRun,
 )
 from ._health import (
     Health as Health,
@@ -34,6 +31,11 @@ from ._noisy_quadratic import (
     LinearOptimizer as LinearOptimizer,
     NoisyQuadratic as NoisyQuadratic,
     star_quadratic as star_quadratic,
+)
+from ._references import (
+    AbstractReference as AbstractReference,
+    ExactGradient as ExactGradient,
+    LongRun as LongRun,
 )
 from ._renormalised import (
     RenormalisedState as RenormalisedState,

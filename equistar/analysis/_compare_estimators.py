@@ -1,6 +1,5 @@
 """Meta-gradient estimators beside each other: bias, variance, cost, memory."""
 
-import abc
 import os
 import time
 from collections.abc import Mapping
@@ -8,66 +7,16 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.random as jr
-import jax.tree_util as jtu
 import numpy as np
-from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import PRNGKeyArray, PyTree
 from rich.table import Table
 
 from .._estimators import AbstractEstimator
+from .._kinds import check_kind
 from .._unroll import AbstractUnroll, check_is_unroll
+from ._references import AbstractReference, run_many, windows_of
 from ._text import as_text
-
-
-class AbstractReference(eqx.Module):
-    """What the estimates are compared with."""
-
-    @abc.abstractmethod
-    def gradient(
-        self, unroll: AbstractUnroll, theta: PyTree, steps: int, *, key: PRNGKeyArray
-    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """The gradient, ravelled, and the standard error of each of its numbers."""
-
-
-class ExactGradient(AbstractReference):
-    """A gradient that is known, in the structure of `theta`."""
-
-    value: PyTree[Array]
-
-    def gradient(
-        self, unroll: AbstractUnroll, theta: PyTree, steps: int, *, key: PRNGKeyArray
-    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        known, asked = self.value, eqx.filter(theta, eqx.is_inexact_array)
-        shapes = lambda tree: jtu.tree_map(jnp.shape, tree)
-        if shapes(known) != shapes(asked):
-            raise ValueError(
-                "The exact gradient must have the structure of `theta`'s floating-point "
-                f"arrays, with the shapes {shapes(asked)}; got {shapes(known)}."
-            )
-        flat = np.asarray(ravel_pytree(known)[0], np.float64)
-        return flat, np.zeros_like(flat)
-
-
-class LongRun(AbstractReference):
-    """The mean of many runs of an estimator that is held to be unbiased."""
-
-    estimator: AbstractEstimator
-    runs: int = eqx.field(default=1000, static=True)
-
-    def __check_init__(self):
-        if self.runs < 2:
-            raise ValueError(f"A standard error needs at least 2 `runs`; got {self.runs}.")
-
-    def gradient(
-        self, unroll: AbstractUnroll, theta: PyTree, steps: int, *, key: PRNGKeyArray
-    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        windows, skipped = _windows(self.estimator, steps)
-        keys = jr.split(key, self.runs)
-        out = _runs(unroll, self.estimator, theta, keys, windows, skipped)
-        samples = np.asarray(out, np.float64)
-        return samples.mean(0), samples.std(0, ddof=1) / np.sqrt(self.runs)
 
 
 class EstimatorReport(eqx.Module):
@@ -204,11 +153,15 @@ def compare_estimators(
 
     **Raises:**
 
-    `ValueError` if there are no estimators, or too few runs or steps.
+    `ValueError` if an argument is not of its kind, or if there are no estimators, or too
+    few runs or steps.
     """
     check_is_unroll(unroll)
-    if not isinstance(estimators, Mapping):
-        raise ValueError("`estimators` must be a dictionary, say {'PES': PES()}.")
+    wanted = "a dictionary of estimators by name, say `{'PES': PES()}`"
+    check_kind(estimators, Mapping, "`estimators`", wanted)
+    for name, estimator in estimators.items():
+        check_kind(estimator, AbstractEstimator, f"The estimator '{name}'")
+    check_kind(reference, AbstractReference, "`reference`")
     if not estimators or runs < 2 or steps < 1 or repetitions < 1:
         raise ValueError(
             "A comparison needs an estimator, `runs` of at least 2, and `steps` and "
@@ -234,11 +187,11 @@ def _report(
     repetitions: int,
     key: PRNGKeyArray,
 ) -> EstimatorReport:
-    windows, skipped = _windows(estimator, steps)
+    windows, skipped = windows_of(estimator, steps)
     keys = jr.split(key, runs)
     arguments = unroll, estimator, theta, keys, windows, skipped
     started = time.perf_counter()
-    compiled = _runs.lower(*arguments).compile()  # pyright: ignore
+    compiled = run_many.lower(*arguments).compile()  # pyright: ignore
     compile_seconds = time.perf_counter() - started
     samples = np.asarray(compiled(*arguments), np.float64)
     seconds = []
@@ -268,33 +221,3 @@ def _report(
 def _scratch(compiled: Any, runs: int) -> int | None:
     analysis = compiled.compiled.memory_analysis()
     return None if analysis is None else int(analysis.temp_size_in_bytes)
-
-
-def _windows(estimator: AbstractEstimator, steps: int) -> tuple[int, int]:
-    """How many windows make so many steps, and how many before them do not count."""
-    return -(-steps // estimator.steps), -(-estimator.warm_up // estimator.steps)
-
-
-# One run after the other, so that memory and time are those of one.
-@eqx.filter_jit
-def _runs(
-    unroll: AbstractUnroll,
-    estimator: AbstractEstimator,
-    theta: PyTree,
-    keys: Array,
-    windows: int,
-    skipped: int,
-) -> Float[Array, "runs n"]:
-    def run(key: PRNGKeyArray) -> Float[Array, " n"]:
-        init_key, run_key = jr.split(key)
-
-        def body(state: PyTree[Array], n: Array) -> tuple[PyTree[Array], Array]:
-            window_key = jr.fold_in(run_key, n)
-            estimate, state = estimator.estimate(unroll, theta, state, key=window_key)
-            return state, ravel_pytree(estimate.gradient)[0]
-
-        state = estimator.init(unroll, theta, key=init_key)
-        _, gradients = jax.lax.scan(body, state, jnp.arange(skipped + windows))
-        return jnp.mean(gradients[skipped:], axis=0)
-
-    return jax.lax.map(run, keys)

@@ -144,7 +144,8 @@ def meta_gradient_health(
 
     **Raises:**
 
-    `ValueError` if the horizons are not increasing positive numbers.
+    `ValueError` if `unroll` is no unroll, or if the horizons are not increasing positive
+    numbers.
 
     ??? cite "Reference"
 
@@ -159,16 +160,11 @@ def meta_gradient_health(
     """
     check_is_unroll(unroll)
     steps = np.asarray(horizons)
-    if (
-        steps.ndim != 1
-        or steps.size == 0
-        or steps[0] < 1
-        or np.any(np.diff(steps) <= 0)
-        or particles < 1
-    ):
+    grow = steps.ndim == 1 and steps.size > 0 and np.all(np.diff(steps, prepend=0) > 0)
+    if not grow or particles < 1:
         raise ValueError(
-            "`horizons` must be increasing numbers of steps from 1 up, and `particles` at "
-            f"least 1; got {horizons} and {particles}."
+            "`horizons` must be a list of increasing numbers of steps from 1 up, say "
+            f"[1, 10, 100], and `particles` at least 1; got {horizons} and {particles}."
         )
     keys, grid = jr.split(key, particles), _with_halves(steps)
     longest = int(steps[-1])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._fields import check_fields
+from .._kinds import check_kind
 from ._architectures import AbstractArchitecture, MLP
 from ._base import AbstractTask, Split
 from ._data import Dataset
@@ -26,9 +26,6 @@ class Classification(AbstractTask):
     architecture: AbstractArchitecture
     batch_size: int = eqx.field(static=True)
 
-    def __check_init__(self):
-        check_fields(self)
-
     def __init__(
         self,
         dataset: Dataset,
@@ -41,6 +38,9 @@ class Classification(AbstractTask):
         - `architecture`: of the model, say [`equistar.tasks.MLP`][].
         - `batch_size`: examples in a minibatch, drawn with replacement.
         """
+        wanted = "a Dataset, say `dataset_from_arrays(inputs, labels)`"
+        check_kind(dataset, Dataset, "`dataset`", wanted)
+        check_kind(architecture, AbstractArchitecture, "`architecture`")
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1; got {batch_size}.")
         self.dataset = dataset

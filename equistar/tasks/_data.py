@@ -112,10 +112,10 @@ def dataset_from_arrays(
     """
     inputs, labels = np.asarray(inputs), np.asarray(labels)
     _check_examples(inputs, labels, "label")
-    if labels.dtype.kind not in "biuf":
+    if not np.issubdtype(labels.dtype, np.number):
         raise ValueError(
-            f"Labels must be integers from 0 up; got dtype {labels.dtype}: number them, as "
-            "`np.unique(labels, return_inverse=True)[1]` does."
+            f"Labels must be integers from 0 up; got dtype {labels.dtype}: pass "
+            "`np.unique(labels, return_inverse=True)[1]`."
         )
     if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
         raise ValueError(

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._fields import check_fields
+from .._kinds import check_kind
 from ._architectures import AbstractArchitecture, MLP
 from ._base import AbstractTask, Split
 from ._data import RegressionDataset
@@ -25,9 +25,6 @@ class Regression(AbstractTask):
     batch_size: int = eqx.field(static=True)
     loss_bounds: tuple[float, float] = eqx.field(static=True)
 
-    def __check_init__(self):
-        check_fields(self)
-
     def __init__(
         self,
         dataset: RegressionDataset,
@@ -40,13 +37,11 @@ class Regression(AbstractTask):
         - `architecture`: of the model, say [`equistar.tasks.MLP`][].
         - `batch_size`: examples in a minibatch, drawn with replacement.
         """
+        wanted = "a RegressionDataset, say `regression_from_arrays(inputs, targets)`"
+        check_kind(dataset, RegressionDataset, "`dataset`", wanted)
+        check_kind(architecture, AbstractArchitecture, "`architecture`")
         if batch_size < 1:
             raise ValueError(f"`batch_size` must be at least 1; got {batch_size}.")
-        if not isinstance(dataset, RegressionDataset):
-            raise ValueError(
-                "`dataset` must have numbers to predict: make it by "
-                f"`regression_from_arrays`; got a {type(dataset).__name__}."
-            )
         self.dataset = dataset
         self.architecture = architecture
         self.batch_size = batch_size

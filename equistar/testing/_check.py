@@ -1,8 +1,9 @@
 """Properties tried on an optimizer, in one line."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
+from .._kinds import check_kind
 from ._base import AbstractProperty, as_optimizer, Optimizer
 from ._properties import (
     IgnoresLeafOrder,
@@ -45,8 +46,17 @@ def check(optimizer: Optimizer, properties: Sequence[AbstractProperty] = EXPECTE
 
     `AssertionError` that names the property and what broke it.
     """
+    wanted = "a list of properties, say `[KeepsStructure()]`"
+    check_kind(properties, Iterable, "`properties`", wanted)
     for prop in _checked(properties):
         prop(as_optimizer(optimizer))
+
+
+def _checked(properties: Iterable[AbstractProperty]) -> list[AbstractProperty]:
+    properties = list(properties)
+    for prop in properties:
+        check_kind(prop, AbstractProperty, "A property", "one, say `KeepsStructure()`")
+    return properties
 
 
 def optimizer_tests(
@@ -79,12 +89,13 @@ def optimizer_tests(
     """
     import pytest
 
-    _checked(more)
-    if not all(isinstance(kind, type) for kind in skip):
+    skip = list(skip) if isinstance(skip, Iterable) else [skip]
+    if not all(isinstance(k, type) and issubclass(k, AbstractProperty) for k in skip):
         raise ValueError(
-            f"`skip` takes classes of properties, say `[WideAccumulators]`; got {skip}."
+            "`skip` must be a list of classes, say `[WideAccumulators]` without "
+            f"parentheses; got {skip}."
         )
-    without = (*skip, *(type(prop) for prop in more))
+    without = (*skip, *(type(prop) for prop in _checked(more)))
     expected = [prop for prop in EXPECTED if not isinstance(prop, without)]
     properties = [*expected, *more]
     name = lambda prop: re.sub(_WORDS, "_", type(prop).__name__).lower()
@@ -94,13 +105,3 @@ def optimizer_tests(
         prop(as_optimizer(optimizer))
 
     return test
-
-
-def _checked(properties: Sequence[AbstractProperty]) -> Sequence[AbstractProperty]:
-    several = isinstance(properties, Sequence)
-    if not several or not all(isinstance(p, AbstractProperty) for p in properties):
-        raise ValueError(
-            "Properties are given as instances, say `[KeepsStructure(), StaysFinite()]`; "
-            f"got {properties}."
-        )
-    return properties

@@ -1,0 +1,21 @@
+"""Parts that read accumulators."""
+
+from typing import ClassVar
+
+import equinox as eqx
+
+from .._kinds import check_parts
+
+
+class AbstractReader(eqx.Module):
+    """A part that reads the accumulators that `reads` names: by default none."""
+
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    def __check_init__(self) -> None:
+        check_parts(self)
+        if isinstance(self.reads, str):
+            raise ValueError(
+                f"`reads` of {type(self).__name__} must be a tuple of names: write "
+                f"`reads = ({self.reads!r},)`, with a comma."
+            )
