@@ -127,3 +127,37 @@ def test_iterates_whose_square_overflows_are_not_frozen():
     problem = LeastSquares(one, one[0], one[0])
     (w,) = descent_iterates(problem, jnp.asarray([11.0], jnp.float32), 30)
     np.testing.assert_allclose(w, [-1e30], rtol=1e-5)
+
+
+def _safeguarded(energy):
+    sgd = eqs.LearnedOptimizer(nominal=eqs.NominalTerm(eqs.GradientDirection()))
+    optimizer = eqs.Safeguarded(sgd, sgd, eqs.EnergyDecrease(energy))
+    params = jnp.ones(3)
+    return optimizer.update(params, optimizer.init(params), params)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: _safeguarded(jnp.square), r"one number.* got shape \(3,\)"),
+        (
+            lambda: eqs.tasks.with_label_noise(eqs.tasks.wine(), 0.5, splits=("test",)),  # pyright: ignore
+            r"say `\(Split\.TEST,\)`; got \('test',\)",
+        ),
+        (
+            lambda: eqs.tasks.text_from_tokens(np.arange(100) * 10**8),
+            "beyond them: number those that occur",
+        ),
+    ],
+)
+def test_what_was_wrong_without_a_word_is_refused(call, message, as_users_call):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("margin", ["momentum_margin", "heavy_ball_margin"])
+def test_margins_of_whole_numbers_are_those_of_floats(margin, as_users_call):
+    function, hessian = getattr(eqs.analysis, margin), jnp.diag(jnp.array([2, 1]))
+    ours, floats = (function(h, 3.0, 0.9) for h in (hessian, hessian.astype(float)))
+    np.testing.assert_allclose(ours.exact, floats.exact, rtol=1e-5)
+    np.testing.assert_allclose(ours.sufficient, floats.sufficient, rtol=1e-5)

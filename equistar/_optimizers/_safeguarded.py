@@ -200,6 +200,10 @@ def _falls(
 ) -> Bool[Array, ""]:
     after = lambda updates: function(jtu.tree_map(jnp.add, params, updates))
     now = function(params)
+    if jnp.shape(now) != ():
+        raise ValueError(
+            f"The energy must be one number, say the mean of losses; got shape {now.shape}."
+        )
     # A comparison with NaN is false.
     return after(learned) <= now - factor * (now - after(fallback))
 

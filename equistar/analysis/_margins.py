@@ -169,6 +169,8 @@ def _momentum(
     step_size: float | Float[Array, ""],
     share: float | Float[Array, ""],
 ) -> Margin:
+    if not jnp.issubdtype(hessian.dtype, jnp.floating):
+        hessian = hessian.astype(jnp.zeros(()).dtype)
     decay = jnp.asarray(decay, hessian.dtype)
     decay = require((decay >= 0) & (decay < 1), decay, "`decay` must be in [0, 1).")
     values = _values(positive_definite(hessian))

@@ -32,10 +32,14 @@ def with_label_noise(
 
     **Raises:**
 
-    `ValueError` if `share` is not between 0 and 1.
+    `ValueError` if `share` is not between 0 and 1, or `splits` are no splits.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"`share` must be between 0 and 1; got {share}.")
+    if isinstance(splits, Split) or not all(isinstance(s, Split) for s in splits):
+        raise ValueError(
+            f"`splits` must be several `Split`s, say `(Split.TEST,)`; got {splits!r:.80}."
+        )
     parts = dict(dataset.splits)
     for i, split in enumerate(Split):
         if split in splits:

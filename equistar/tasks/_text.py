@@ -74,6 +74,11 @@ def stored_tokens(tokens: np.ndarray, vocabulary: int) -> np.ndarray:
         raise ValueError(
             f"Tokens must be below `vocabulary`, {vocabulary}; got {tokens.max()}."
         )
+    if vocabulary > np.iinfo(np.int32).max:
+        raise ValueError(
+            f"Tokens are kept as 32-bit integers, and a `vocabulary` of {vocabulary} is "
+            "beyond them: number those that occur."
+        )
     return tokens.astype(np.uint8 if vocabulary <= 256 else np.int32)
 
 
