@@ -69,3 +69,14 @@ def windows(unroll, estimator, theta, key, number):
 
     state = estimator.init(unroll, theta, key=init_key)
     return jax.lax.scan(body, state, jnp.arange(number))[1]
+
+
+class Growth(eqs.AbstractUnroll):
+    """Whose episodes start where theta says."""
+
+    def init(self, theta, *, key):
+        return jnp.exp(theta) * jr.uniform(key)
+
+    def step(self, theta, carry, *, key):
+        after = carry * jnp.cos(theta * jr.uniform(key))
+        return after, after**2

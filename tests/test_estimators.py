@@ -13,7 +13,7 @@ import pytest
 
 import equistar as eqs
 
-from .helpers import LinearWalk, QuadraticDescent, windows
+from .helpers import Growth, LinearWalk, QuadraticDescent, windows
 
 
 FACTS = json.loads(
@@ -183,14 +183,6 @@ def test_truncated_backprop_on_the_linear_walk_sees_its_window_only(window, leng
 
 
 def test_truncated_backprop_sees_what_theta_does_to_the_start_of_an_episode():
-    class Growth(eqs.AbstractUnroll):
-        def init(self, theta, *, key):
-            return jnp.exp(theta) * jr.uniform(key)
-
-        def step(self, theta, carry, *, key):
-            after = carry * jnp.cos(theta * jr.uniform(key))
-            return after, after**2
-
     # Some particles start again inside of the window, and others go on.
     estimator = eqs.TruncatedBackprop(7, 16, eqs.ConstantLength(10))
     estimate = eqx.filter_jit(ft.partial(estimator.estimate, Growth()))

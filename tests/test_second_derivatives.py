@@ -15,7 +15,7 @@ import equistar as eqs
 from equistar._components._bfloat16 import stochastic_bfloat16
 from equistar._means import means
 
-from .helpers import randomised
+from .helpers import Growth, randomised
 
 
 REMATS = {
@@ -26,23 +26,14 @@ REMATS = {
 }
 
 
-class _Growth(eqs.AbstractUnroll):
-    def init(self, theta, *, key):
-        return jnp.exp(theta) * jr.uniform(key)
-
-    def step(self, theta, carry, *, key):
-        after = carry * jnp.cos(theta * jr.uniform(key))
-        return after, after**2
-
-
 def _slope(f, x, step=1e-5):
     return (f(x + step) - f(x - step)) / (2 * step)
 
 
 def _check_slope_of_meta_gradient(estimator, jacobian):
     theta = jnp.asarray(0.3)
-    estimate = eqx.filter_jit(ft.partial(estimator.estimate, _Growth()))
-    state = estimator.init(_Growth(), theta, key=jr.key(0))
+    estimate = eqx.filter_jit(ft.partial(estimator.estimate, Growth()))
+    state = estimator.init(Growth(), theta, key=jr.key(0))
     for key in jr.split(jr.key(1)):
         _, state = estimate(theta, state, key=key)
     gradient = lambda t: estimate(t, state, key=jr.key(2))[0].gradient
