@@ -27,6 +27,7 @@ from ._checkpoint_file import (
 )
 from ._devices import any_process
 from ._files import link_or_copy, write_npz_atomically
+from ._kinds import check_count
 from ._logger import Metrics, stack_metrics
 
 
@@ -118,10 +119,8 @@ class Checkpoints(AbstractCheckpoints):
     def __check_init__(self):
         if not self.minutes > 0:
             raise ValueError(f"`minutes` must be positive; got {self.minutes}.")
-        if self.every < 1 or self.keep < 1:
-            raise ValueError(
-                f"`every` and `keep` must be at least 1; got {self.every} and {self.keep}."
-            )
+        check_count(self.every, "every")
+        check_count(self.keep, "keep")
 
     @contextmanager
     def locked(self) -> Iterator[None]:

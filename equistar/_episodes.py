@@ -117,8 +117,7 @@ class GrowingLength(AbstractEpisodeLength):
     def __check_init__(self):
         check_count(self.first, "first")
         check_count(self.last, "last")
-        if self.meta_steps < 1:
-            raise ValueError(f"`meta_steps` must be at least 1; got {self.meta_steps}.")
+        check_count(self.meta_steps, "meta_steps")
 
     @property
     def maximum(self) -> int:

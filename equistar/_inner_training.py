@@ -11,7 +11,7 @@ import jax.tree_util as jtu
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ._kinds import check_parts
+from ._kinds import check_count, check_parts
 from ._optimizers import AbstractOptimizer
 from ._unroll import AbstractUnroll
 from .tasks import AbstractTask, Split
@@ -212,8 +212,7 @@ def train(
             "`optimizer` must be an optimizer, say `load_pretrained('star-best')` or "
             f"`STAR(key=...)`; got {optimizer!r:.80}."
         )
-    if steps < 1:
-        raise ValueError(f"`steps` must be at least 1; got {steps}.")
+    check_count(steps, "steps")
     init_key, data_key = jr.split(key)
     return _train(task, optimizer, steps, init_key, jr.split(data_key, steps))
 

@@ -2,19 +2,23 @@
 
 import dataclasses
 import textwrap
+import types
 from typing import Any
 
 import equinox as eqx
 import numpy as np
 
 
-def check_kind(value: Any, kind: type, name: str, wanted: str = "") -> None:
+def check_kind(
+    value: Any, kind: type | types.UnionType, name: str, wanted: str = ""
+) -> None:
     """Raises a `ValueError` unless `value` is an instance of `kind`.
 
     **Arguments:**
 
     - `name`: of the argument, as the message begins.
     - `wanted`: what it must be, with an example; by default the classes of that kind.
+        A union of kinds needs it.
     """
     if isinstance(value, kind):
         return
@@ -23,7 +27,8 @@ def check_kind(value: Any, kind: type, name: str, wanted: str = "") -> None:
             f"{name} is a class and not an instance: pass `{value.__name__}()` with its "
             "arguments."
         )
-    wanted = wanted or f"an instance of {kind.__name__} ({', '.join(_choices(kind))})"
+    if not wanted and isinstance(kind, type):
+        wanted = f"an instance of {kind.__name__} ({', '.join(_choices(kind))})"
     raise ValueError(f"{name} must be {wanted}; got {_shown(value)}.")
 
 
@@ -35,12 +40,38 @@ def check_parts(module: eqx.Module) -> None:
             check_kind(getattr(module, field.name), field.type, name)
 
 
-def check_count(number: Any, name: str) -> None:
-    """Raises a `ValueError` unless `number` is a whole one of at least 1."""
-    if not isinstance(number, int | np.integer) or number < 1:
+def check_count(number: Any, name: str, least: int = 1) -> None:
+    """Raises a `ValueError` unless `number` is a whole one of at least `least`."""
+    if not _is_count(number, least):
         raise ValueError(
-            f"`{name}` must be a whole number of at least 1; got {_shown(number)}."
+            f"`{name}` must be a whole number of at least {least}; got {_shown(number)}."
         )
+
+
+def check_counts(numbers: Any, name: str) -> None:
+    """Raises a `ValueError` unless `numbers` is a tuple of whole ones of at least 1."""
+    if not isinstance(numbers, tuple) or not all(_is_count(n, 1) for n in numbers):
+        raise ValueError(
+            f"`{name}` must be a tuple of whole numbers of at least 1, say (32, 32); got "
+            f"{_shown(numbers)}."
+        )
+
+
+def check_function(value: Any, name: str, example: str) -> None:
+    """Raises a `ValueError` unless `value` can be called."""
+    if not callable(value):
+        raise ValueError(
+            f"`{name}` must be a function, say `{example}`; got {_shown(value)}."
+        )
+
+
+def as_tuple(values: Any) -> Any:
+    """A list as a tuple, which can be hashed; anything else as it is."""
+    return tuple(values) if isinstance(values, list) else values
+
+
+def _is_count(number: Any, least: int) -> bool:
+    return isinstance(number, int | np.integer) and bool(number >= least)
 
 
 def _choices(kind: type) -> list[str]:

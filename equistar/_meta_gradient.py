@@ -10,7 +10,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from ._estimators import AbstractEstimator, MetaGradient
-from ._kinds import check_kind
+from ._kinds import check_count, check_kind
 from ._unroll import AbstractUnroll
 
 
@@ -43,8 +43,7 @@ def meta_gradient(
     `ValueError` if an argument is not of its kind, or `windows` below 1.
     """
     check_kind(estimator, AbstractEstimator, "`estimator`", "an estimator, say `PES()`")
-    if windows < 1:
-        raise ValueError(f"`windows` must be at least 1; got {windows}.")
+    check_count(windows, "windows")
     init_key, run_key = jr.split(key)
     particles = estimator.init(unroll, theta, key=init_key)
 

@@ -10,7 +10,7 @@ from ._devices import any_process, replicate
 from ._estimators import AbstractEstimator
 from ._feed import AbstractFeed
 from ._interrupts import deferred_interrupts
-from ._kinds import check_kind
+from ._kinds import check_count, check_kind
 from ._logger import AbstractLogger, Metrics, NoLogger, stack_metrics, unstack_metrics
 from ._meta_step import meta_train_init, MetaTrainState, step_through
 from ._mixture import as_mixture, Mixture
@@ -92,8 +92,7 @@ def meta_train(
     another process failed: otherwise the result says so, and what was trained until then
     is returned.
     """
-    if steps < 1:
-        raise ValueError(f"`steps` must be at least 1; got {steps}.")
+    check_count(steps, "steps")
     check_kind(estimator, AbstractEstimator, "`estimator`", "an estimator, say `PES()`")
     wanted = "NoCheckpoints() or a folder's, say `Checkpoints('my-run')`"
     check_kind(checkpoints, AbstractCheckpoints, "`checkpoints`", wanted)

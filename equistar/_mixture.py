@@ -2,7 +2,7 @@
 
 import abc
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +12,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._feed import AbstractFeed, as_feed
+from ._kinds import check_kind
 from ._unroll import AbstractUnroll
 
 
@@ -123,6 +124,10 @@ class Mixture(eqx.Module):
         - `combination`: `WeightedMean()`, or [`equistar.NormalisedMean`][] for unrolls
             whose losses are of different sizes.
         """
+        wanted = "a list of unrolls, say `[InnerTraining(task)]`"
+        check_kind(unrolls, Iterable, "`unrolls`", wanted)
+        check_kind(combination, AbstractCombination, "`combination`")
+        unrolls = tuple(unrolls)
         weights = tuple(weights) or (1.0,) * len(unrolls)
         if not unrolls:
             raise ValueError("A mixture needs at least one unroll.")

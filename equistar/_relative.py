@@ -6,7 +6,8 @@ import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._feed import AbstractFeed
-from ._unroll import AbstractUnroll
+from ._kinds import check_kind
+from ._unroll import AbstractUnroll, check_is_unroll
 
 
 class Relative(AbstractUnroll):
@@ -29,6 +30,7 @@ class Relative(AbstractUnroll):
     reference: float = eqx.field(static=True, converter=float)
 
     def __check_init__(self):
+        check_is_unroll(self.unroll)
         _check(self.reference)
 
     def init(self, theta: PyTree, *, key: PRNGKeyArray) -> PyTree[Array]:
@@ -58,6 +60,7 @@ class RelativeFeed(AbstractFeed):
     reference: float = eqx.field(static=True, converter=float)
 
     def __check_init__(self):
+        check_kind(self.feed, AbstractFeed, "`feed`")
         _check(self.reference)
 
     def at(self, step: int) -> AbstractUnroll:

@@ -9,6 +9,7 @@ import jax.tree_util as jtu
 from ._devices import replicate
 from ._feed import AbstractFeed
 from ._inner_training import AbstractMetaLoss, InnerTraining, TrainingBatch
+from ._kinds import check_count, check_function, check_parts
 from ._unroll import AbstractUnroll
 from .tasks import AbstractTask, Slabs
 
@@ -47,8 +48,11 @@ class SlabFeed(AbstractFeed):
     _kept: dict[str, Any] = eqx.field(default_factory=dict, init=False, repr=False)
 
     def __check_init__(self):
-        if self.every < 1:
-            raise ValueError(f"`every` must be at least 1; got {self.every}.")
+        check_count(self.every, "every")
+        check_function(
+            self.make_task, "make_task", "lambda dataset: Classification(dataset)"
+        )
+        check_parts(self)
 
     def at(self, step: int) -> AbstractUnroll:
         number, kept = step // self.every, self._kept

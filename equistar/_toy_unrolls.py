@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ._kinds import check_count
 from ._unroll import AbstractUnroll
 
 
@@ -83,8 +84,7 @@ class RuggedRegression(AbstractUnroll):
     length: int = eqx.field(default=100, static=True)
 
     def __check_init__(self):
-        if self.length < 1:
-            raise ValueError(f"`length` must be at least 1; got {self.length}.")
+        check_count(self.length, "length")
 
     def init(
         self, theta: Float[Array, "2"], *, key: PRNGKeyArray

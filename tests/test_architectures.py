@@ -173,17 +173,17 @@ REFUSED = {
     ),
     "heads that do not divide the width": (
         lambda: tasks.VisionTransformer(width=10, heads=4),
-        "`width` must be a positive multiple of `heads`",
+        "`width` must be a multiple of `heads`",
     ),
     "a transformer of no blocks": (
         lambda: tasks.VisionTransformer(depth=0),
-        "`depth` must be at least 1",
+        "`depth` must be a whole number of at least 1",
     ),
     "a stride too few": (
         lambda: tasks.ConvNet((8, 8), (1,)),
         "`channels` and `strides` must be equally long",
     ),
-    "no channels": (lambda: tasks.ConvNet((0,), (1,)), "must be at least 1"),
+    "no channels": (lambda: tasks.ConvNet((0,), (1,)), "`channels` must be .* at least 1"),
     "a resnet of no stages": (lambda: tasks.ResNet(()), "one number for each stage"),
     "Bernoulli of counts": (
         lambda: tasks.VariationalAutoencoding(COUNTS),
@@ -191,11 +191,11 @@ REFUSED = {
     ),
     "no codes": (
         lambda: tasks.VariationalAutoencoding(SMALL, latent=0),
-        "`latent` and `batch_size` must be at least 1",
+        "`latent` must be a whole number of at least 1",
     ),
     "an empty minibatch": (
         lambda: tasks.Autoencoding(SMALL, batch_size=0),
-        "`batch_size` must be at least 1",
+        "`batch_size` must be a whole number of at least 1",
     ),
     "no deviation": (lambda: tasks.GaussianLikelihood(0.0), "must be positive"),
 }

@@ -454,6 +454,7 @@ def test_names_become_files_of_their_own():
         ({"time_budget": float("nan")}, "at least"),
         ({"tasks": ["imagenet"]}, "digits_mlp"),
         ({"tasks": []}, "a task"),
+        ({"tasks": ["digits_mlp", "digits_mlp"]}, "has one twice"),
         ({"baselines": (ADAM, ADAM)}, "names of their own"),
         ({"optimizers": {}, "baselines": ()}, "an optimizer"),
     ],

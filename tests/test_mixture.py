@@ -29,6 +29,9 @@ class _Slope(eqs.AbstractUnroll):
 
 
 BACKPROP = eqs.FullBackprop(2, 1)
+TASK = eqs.tasks.Quadratic(jnp.ones(2))
+# As a caller without a type checker has it.
+untyped: Any = eqs
 
 
 def _meta_train(unroll, theta: Any = jnp.zeros(()), steps=1, **options):
@@ -122,6 +125,28 @@ def test_a_mixture_finds_the_step_size_that_is_best_for_both():
 def test_a_mixture_that_makes_no_sense_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         eqs.Mixture(*arguments)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: untyped.Mixture(_slopes(1.0)[0]), r"list of unrolls, say `\[Inner"),
+        (
+            lambda: untyped.Mixture(_slopes(1.0), combination=untyped.WeightedMean),
+            "`combination` is a class",
+        ),
+        (lambda: untyped.Relative(TASK, 1.0), "Quadratic is no unroll"),
+        (lambda: untyped.RelativeFeed(_slopes(1.0)[0], 1.0), "`feed` must be"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(as_users_call, make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_unrolls_may_come_from_a_generator(as_users_call):
+    mixture = untyped.Mixture(unroll for unroll in _slopes(1.0, 2.0))
+    assert len(mixture.feeds) == 2 and mixture.weights == (0.5, 0.5)
 
 
 def test_a_task_in_the_place_of_an_unroll_is_refused():

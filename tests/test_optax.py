@@ -355,6 +355,7 @@ def test_a_class_in_place_of_a_part_is_named(as_users_call, part: Any):
 
 # As a caller without a type checker has it.
 untyped: Any = eqs
+PLAIN = eqs.LearnedOptimizer(nominal=eqs.NominalTerm(eqs.GradientDirection()))
 
 
 class _Raw(eqs.AbstractDirection):
@@ -376,6 +377,16 @@ class _Raw(eqs.AbstractDirection):
         (
             lambda: untyped.LearnedOptimizer(nominal=_Raw()),
             r"`nominal` of LearnedOptimizer must be .*NominalTerm.*got _Raw\(\)",
+        ),
+        (lambda: untyped.Scaled(untyped.STAR, 0.1), r"`optimizer` is a class"),
+        (lambda: untyped.Scaled("star", 0.1), r"`optimizer` must be .*OptaxOptimizer"),
+        (
+            lambda: untyped.Safeguarded(PLAIN, PLAIN, untyped.StepBound),
+            r"`criterion` of Safeguarded is a class",
+        ),
+        (
+            lambda: untyped.Safeguarded(PLAIN, optax.sgd(0.1), untyped.StepBound(2.0)),
+            r"`fallback` of Safeguarded must be .*OptaxOptimizer",
         ),
         (
             lambda: untyped.LearnedOptimizer(features=lambda tensor: tensor.grad),

@@ -12,13 +12,17 @@ import pytest
 import equistar as eqs
 from equistar.analysis import (
     descent_iterates,
+    draw_least_squares,
     ExactGradient,
     Health,
     joint_spectrum,
     LeastSquares,
+    linear_margin,
+    LinearOptimizer,
     LongRun,
     meta_gradient_health,
     NoisyQuadratic,
+    star_quadratic,
     StepSizeProblem,
 )
 from equistar.analysis._references import AbstractReference
@@ -86,6 +90,10 @@ THETA, WALK = jnp.zeros(2), LinearWalk(0.0)
 TASK = eqs.tasks.Quadratic(jnp.ones(2))
 
 
+EYE = jnp.eye(2)
+NQM, LINEAR = star_quadratic(), LinearOptimizer(0.1, jnp.zeros((2, 2)))
+
+
 def _compare(unroll, estimators, reference: Any = ExactGradient(THETA)):
     untyped.compare_estimators(
         unroll, estimators, THETA, reference=reference, steps=1, key=jr.key(0)
@@ -104,6 +112,10 @@ def _compare(unroll, estimators, reference: Any = ExactGradient(THETA)):
             lambda: untyped.meta_gradient_health(TASK, THETA, [1], key=jr.key(0)),
             "Quadratic is no unroll: wrap a task",
         ),
+        (lambda: NoisyQuadratic(EYE, EYE, jnp.ones(3)), r"`start` a vector as long.*\(3,"),
+        (lambda: untyped.NoisyQuadratic(EYE, 0.0), "`noise` must be a matrix"),
+        (lambda: linear_margin(EYE, 0.1, jnp.zeros((3, 3))), "must be of one size"),
+        (lambda: linear_margin(jnp.ones((2, 3)), 0.1, EYE), "Hessian must be square"),
         (
             lambda: untyped.meta_gradient_health(WALK, THETA, 10, key=jr.key(0)),
             r"`horizons` must be a list .*got 10 ",
@@ -148,11 +160,34 @@ def _safeguarded(energy):
             lambda: eqs.tasks.text_from_tokens(np.arange(100) * 10**8),
             "beyond them: number those that occur",
         ),
+        (lambda: NQM.expected_loss(LINEAR, -1), r"from 0 to 2\*\*31 - 1 steps; got -1"),
+        (lambda: NQM.mean(LINEAR, 2**31), r"from 0 to 2\*\*31 - 1 steps"),
+        (lambda: NQM.covariance(LINEAR, 1.5), "a whole number of steps; got 1.5"),  # pyright: ignore
+        (lambda: NQM.mean_loss(LINEAR, 1.5), "`steps` must be a whole number"),  # pyright: ignore
+        (lambda: draw_least_squares(0, 3, 0.1, key=jr.key(0)), "`samples` must be"),
+        (
+            lambda: draw_least_squares(20, 3, 0.1, key=jr.key(0)).split(20),
+            "leave some of the 20 samples",
+        ),
     ],
 )
 def test_what_was_wrong_without_a_word_is_refused(call, message, as_users_call):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_lists_and_arrays_of_double_precision_are_taken_as_they_are(as_users_call):
+    hessian, zeros = [[2, 1], [1, 2]], [[0, 0], [0, 0]]
+    floats, nothing = jnp.asarray(hessian, float), jnp.zeros((2, 2))
+    ours = untyped.linear_margin(hessian, 0.1, zeros)
+    assert ours.exact == linear_margin(floats, 0.1, nothing).exact
+    whole: Any = untyped.NoisyQuadratic(hessian, zeros, [1, 1])
+    same: Any = NoisyQuadratic(floats, nothing, jnp.ones(2))
+    for t in (0, 5, np.int64(5), jnp.asarray(5)):
+        assert whole.expected_loss(LINEAR, t) == same.expected_loss(LINEAR, t)
+    problem = untyped.StepSizeProblem([1, 2], [1, 1])
+    twin = StepSizeProblem(jnp.array([1.0, 2.0]), jnp.array([1.0, 1.0]))
+    assert problem.log_objective(0.1, 5) == twin.log_objective(jnp.asarray(0.1), 5)
 
 
 @pytest.mark.parametrize("margin", ["momentum_margin", "heavy_ball_margin"])

@@ -112,7 +112,7 @@ def _language(length=4, **kwargs):
         (lambda: tasks.text_from_tokens(np.arange(10)), "at least 20"),
         (lambda: tasks.text_from_tokens(np.ones((30, 2), int)), "in a row"),
         (lambda: tasks.text_from_tokens(np.ones(30)), "integers"),
-        (lambda: tasks.text_from_tokens(-np.ones(30, int)), "integers from 0"),
+        (lambda: tasks.text_from_tokens(-np.ones(30, int)), "integers from 0 up; got -1"),
         (lambda: tasks.text_from_tokens(np.arange(30), 20), "below `vocabulary`, 20"),
         (lambda: _language(4), "do not fit into a split of 4"),
         (lambda: _language(0), "at least 1"),

@@ -225,6 +225,19 @@ def test_an_optimizer_that_mixes_batches_fails_under_vmap():
         kit.VmapEqualsLoop()(Summing())
 
 
+def test_what_an_optimizer_raises_is_told_with_the_property():
+    class Branching(eqs.AbstractOptimizer):
+        def init(self, params):
+            return jnp.zeros(())
+
+        def update(self, grads, state, params, **extra):
+            return (grads if state > 0 else params), state
+
+    with pytest.raises(jax.errors.TracerBoolConversionError) as caught:
+        kit.check(Branching())
+    assert "while KeepsStructure was tried" in caught.value.__notes__[-1]
+
+
 # As a caller without a type checker has it.
 untyped: Any = kit
 

@@ -62,13 +62,21 @@ def test_a_batch_holds_matching_inputs_and_labels():
 @pytest.mark.parametrize(
     "inputs, labels, message",
     [
-        (np.ones((5, 2)), np.zeros(5, int), "at least 10"),
-        (np.ones((20, 2)), np.zeros(19, int), "one label for each"),
+        (np.ones((5, 2)), np.arange(5), "at least 10"),
+        (np.ones((20, 2)), np.arange(19), "one label for each"),
         (np.ones((20, 2)), np.zeros(20), "integers"),
         (np.ones((20, 2)), ["a", "b"] * 10, r"pass `np\.unique\(labels, return_inverse"),
-        (np.ones((20, 2)), -np.ones(20, int), "from 0 up.*the smallest being -1"),
+        (np.ones((20, 2)), -np.ones(20, int), r"classes 0, 1, \.\.\.; got -1 to -1"),
         (np.ones(20), np.zeros(20, int), r"pass `inputs\[:, None\]`"),
-        (np.full((20, 2), np.nan), np.zeros(20, int), "finite"),
+        (np.full((20, 2), np.nan), np.arange(20), "finite"),
+        (np.ones((20, 2)), np.arange(20)[:, None], r"shape \(20, 1\): pass .*\[:, 0\]"),
+        (np.ones((20, 2)), np.eye(20, dtype=int), r"`labels\.argmax\(1\)`"),
+        (np.ones((20, 2)), np.zeros(20, int), "two classes at least"),
+        (np.ones((20, 2)), np.full(20, 2**40), r"return_inverse=True"),
+        (np.full((20, 2), 2**31), np.arange(20), "kept as int32.* beyond it"),
+        (np.full((20, 2), 1e39), np.arange(20), "kept as float32.* beyond it"),
+        (np.ones((20, 2), complex), np.arange(20), "real numbers.*complex128"),
+        (np.array(1.0), np.arange(20), r"got shape \(\)"),
     ],
 )
 def test_data_that_make_no_sense_are_refused(as_users_call, inputs, labels, message):

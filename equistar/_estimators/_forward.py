@@ -53,8 +53,7 @@ class RandomDirections(AbstractDirections):
     number: int = eqx.field(default=1, static=True)
 
     def __check_init__(self):
-        if self.number < 1:
-            raise ValueError(f"`number` must be at least 1; got {self.number}.")
+        check_count(self.number, "number")
 
     def draw(
         self, theta: PyTree[Array], *, key: PRNGKeyArray

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._kinds import check_count
 from .._optimizers import AbstractOptimizer, OptaxOptimizer
 
 
@@ -125,8 +126,7 @@ class TunedNAdamW(AbstractBaseline):
     name: str = eqx.field(default="tuned NAdamW", static=True)
 
     def __check_init__(self):
-        if self.number < 1:
-            raise ValueError(f"`number` of draws must be at least 1; got {self.number}.")
+        check_count(self.number, "number")
 
     def draws(self, *, key: PRNGKeyArray) -> Draws:
         *keys, schedule_key = jr.split(key, 6)

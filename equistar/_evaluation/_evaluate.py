@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from .. import tasks as tasks_module
+from .._kinds import check_count, check_counts
 from .._names import suggest
 from .._optimizers import AbstractOptimizer
 from .._serialisation import versions
@@ -122,17 +123,19 @@ def _check(
     horizons: Sequence[int],
     time_budget: float,
 ) -> dict[str, Callable[[], AbstractTask]]:
-    if min(steps, seeds, *horizons) < 1 or not time_budget >= 0:
-        raise ValueError(
-            "`steps`, `seeds` and `horizons` must be at least 1, and `time_budget` at "
-            f"least 0; got {steps}, {seeds}, {tuple(horizons)} and {time_budget}."
-        )
+    check_count(steps, "steps")
+    check_count(seeds, "seeds")
+    check_counts(tuple(horizons), "horizons")
+    if not time_budget >= 0:
+        raise ValueError(f"`time_budget` must be at least 0; got {time_budget}.")
     everyone = [*optimizers, *(b.name for b in baselines)]
     if not everyone or not tasks:
         raise ValueError("An evaluation needs an optimizer or a baseline, and a task.")
     if len(set(everyone)) < len(everyone):
         raise ValueError(f"Optimizers and baselines need names of their own: {everyone}.")
     if not isinstance(tasks, Mapping):
+        if len(set(tasks)) < len(tasks):
+            raise ValueError(f"Each task counts once: {list(tasks)} has one twice.")
         unknown = sorted(set(tasks) - set(tasks_module.NAMED))
         if unknown:
             raise ValueError(
@@ -170,7 +173,7 @@ def _claim(results: AbstractStore, about: dict[str, Any], reference: str) -> Non
     if differs:
         raise ValueError(
             f"The results that are there were made with other settings ({differs}): "
-            "choose another folder, or remove them."
+            "choose another folder, or remove them (`--overwrite` on the command line)."
         )
     if there.header["reference"] != reference and reference:
         results.save(ABOUT, Entry({"settings": about, "reference": reference}, {}))

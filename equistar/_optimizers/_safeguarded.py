@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from .._kinds import check_parts
 from .._numerics import accumulator_dtype, all_finite
 from ._base import AbstractOptimizer
 
@@ -166,6 +167,9 @@ class Safeguarded(AbstractOptimizer):
     learned: AbstractOptimizer
     fallback: AbstractOptimizer
     criterion: AbstractCriterion
+
+    def __check_init__(self):
+        check_parts(self)
 
     def init(self, params: PyTree) -> SafeguardedState:
         return SafeguardedState(

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Int, PyTree
 
+from .._kinds import check_kind
 from .._numerics import accumulator_dtype
 from ._base import AbstractOptimizer
 from ._trees import check_state
@@ -58,6 +59,7 @@ class Scaled(AbstractOptimizer):
         `ValueError` if one of them is no number, or a negative one or not finite; of a JAX
         array the value is not read.
         """
+        check_kind(optimizer, AbstractOptimizer, "`optimizer`")
         _check_number("learning_rate", learning_rate)
         _check_number("weight_decay", weight_decay)
         self.optimizer = optimizer

@@ -12,6 +12,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, PRNGKeyArray, PyTree
 from rich.table import Table
 
+from .._kinds import check_count
 from .._optimizers import AbstractOptimizer
 from ._text import as_text
 
@@ -93,10 +94,8 @@ def invariances(
 
     `ValueError` if `steps` or `trials` is below 1.
     """
-    if steps < 1 or trials < 1:
-        raise ValueError(
-            f"`steps` and `trials` must be at least 1; got {steps} and {trials}."
-        )
+    check_count(steps, "steps")
+    check_count(trials, "trials")
     params_key, grads_key, trial_key, move_key = jr.split(key, 4)
     shapes = {"a": (6, 4), "b": (4,), "c": (5,)}
     zeros = {name: jnp.zeros(shape) for name, shape in shapes.items()}

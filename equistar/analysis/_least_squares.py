@@ -7,6 +7,8 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._eigh import eigh
+from .._kinds import check_count
+from ._require import floating
 
 
 class LeastSquares(eqx.Module):
@@ -31,8 +33,13 @@ class LeastSquares(eqx.Module):
         return 0.5 * jnp.mean(residual**2, axis=-1)
 
     def split(self, first: int) -> tuple["LeastSquares", "LeastSquares"]:
-        """The first samples, and the others, of the same problem."""
+        """The `first` samples, and the others, of the same problem; at least one each."""
         x, y = self.inputs, self.targets
+        check_count(first, "first")
+        if first >= len(y):
+            raise ValueError(
+                f"`first` must leave some of the {len(y)} samples; got {first}."
+            )
         return (
             LeastSquares(x[:first], y[:first], self.truth),
             LeastSquares(x[first:], y[first:], self.truth),
@@ -43,6 +50,8 @@ def draw_least_squares(
     samples: int, size: int, noise: float | Float[Array, ""], *, key: PRNGKeyArray
 ) -> LeastSquares:
     """A problem of `samples` samples in `size` dimensions; `noise` is a deviation."""
+    check_count(samples, "samples")
+    check_count(size, "size")
     truth_key, input_key, noise_key = jr.split(key, 3)
     direction = jr.normal(truth_key, (size,))
     truth = direction / jnp.linalg.norm(direction)
@@ -85,8 +94,8 @@ def descent_iterates(
         }
         ```
     """
-    if steps < 0:
-        raise ValueError(f"`steps` must not be negative; got {steps}.")
+    check_count(steps, "steps", least=0)
+    step_sizes = floating(step_sizes, 1, "`step_sizes`")
     modes = _modes(problem)
     sizes = modes.coefficients * modes.lengths
     factor = 1 - step_sizes[:, None] * modes.curvatures[None]

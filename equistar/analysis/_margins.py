@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._eigh import eigh
-from ._require import is_symmetric, positive_definite, require
+from ._require import floating, is_symmetric, positive_definite, require
 
 
 class Margin(eqx.Module):
@@ -49,7 +49,7 @@ def linear_margin(
     `ValueError` if `matrix` is not symmetric, or `hessian` not positive definite. Inside of
     jit, where values cannot be seen, both margins are NaN instead.
     """
-    hessian, matrix = positive_definite(hessian), _symmetric(matrix)
+    hessian, matrix = _checked(hessian, matrix)
     low, high = _extremes(matrix)
     sufficient = jnp.minimum(alpha + low, 2 / _extremes(hessian)[1] - alpha - high)
     root = _power(hessian, 0.5)
@@ -68,7 +68,7 @@ def preconditioned_margin(
 
     Arguments and errors as for [`equistar.analysis.linear_margin`][].
     """
-    hessian, matrix = positive_definite(hessian), _symmetric(matrix)
+    hessian, matrix = _checked(hessian, matrix)
     low, high = _extremes(matrix)
     limit = 2 / jnp.sqrt(_extremes(hessian)[1])
     sufficient = jnp.minimum(alpha + low, limit - alpha - high)
@@ -105,7 +105,11 @@ def disturbed_margin(
     As [`equistar.analysis.linear_margin`][], and if `disturbance` is not in (0, `bound`]
     or does not commute with `matrix`.
     """
-    hessian, matrix = positive_definite(hessian), _symmetric(matrix)
+    hessian, matrix = _checked(hessian, matrix)
+    disturbance, bound = (
+        floating(x, 1, name)
+        for x, name in ((disturbance, "`disturbance`"), (bound, "`bound`"))
+    )
     bounded = jnp.all((disturbance > 0) & (disturbance <= bound))
     matrix = require(bounded, matrix, "`disturbance` must be in (0, `bound`].")
     commutes = is_symmetric(disturbance[:, None] * matrix)
@@ -169,11 +173,10 @@ def _momentum(
     step_size: float | Float[Array, ""],
     share: float | Float[Array, ""],
 ) -> Margin:
-    if not jnp.issubdtype(hessian.dtype, jnp.floating):
-        hessian = hessian.astype(jnp.zeros(()).dtype)
+    hessian = positive_definite(hessian)
     decay = jnp.asarray(decay, hessian.dtype)
     decay = require((decay >= 0) & (decay < 1), decay, "`decay` must be in [0, 1).")
-    values = _values(positive_definite(hessian))
+    values = _values(hessian)
     limit = 2 * (1 + decay) / (share * values[-1])
     sufficient = jnp.minimum(step_size, limit - step_size)
     trace = jnp.abs(1 + decay - effective * values)
@@ -189,13 +192,20 @@ def _root(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.where(nothing, 0, jnp.sqrt(jnp.where(nothing, 1, x)))
 
 
-def _symmetric(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    return require(
-        is_symmetric(matrix),
-        matrix,
+def _checked(
+    hessian: Float[Array, "n n"], matrix: Float[Array, "n n"]
+) -> tuple[Float[Array, "n n"], Float[Array, "n n"]]:
+    hessian, matrix = positive_definite(hessian), floating(matrix, 2, "`matrix`")
+    if matrix.shape != hessian.shape:
+        raise ValueError(
+            "`hessian` and `matrix` must be of one size; got shapes "
+            f"{hessian.shape} and {matrix.shape}."
+        )
+    message = (
         "The bound holds for symmetric matrices only: pass (P + P.T) / 2, or measure rho "
-        "of the transition itself.",
+        "of the transition itself."
     )
+    return hessian, require(is_symmetric(matrix), matrix, message)
 
 
 def _extremes(matrix: Float[Array, "n n"]) -> tuple[Float[Array, ""], Float[Array, ""]]:

@@ -2,14 +2,16 @@
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._eigh import eigh
+from .._kinds import check_count
 from .._unroll import AbstractUnroll
-from ._require import is_symmetric, positive_definite, require
+from ._require import floating, is_symmetric, positive_definite, require
 
 
 class LinearOptimizer(eqx.Module):
@@ -74,26 +76,28 @@ class NoisyQuadratic(AbstractUnroll):
         """**Arguments:**
 
         - `hessian`: $H$, symmetric and positive definite.
-        - `noise`: $S$, the covariance of the optimum; zero for none.
+        - `noise`: $S$, the covariance of the optimum; zeros for none.
         - `start`: $\\mu$; by default zero.
         - `start_scale`: $s$.
 
         **Raises:**
 
-        `ValueError` if the Hessian is not symmetric and positive definite, or the noise
-        not symmetric and positive semi-definite. Inside of jit, where values cannot be
-        seen, results are NaN.
+        `ValueError` if the sizes differ, the Hessian is not symmetric and positive
+        definite, or the noise not symmetric and positive semi-definite. Inside of jit,
+        where values cannot be seen, results are NaN.
         """
-        shapes = jnp.shape(hessian), jnp.shape(noise)
-        if len(set(shapes)) != 1 or len(shapes[0]) != 2:
-            raise ValueError(
-                "`hessian` and `noise` must be square matrices of one size (jnp.zeros for "
-                f"no noise); got shapes {shapes[0]} and {shapes[1]}."
-            )
         self.hessian = positive_definite(hessian)
+        noise = floating(noise, 2, "`noise`")
+        start = jnp.zeros(len(self.hessian)) if start is None else start
+        self.start = floating(start, 1, "`start`").astype(self.hessian.dtype)
+        shapes = self.hessian.shape, noise.shape, self.start.shape
+        if len({n for shape in shapes for n in shape}) != 1:
+            raise ValueError(
+                "`hessian` and `noise` (jnp.zeros for none) must be square matrices of one "
+                f"size, and `start` a vector as long; got shapes {shapes}."
+            )
         message = "`noise` is a covariance: it must be symmetric."
         self.noise = require(is_symmetric(noise), noise, message)
-        self.start = jnp.zeros(len(hessian), hessian.dtype) if start is None else start
         self.start_scale = start_scale
         values, vectors = eigh(self.noise)
         message = "`noise` is a covariance: it must be positive semi-definite."
@@ -143,8 +147,7 @@ class NoisyQuadratic(AbstractUnroll):
 
     def mean_loss(self, theta: LinearOptimizer, steps: int) -> Float[Array, ""]:
         """$\\frac1T \\sum_{t < T} E l_t$, the meta-loss of an episode of T = `steps`."""
-        if steps < 1:
-            raise ValueError(f"`steps` must be at least 1; got {steps}.")
+        check_count(steps, "steps")
         transition, shock = self.transition(theta), self._shock(theta)
         eye = jnp.eye(len(self.start), dtype=self.start.dtype)
 
@@ -195,7 +198,7 @@ class NoisyQuadratic(AbstractUnroll):
         self, theta: LinearOptimizer, t: int | Int[Array, ""]
     ) -> tuple[Float[Array, "n n"], Float[Array, "n n"]]:
         transition, shock = self.transition(theta), self._shock(theta)
-        bits = (jnp.asarray(t, jnp.int32) >> jnp.arange(30, -1, -1, jnp.int32)) & 1
+        bits = (_time(t) >> jnp.arange(30, -1, -1, jnp.int32)) & 1
 
         def body(
             c: tuple[Array, Array], bit: Int[Array, ""]
@@ -209,6 +212,16 @@ class NoisyQuadratic(AbstractUnroll):
 
         eye = jnp.eye(len(self.start), dtype=self.start.dtype)
         return lax.scan(body, (eye, jnp.zeros_like(eye)), bits)[0]
+
+
+def _time(t: int | Int[Array, ""]) -> Int[Array, ""]:
+    # Inside of jit the value cannot be seen.
+    known = not isinstance(t, jax.core.Tracer)
+    if jnp.ndim(t) or not jnp.issubdtype(jnp.result_type(t), jnp.integer):
+        raise ValueError(f"`t` must be a whole number of steps; got {t}.")
+    if known and not 0 <= int(t) <= jnp.iinfo(jnp.int32).max:
+        raise ValueError(f"`t` must be from 0 to 2**31 - 1 steps; got {t}.")
+    return jnp.asarray(t, jnp.int32)
 
 
 def star_quadratic() -> NoisyQuadratic:

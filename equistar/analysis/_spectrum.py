@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._inner_training import train_init, train_step, TrainState
+from .._kinds import check_count
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
 from ._balance import balance
@@ -107,10 +108,8 @@ def joint_spectrum(
     `ValueError` if `number` or `batches` is below 1, or if the state or its update is not
     finite.
     """
-    if number < 1 or batches < 1:
-        raise ValueError(
-            f"`number` and `batches` must be at least 1; got {number} and {batches}."
-        )
+    check_count(number, "number")
+    check_count(batches, "batches")
     arrays, rest = eqx.partition(state, eqx.is_inexact_array)
     flat, unravel = ravel_pytree(arrays)
     if not bool(jnp.all(jnp.isfinite(flat))):

@@ -6,7 +6,7 @@ import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ._require import require
+from ._require import floating, require
 
 
 class SignedLog(eqx.Module):
@@ -64,8 +64,10 @@ class StepSizeProblem(eqx.Module):
         `ValueError` if the two differ in shape, an eigenvalue is not positive, or all
         coefficients are zero. Inside of jit, where values cannot be seen, results are NaN.
         """
+        eigenvalues = floating(eigenvalues, 1, "`eigenvalues`")
+        coefficients = floating(coefficients, 1, "`coefficients`")
         shapes = jnp.shape(eigenvalues), jnp.shape(coefficients)
-        if len(set(shapes)) != 1 or len(shapes[0]) != 1:
+        if len(set(shapes)) != 1 or eigenvalues.size == 0:
             raise ValueError(
                 "`eigenvalues` and `coefficients` must be vectors of one length; got the "
                 f"shapes {shapes[0]} and {shapes[1]}."

@@ -21,18 +21,26 @@ from ._architectures import (
     VanillaRNN as VanillaRNN,
     VisionTransformer as VisionTransformer,
 )
+from ._arrays import (
+    dataset_from_arrays as dataset_from_arrays,
+    regression_from_arrays as regression_from_arrays,
+)
 from ._autoencoding import (
     Autoencoding as Autoencoding,
     VariationalAutoencoding as VariationalAutoencoding,
 )
 from ._base import AbstractTask as AbstractTask, Split as Split
+from ._bundled import (
+    breast_cancer as breast_cancer,
+    diabetes as diabetes,
+    digits as digits,
+    photograph as photograph,
+    wine as wine,
+)
 from ._classification import Classification as Classification
 from ._data import (
     Dataset as Dataset,
-    dataset_from_arrays as dataset_from_arrays,
-    digits as digits,
     Examples as Examples,
-    regression_from_arrays as regression_from_arrays,
     RegressionDataset as RegressionDataset,
 )
 from ._families import (
@@ -71,12 +79,6 @@ from ._slabs import RandomAccess as RandomAccess, Slabs as Slabs
 from ._streamed import StreamedTask as StreamedTask
 from ._suites import HORIZONS as HORIZONS, suite as suite, SUITES as SUITES
 from ._synthetic import LinearTeacher as LinearTeacher, Rosenbrock as Rosenbrock
-from ._tables import (
-    breast_cancer as breast_cancer,
-    diabetes as diabetes,
-    photograph as photograph,
-    wine as wine,
-)
 from ._text import (
     standard_library_text as standard_library_text,
     text_from_tokens as text_from_tokens,

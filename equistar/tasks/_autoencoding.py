@@ -7,11 +7,15 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._kinds import check_count, check_kind
 from ._architectures import AbstractArchitecture, MLP
 from ._base import AbstractTask, Split
 from ._data import Dataset, RegressionDataset
 from ._likelihoods import AbstractLikelihood, BernoulliLikelihood
 from ._model import apply_model, init_model
+
+
+_DATA = "a Dataset or a RegressionDataset, say `dataset_from_arrays(inputs, labels)`"
 
 
 class Autoencoding(AbstractTask):
@@ -40,8 +44,9 @@ class Autoencoding(AbstractTask):
         - `architecture`: of the model, whose output is as large as its input.
         - `batch_size`: examples in a minibatch, drawn with replacement.
         """
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1; got {batch_size}.")
+        check_kind(dataset, Dataset | RegressionDataset, "`dataset`", _DATA)
+        check_kind(architecture, AbstractArchitecture, "`architecture`")
+        check_count(batch_size, "batch_size")
         self.dataset = dataset
         self.architecture = architecture
         self.batch_size = batch_size
@@ -56,7 +61,7 @@ class Autoencoding(AbstractTask):
     ) -> Float[Array, "batch numbers"]:
         """The model's outputs for inputs in their storage type, each one flat."""
         x, shape = self.dataset.prepare(inputs), self.dataset.in_shape
-        return apply_model(self.architecture, shape, math.prod(shape), params, x)
+        return apply_model(self.architecture, shape, (math.prod(shape),), params, x)
 
     def loss(
         self, params: PyTree[Array], *, key: PRNGKeyArray, split: Split = Split.TRAIN
@@ -119,11 +124,12 @@ class VariationalAutoencoding(AbstractTask):
             [`equistar.tasks.BernoulliLikelihood`][], for inputs in $[0, 1]$, or
             [`equistar.tasks.GaussianLikelihood`][].
         """
-        if min(latent, batch_size) < 1:
-            raise ValueError(
-                "`latent` and `batch_size` must be at least 1; got "
-                f"{latent} and {batch_size}."
-            )
+        check_kind(dataset, Dataset | RegressionDataset, "`dataset`", _DATA)
+        check_kind(encoder, AbstractArchitecture, "`encoder`")
+        check_kind(decoder, AbstractArchitecture, "`decoder`")
+        check_kind(likelihood, AbstractLikelihood, "`likelihood`")
+        check_count(latent, "latent")
+        check_count(batch_size, "batch_size")
         _check_support(dataset, likelihood)
         self.dataset = dataset
         self.encoder = encoder
@@ -150,15 +156,15 @@ class VariationalAutoencoding(AbstractTask):
     ) -> tuple[Float[Array, "batch latent"], Float[Array, "batch latent"]]:
         """The codes' means and log-variances for inputs in their storage type."""
         x, shape = self.dataset.prepare(inputs), self.dataset.in_shape
-        code = apply_model(self.encoder, shape, 2 * self.latent, params["encoder"], x)
+        code = apply_model(self.encoder, shape, (2 * self.latent,), params["encoder"], x)
         return code[:, : self.latent], code[:, self.latent :]
 
     def decode(
         self, params: PyTree[Array], code: Float[Array, "batch latent"]
     ) -> Float[Array, "batch numbers"]:
         """The likelihood's parameters for codes, each input flat."""
-        size = math.prod(self.dataset.in_shape)
-        return apply_model(self.decoder, (self.latent,), size, params["decoder"], code)
+        shape = (math.prod(self.dataset.in_shape),)
+        return apply_model(self.decoder, (self.latent,), shape, params["decoder"], code)
 
     def loss(
         self, params: PyTree[Array], *, key: PRNGKeyArray, split: Split = Split.TRAIN

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._kinds import check_kind
+from .._kinds import check_count, check_kind
 from ._architectures import AbstractArchitecture, MLP
 from ._base import AbstractTask, Split
 from ._data import Dataset
@@ -41,8 +41,7 @@ class Classification(AbstractTask):
         wanted = "a Dataset, say `dataset_from_arrays(inputs, labels)`"
         check_kind(dataset, Dataset, "`dataset`", wanted)
         check_kind(architecture, AbstractArchitecture, "`architecture`")
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1; got {batch_size}.")
+        check_count(batch_size, "batch_size")
         self.dataset = dataset
         self.architecture = architecture
         self.batch_size = batch_size
@@ -59,7 +58,7 @@ class Classification(AbstractTask):
         """Class scores of inputs in their storage type."""
         x = self.dataset.prepare(inputs)
         shape, classes = self.dataset.in_shape, self.dataset.classes
-        return apply_model(self.architecture, shape, classes, params, x)
+        return apply_model(self.architecture, shape, (classes,), params, x)
 
     def loss(
         self, params: PyTree[Array], *, key: PRNGKeyArray, split: Split = Split.TRAIN

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
+from .._kinds import check_kind
 from ._base import Split
 from ._data import Dataset, Examples
 
@@ -32,8 +33,10 @@ def with_label_noise(
 
     **Raises:**
 
-    `ValueError` if `share` is not between 0 and 1, or `splits` are no splits.
+    `ValueError` if `dataset` has no classes, `share` is not between 0 and 1, or `splits`
+    are no splits.
     """
+    check_kind(dataset, Dataset, "`dataset`", "a Dataset with classes, say `digits()`")
     if not 0 <= share <= 1:
         raise ValueError(f"`share` must be between 0 and 1; got {share}.")
     if isinstance(splits, Split) or not all(isinstance(s, Split) for s in splits):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
+from .._kinds import check_count, check_kind
 from ._architectures import AbstractArchitecture, Recurrent
 from ._base import AbstractTask, Split
 from ._model import apply_model, init_model
@@ -44,11 +45,11 @@ class LanguageModelling(AbstractTask):
         - `length`: $L$, tokens that the model sees in a window.
         - `batch_size`: windows in a minibatch, from places drawn at random.
         """
-        if length < 1 or batch_size < 1:
-            raise ValueError(
-                f"`length` and `batch_size` must be at least 1; got {length} and "
-                f"{batch_size}."
-            )
+        wanted = "a TextDataset, say `text_from_tokens(tokens)`"
+        check_kind(dataset, TextDataset, "`dataset`", wanted)
+        check_kind(architecture, AbstractArchitecture, "`architecture`")
+        check_count(length, "length")
+        check_count(batch_size, "batch_size")
         shortest = min(len(dataset[split]) for split in Split)
         if shortest < length + 1:
             raise ValueError(
@@ -72,8 +73,8 @@ class LanguageModelling(AbstractTask):
         self, params: PyTree[Array], tokens: Int[Array, "batch length"]
     ) -> Float[Array, "batch length vocabulary"]:
         """Scores of the token that follows each."""
-        size = self.dataset.vocabulary
-        return apply_model(self.architecture, (self.length,), size, params, tokens)
+        shape = self.length, self.dataset.vocabulary
+        return apply_model(self.architecture, (self.length,), shape, params, tokens)
 
     def loss(
         self, params: PyTree[Array], *, key: PRNGKeyArray, split: Split = Split.TRAIN

@@ -1,6 +1,10 @@
 """The noisy quadratic model."""
 
+from typing import Any
+
 import equinox as eqx
+import jax
+import jax.core
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -29,8 +33,12 @@ class Quadratic(AbstractTask):
         - `curvature`: the eigenvalues $h$ of the Hessian.
         - `noise`: $s$, the standard deviation of the optimum.
         - `loss_bounds`: as for [`equistar.tasks.AbstractTask`][].
+
+        **Raises:**
+
+        `ValueError` if the curvature is no vector of finite numbers of at least 0.
         """
-        self.curvature = jnp.asarray(curvature)
+        self.curvature = checked_curvature(curvature)
         self.noise = float(noise)
         self.loss_bounds = loss_bounds
 
@@ -47,3 +55,22 @@ class Quadratic(AbstractTask):
         optimum = self.noise * jr.normal(key, params.shape, params.dtype)
         curvature = self.curvature.astype(params.dtype)
         return 0.5 * jnp.sum(curvature * (params - optimum) ** 2)
+
+
+def checked_curvature(curvature: Any) -> Float[Array, " n"]:
+    """Eigenvalues in floating point; a `ValueError` if they are none of a convex loss."""
+    values = jnp.asarray(curvature)
+    if values.ndim != 1 or values.size == 0 or jnp.iscomplexobj(values):
+        raise ValueError(
+            "`curvature` must be a vector of eigenvalues, say `jnp.logspace(-2, 0, 16)`; "
+            f"got shape {values.shape} and dtype {values.dtype}."
+        )
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        values = values.astype(jnp.zeros(()).dtype)
+    # Inside of jit the values cannot be seen.
+    known = not isinstance(values, jax.core.Tracer)
+    if known and not jnp.all((values >= 0) & (values < jnp.inf)):
+        raise ValueError(
+            "`curvature` must be finite and at least 0: below, the loss has no minimum."
+        )
+    return values

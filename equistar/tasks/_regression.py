@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._kinds import check_kind
+from .._kinds import check_count, check_kind
 from ._architectures import AbstractArchitecture, MLP
 from ._base import AbstractTask, Split
 from ._data import RegressionDataset
@@ -40,8 +40,7 @@ class Regression(AbstractTask):
         wanted = "a RegressionDataset, say `regression_from_arrays(inputs, targets)`"
         check_kind(dataset, RegressionDataset, "`dataset`", wanted)
         check_kind(architecture, AbstractArchitecture, "`architecture`")
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1; got {batch_size}.")
+        check_count(batch_size, "batch_size")
         self.dataset = dataset
         self.architecture = architecture
         self.batch_size = batch_size
@@ -56,7 +55,7 @@ class Regression(AbstractTask):
         """The model's outputs for inputs in their storage type."""
         x = self.dataset.prepare(inputs)
         shape, size = self.dataset.in_shape, self.dataset.out_size
-        return apply_model(self.architecture, shape, size, params, x)
+        return apply_model(self.architecture, shape, (size,), params, x)
 
     def loss(
         self, params: PyTree[Array], *, key: PRNGKeyArray, split: Split = Split.TRAIN

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from .._kinds import check_kind
 from ._base import Split
 from ._data import Dataset, Examples
 from ._slabs import RandomAccess, Slabs
@@ -44,8 +45,11 @@ def classification_slabs(
 
     **Raises:**
 
-    `ValueError` if `train` has fewer examples than a slab and two held-out splits.
+    `ValueError` if one of them is no sequence of pairs, or if `train` has fewer examples
+    than a slab and two held-out splits.
     """
+    _check_pairs(train, "train")
+    _check_pairs(test, "test")
     left = len(train) - 2 * held_out
     if held_out < 1 or left < size:
         raise ValueError(
@@ -138,6 +142,13 @@ class _Images:
             self.kind.check_image(image)
             self.kind.check_labels(label)
             return image, label
+
+
+def _check_pairs(source: RandomAccess, name: str) -> None:
+    wanted = "pairs of an input and a label by their number, say `list(zip(x, y))`"
+    check_kind(source, RandomAccess, f"`{name}`", wanted)
+    if len(source) == 0 or not isinstance(source[0], tuple | list) or len(source[0]) != 2:
+        raise ValueError(f"`{name}` must be {wanted}.")
 
 
 def _all(source: RandomAccess, classes: int) -> Examples:

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._kinds import check_count
 from ._base import AbstractTask, Split
+from ._quadratic import checked_curvature
 
 
 class LinearTeacher(AbstractTask):
@@ -41,10 +43,13 @@ class LinearTeacher(AbstractTask):
         - `noise`: $s$, the standard deviation of the noise.
         - `batch_size`: $B$, examples in a minibatch. They are fresh on every split.
         - `key`: the teacher is drawn with it.
+
+        **Raises:**
+
+        `ValueError` if the curvature is no vector of finite numbers of at least 0.
         """
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1; got {batch_size}.")
-        self.curvature = jnp.asarray(curvature)
+        check_count(batch_size, "batch_size")
+        self.curvature = checked_curvature(curvature)
         # So that the start of the same key is not the teacher.
         self.teacher = _on_sphere(self.curvature, jr.fold_in(key, 0x74656163))
         self.noise = float(noise)
@@ -91,8 +96,7 @@ class Rosenbrock(AbstractTask):
 
         - `size`: $n$.
         """
-        if size < 2:
-            raise ValueError(f"`size` must be at least 2; got {size}.")
+        check_count(size, "size", least=2)
         self.size = size
 
     @property

@@ -26,7 +26,7 @@ class TextDataset(eqx.Module):
     vocabulary: int = eqx.field(static=True)
 
     def __getitem__(self, split: Split) -> UInt8[Array, " n"] | Int[Array, " n"]:
-        return self.splits[split.value]
+        return self.splits[Split(split).value]
 
     def windows(
         self, split: Split, length: int, size: int, *, key: PRNGKeyArray
@@ -54,8 +54,9 @@ def text_from_tokens(tokens: np.ndarray, vocabulary: int | None = None) -> TextD
     `vocabulary`.
     """
     tokens = np.asarray(tokens)
+    _check_tokens(tokens)
     if vocabulary is None:
-        vocabulary = int(tokens.max(initial=0)) + 1
+        vocabulary = int(tokens.max()) + 1
     stored = stored_tokens(tokens, vocabulary)
     n = len(stored)
     bounds = [0, round(0.7 * n), round(0.8 * n), round(0.9 * n), n]
@@ -66,10 +67,7 @@ def text_from_tokens(tokens: np.ndarray, vocabulary: int | None = None) -> TextD
 
 def stored_tokens(tokens: np.ndarray, vocabulary: int) -> np.ndarray:
     """Tokens in their storage type; a `ValueError` if they are not of this vocabulary."""
-    if tokens.ndim != 1 or len(tokens) < 20:
-        raise ValueError(f"Text needs at least 20 tokens in a row; got {tokens.shape}.")
-    if not np.issubdtype(tokens.dtype, np.integer) or tokens.min() < 0:
-        raise ValueError(f"Tokens must be integers from 0 up; got {tokens.dtype}.")
+    _check_tokens(tokens)
     if tokens.max() >= vocabulary:
         raise ValueError(
             f"Tokens must be below `vocabulary`, {vocabulary}; got {tokens.max()}."
@@ -80,6 +78,18 @@ def stored_tokens(tokens: np.ndarray, vocabulary: int) -> np.ndarray:
             "beyond them: number those that occur."
         )
     return tokens.astype(np.uint8 if vocabulary <= 256 else np.int32)
+
+
+def _check_tokens(tokens: np.ndarray) -> None:
+    if not np.issubdtype(tokens.dtype, np.integer):
+        raise ValueError(
+            f"Tokens must be integers from 0 up; got dtype {tokens.dtype}: for the bytes "
+            "of a string pass `np.frombuffer(text.encode(), np.uint8)`."
+        )
+    if tokens.ndim != 1 or len(tokens) < 20:
+        raise ValueError(f"Text needs at least 20 tokens in a row; got {tokens.shape}.")
+    if tokens.min() < 0:
+        raise ValueError(f"Tokens must be integers from 0 up; got {tokens.min()}.")
 
 
 # These have the same names in Python 3.11 to 3.14, and are all of them plain files.

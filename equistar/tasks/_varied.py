@@ -19,13 +19,12 @@ from ._architectures import (
 )
 from ._autoencoding import Autoencoding
 from ._base import AbstractTask
+from ._bundled import breast_cancer, diabetes, digits, photograph, wine
 from ._classification import Classification
-from ._data import digits
 from ._language import LanguageModelling
 from ._quadratic import Quadratic
 from ._regression import Regression
 from ._synthetic import LinearTeacher
-from ._tables import breast_cancer, diabetes, photograph, wine
 from ._text import standard_library_text
 from ._wrappers import ESGradient, Reparametrised
 

@@ -11,6 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._kinds import check_count, check_kind
 from ._base import AbstractTask, Split
 
 
@@ -45,6 +46,7 @@ class Reparametrised(AbstractTask):
         - `minimum`, `maximum`: between which each scale is drawn, log-uniformly.
         - `key`: the scales are drawn with it.
         """
+        _check_task(task)
         if not 0 < minimum <= maximum < math.inf:
             raise ValueError(
                 "Scales need `0 < minimum <= maximum`, both finite; got "
@@ -92,6 +94,7 @@ class LowPrecision(AbstractTask):
         - `task`: the original.
         - `dtype`: of floating-point numbers, to compute in.
         """
+        _check_task(task)
         if not jnp.issubdtype(dtype, jnp.floating):
             raise ValueError(f"`dtype` must be of floating-point numbers; got {dtype}.")
         self.task = task
@@ -137,11 +140,10 @@ class ESGradient(AbstractTask):
         - `sigma`: $\\sigma$, the standard deviation of the perturbations.
         - `pairs`: $n$.
         """
-        if not 0 < sigma < math.inf or pairs < 1:
-            raise ValueError(
-                "`sigma` must be positive and finite, and `pairs` at least 1; got "
-                f"{sigma} and {pairs}."
-            )
+        _check_task(task)
+        check_count(pairs, "pairs")
+        if not 0 < sigma < math.inf:
+            raise ValueError(f"`sigma` must be positive and finite; got {sigma}.")
         self.task = task
         self.sigma = sigma
         self.pairs = pairs
@@ -157,6 +159,10 @@ class ESGradient(AbstractTask):
         self, params: PyTree[Array], *, key: PRNGKeyArray, split: Split = Split.TRAIN
     ) -> Float[Array, ""]:
         return _es_loss(params, wrapper=self, key=key, split=split)
+
+
+def _check_task(task: AbstractTask) -> None:
+    check_kind(task, AbstractTask, "`task`", "a task, say `digits_mlp()`")
 
 
 # Not `stop_gradient(g) @ (p - stop_gradient(p))`: that costs the losses of all the pairs

@@ -44,12 +44,23 @@ def check(optimizer: Optimizer, properties: Sequence[AbstractProperty] = EXPECTE
 
     **Raises:**
 
-    `AssertionError` that names the property and what broke it.
+    `AssertionError` that names the property and what broke it. What the optimizer itself
+    raises passes through, with a note of the property.
     """
     wanted = "a list of properties, say `[KeepsStructure()]`"
     check_kind(properties, Iterable, "`properties`", wanted)
     for prop in _checked(properties):
+        _try(prop, optimizer)
+
+
+def _try(prop: AbstractProperty, optimizer: Optimizer) -> None:
+    try:
         prop(as_optimizer(optimizer))
+    except AssertionError:
+        raise
+    except Exception as e:
+        e.add_note(f"The optimizer raised this while {type(prop).__name__} was tried.")
+        raise
 
 
 def _checked(properties: Iterable[AbstractProperty]) -> list[AbstractProperty]:
@@ -102,6 +113,6 @@ def optimizer_tests(
 
     @pytest.mark.parametrize("prop", properties, ids=[name(p) for p in properties])
     def test(prop: AbstractProperty) -> None:
-        prop(as_optimizer(optimizer))
+        _try(prop, optimizer)
 
     return test

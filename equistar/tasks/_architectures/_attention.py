@@ -7,13 +7,16 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._kinds import check_count
+
 
 def check_heads(width: int, heads: int) -> None:
     """Raises a `ValueError` unless `heads` heads share `width` features evenly."""
-    if width < 1 or heads < 1 or width % heads != 0:
+    check_count(width, "width")
+    check_count(heads, "heads")
+    if width % heads != 0:
         raise ValueError(
-            f"`width` must be a positive multiple of `heads`; got width {width} and "
-            f"{heads} heads."
+            f"`width` must be a multiple of `heads`; got width {width} and {heads} heads."
         )
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._kinds import as_tuple, check_count, check_counts, check_function, check_parts
 from ._base import AbstractArchitecture
 from ._convolution import Convolution
 from ._image import channels_first, image_shape
@@ -43,22 +44,24 @@ class ConvNet(AbstractArchitecture):
     - `norm`: before each activation.
     """
 
-    channels: tuple[int, ...] = eqx.field(default=(32, 64, 64), static=True)
-    strides: tuple[int, ...] = eqx.field(default=(2, 1, 1), static=True)
+    channels: tuple[int, ...] = eqx.field(
+        default=(32, 64, 64), converter=as_tuple, static=True
+    )
+    strides: tuple[int, ...] = eqx.field(default=(2, 1, 1), converter=as_tuple, static=True)
     kernel: int = eqx.field(default=3, static=True)
     activation: Callable[[Array], Array] = eqx.field(default=jnn.relu, static=True)
     norm: AbstractNorm = NoNorm()
 
     def __check_init__(self):
+        check_counts(self.channels, "channels")
+        check_counts(self.strides, "strides")
+        check_count(self.kernel, "kernel")
+        check_function(self.activation, "activation", "jax.nn.relu")
+        check_parts(self)
         if len(self.channels) != len(self.strides) or not self.channels:
             raise ValueError(
                 "`channels` and `strides` must be equally long, one of each for every "
                 f"convolution; got {self.channels} and {self.strides}."
-            )
-        if min(*self.channels, *self.strides, self.kernel) < 1:
-            raise ValueError(
-                "`channels`, `strides` and `kernel` must be at least 1; got "
-                f"{self.channels}, {self.strides} and {self.kernel}."
             )
 
     def build(

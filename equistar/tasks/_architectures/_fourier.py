@@ -8,6 +8,7 @@ import jax.nn as jnn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._kinds import as_tuple, check_count, check_counts, check_function
 from ._base import AbstractArchitecture
 from ._mlp import MLP
 
@@ -26,13 +27,14 @@ class FourierMLP(AbstractArchitecture):
     - `activation`: after each hidden layer.
     """
 
-    hidden: tuple[int, ...] = eqx.field(default=(32, 32), static=True)
+    hidden: tuple[int, ...] = eqx.field(default=(32, 32), converter=as_tuple, static=True)
     octaves: int = eqx.field(default=4, static=True)
     activation: Callable[[Array], Array] = eqx.field(default=jnn.relu, static=True)
 
     def __check_init__(self):
-        if self.octaves < 1:
-            raise ValueError(f"`octaves` must be at least 1; got {self.octaves}.")
+        check_counts(self.hidden, "hidden")
+        check_count(self.octaves, "octaves")
+        check_function(self.activation, "activation", "jax.nn.relu")
 
     def build(
         self, in_shape: tuple[int, ...], out_size: int, *, key: PRNGKeyArray

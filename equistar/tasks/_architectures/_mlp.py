@@ -9,6 +9,7 @@ import jax.nn as jnn
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._kinds import as_tuple, check_counts, check_function, check_parts
 from ._base import AbstractArchitecture
 from ._norm import AbstractNorm, NoNorm
 
@@ -23,13 +24,14 @@ class MLP(AbstractArchitecture):
     - `norm`: before each activation.
     """
 
-    hidden: tuple[int, ...] = eqx.field(default=(32, 32), static=True)
+    hidden: tuple[int, ...] = eqx.field(default=(32, 32), converter=as_tuple, static=True)
     activation: Callable[[Array], Array] = eqx.field(default=jnn.relu, static=True)
     norm: AbstractNorm = NoNorm()
 
     def __check_init__(self):
-        if min(self.hidden, default=1) < 1:
-            raise ValueError(f"Widths must be at least 1; got {self.hidden}.")
+        check_counts(self.hidden, "hidden")
+        check_function(self.activation, "activation", "jax.nn.relu")
+        check_parts(self)
 
     def build(
         self, in_shape: tuple[int, ...], out_size: int, *, key: PRNGKeyArray

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..._kinds import check_count, check_parts
 from ._base import AbstractArchitecture
+from ._tokens import checked_tokens
 
 
 class AbstractCell(eqx.Module):
@@ -79,10 +81,9 @@ class Recurrent(AbstractArchitecture):
     embedding: int = eqx.field(default=128, static=True)
 
     def __check_init__(self):
-        if self.width < 1 or self.embedding < 1:
-            raise ValueError(
-                f"Widths must be at least 1; got {self.width} and {self.embedding}."
-            )
+        check_parts(self)
+        check_count(self.width, "width")
+        check_count(self.embedding, "embedding")
 
     def build(
         self, in_shape: tuple[int, ...], out_size: int, *, key: PRNGKeyArray
@@ -103,7 +104,7 @@ class _Recurrent(eqx.Module):
     states: int = eqx.field(static=True)
 
     def __call__(self, tokens: Int[Array, " length"]) -> Float[Array, "length vocabulary"]:
-        inputs = jax.vmap(self.embedding)(tokens)
+        inputs = jax.vmap(self.embedding)(checked_tokens(tokens))
         width = self.readout.in_features
         start = (jnp.zeros(width, inputs.dtype),) * self.states  # pyright: ignore
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._kinds import as_tuple, check_count, check_counts, check_parts
 from ._base import AbstractArchitecture
 from ._convolution import Convolution
 from ._image import channels_first, image_shape
@@ -41,16 +42,18 @@ class ResNet(AbstractArchitecture):
     - `norm`: after each 3x3 convolution.
     """
 
-    widths: tuple[int, ...] = eqx.field(default=(16, 32, 64), static=True)
+    widths: tuple[int, ...] = eqx.field(
+        default=(16, 32, 64), converter=as_tuple, static=True
+    )
     blocks: int = eqx.field(default=1, static=True)
     norm: AbstractNorm = MinibatchNorm()
 
     def __check_init__(self):
-        if not self.widths or min(*self.widths, self.blocks) < 1:
-            raise ValueError(
-                "`widths` must have one number for each stage, and these and `blocks` must "
-                f"be at least 1; got {self.widths} and {self.blocks}."
-            )
+        check_counts(self.widths, "widths")
+        check_count(self.blocks, "blocks")
+        check_parts(self)
+        if not self.widths:
+            raise ValueError("`widths` must have one number for each stage; got none.")
 
     def build(
         self, in_shape: tuple[int, ...], out_size: int, *, key: PRNGKeyArray

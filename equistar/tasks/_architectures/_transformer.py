@@ -5,8 +5,10 @@ import jax
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..._kinds import check_count
 from ._attention import Block, check_heads
 from ._base import AbstractArchitecture
+from ._tokens import checked_tokens
 
 
 class Transformer(AbstractArchitecture):
@@ -28,8 +30,7 @@ class Transformer(AbstractArchitecture):
 
     def __check_init__(self):
         check_heads(self.width, self.heads)
-        if self.depth < 1:
-            raise ValueError(f"`depth` must be at least 1; got {self.depth}.")
+        check_count(self.depth, "depth")
 
     def build(
         self, in_shape: tuple[int, ...], out_size: int, *, key: PRNGKeyArray
@@ -54,7 +55,7 @@ class _Decoder(eqx.Module):
     readout: eqx.nn.Linear
 
     def __call__(self, tokens: Int[Array, " length"]) -> Float[Array, "length vocabulary"]:
-        x = self.embedding[tokens] + self.positions
+        x = self.embedding[checked_tokens(tokens)] + self.positions
         for block in self.blocks:
             x = block(x)
         return jax.vmap(lambda x: self.readout(self.norm(x)))(x)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..._kinds import check_count
 from ._attention import Block, check_heads
 from ._base import AbstractArchitecture
 from ._image import image_shape
@@ -47,11 +48,8 @@ class VisionTransformer(AbstractArchitecture):
 
     def __check_init__(self):
         check_heads(self.width, self.heads)
-        if min(self.patch, self.depth) < 1:
-            raise ValueError(
-                "`patch` and `depth` must be at least 1; got "
-                f"{self.patch} and {self.depth}."
-            )
+        check_count(self.patch, "patch")
+        check_count(self.depth, "depth")
 
     def build(
         self, in_shape: tuple[int, ...], out_size: int, *, key: PRNGKeyArray

@@ -1,15 +1,26 @@
-"""Tables and a photograph that scikit-learn brings along."""
+"""The real data that every install has: images, tables and a photograph."""
 
 from typing import Any
 
 import numpy as np
 
-from ._data import (
-    Dataset,
-    dataset_from_arrays,
-    regression_from_arrays,
-    RegressionDataset,
-)
+from ._arrays import dataset_from_arrays, regression_from_arrays
+from ._data import Dataset, RegressionDataset
+
+
+def digits(seed: int = 0) -> Dataset:
+    """scikit-learn's bundled digits: 1,797 grey images of 8x8, 10 classes.
+
+    **Arguments:**
+
+    - `seed`: of the split into train, inner_valid, outer_valid and test.
+    """
+    import sklearn.datasets
+
+    bunch = sklearn.datasets.load_digits()
+    images = bunch.images.astype(np.uint8)  # pyright: ignore
+    labels = bunch.target  # pyright: ignore
+    return dataset_from_arrays(images, labels, scale=1 / 16, seed=seed)
 
 
 def breast_cancer(seed: int = 0) -> Dataset:

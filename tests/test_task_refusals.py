@@ -1,0 +1,115 @@
+"""What tasks and their parts refuse, in one sentence, and what they take as it is meant."""
+
+from typing import Any
+
+import jax
+import jax.nn as jnn
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+from equistar import tasks
+
+
+# As a caller without a type checker has it.
+untyped: Any = tasks
+
+ROWS = tasks.dataset_from_arrays(np.ones((20, 5)), np.arange(20) % 3)
+NUMBERS = tasks.regression_from_arrays(np.ones((20, 5)), np.arange(20.0))
+TEXT = tasks.text_from_tokens(np.arange(400) % 7)
+QUADRATIC = tasks.Quadratic(jnp.ones(3))
+
+
+def _loss(task, **kwargs):
+    return task.loss(task.init(key=jr.key(0)), key=jr.key(1), **kwargs)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: untyped.MLP(32), r"`hidden` must be a tuple .*got 32\."),
+        (lambda: untyped.MLP((8.5,)), r"`hidden` must be a tuple of whole numbers"),
+        (lambda: untyped.MLP(norm=tasks.LayerNorm), r"`norm` of MLP is a class.*Norm\(\)"),
+        (lambda: untyped.MLP(activation="relu"), r"a function, say `jax\.nn\.relu`"),
+        (lambda: untyped.ConvNet(32), "`channels` must be a tuple"),
+        (lambda: untyped.ResNet(blocks=1.5), "`blocks` must be a whole number"),
+        (lambda: untyped.Recurrent(tasks.LSTM), "`cell` of Recurrent is a class"),
+        (lambda: untyped.Transformer(width=8.0), "`width` must be a whole number"),
+        (lambda: untyped.Classification(ROWS, batch_size=2.5), "`batch_size` must be a wh"),
+        (lambda: untyped.Autoencoding(np.ones((20, 5))), "a Dataset or a RegressionDatas"),
+        (lambda: untyped.Autoencoding(ROWS, tasks.MLP), "`architecture` is a class"),
+        (
+            lambda: untyped.VariationalAutoencoding(
+                ROWS, likelihood=untyped.GaussianLikelihood
+            ),
+            "`likelihood` is a class",
+        ),
+        (lambda: untyped.VariationalAutoencoding(ROWS, "mlp"), "`encoder` must be an inst"),
+        (lambda: untyped.LanguageModelling("some text"), r"say `text_from_tokens\(tokens"),
+        (lambda: untyped.text_from_tokens("some text"), r"`np\.frombuffer\(text\.encode"),
+        (lambda: untyped.text_from_tokens(b"some text"), r"`np\.frombuffer\(text\.encode"),
+        (lambda: untyped.Rosenbrock(2.5), "`size` must be a whole number of at least 2"),
+        (lambda: untyped.ESGradient("digits"), "`task` must be a task"),
+        (lambda: untyped.ESGradient(QUADRATIC, pairs=1.5), "`pairs` must be a whole"),
+        (lambda: untyped.LowPrecision(tasks.Rosenbrock), "`task` is a class"),
+        (lambda: untyped.Reparametrised(3, key=jr.key(0)), "`task` must be a task"),
+        (lambda: untyped.with_label_noise(NUMBERS, 0.1), "a Dataset with classes"),
+        (lambda: untyped.with_label_noise(QUADRATIC, 0.1), "a Dataset with classes"),
+        (lambda: untyped.named(None), "There is no task 'None': choose one of"),
+        (
+            lambda: tasks.classification_slabs(np.ones((9, 3)), [(0, 1)], 2, size=1),
+            r"`train` must be pairs .*list\(zip\(x, y\)\)",
+        ),
+        (lambda: tasks.dataset_from_arrays([[1]] * 20, range(20), scale=np.nan), "`scale`"),  # pyright: ignore
+        (lambda: tasks.Quadratic(-jnp.ones(3)), "finite and at least 0"),
+        (lambda: tasks.Quadratic(jnp.ones((3, 3))), "a vector of eigenvalues"),
+        (lambda: tasks.LinearTeacher(-jnp.ones(3), key=jr.key(0)), "at least 0"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(as_users_call, make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    "task, message",
+    [
+        (tasks.Classification(ROWS, tasks.Recurrent()), "tokens.*dtype float.*`MLP`"),
+        (
+            tasks.Classification(ROWS, tasks.Transformer()),
+            "tokens.*`LanguageModelling`",
+        ),
+        (
+            tasks.LanguageModelling(TEXT, tasks.MLP(), 8),
+            r"MLP returns \(7,\) for an input of \(8,\).*needs \(8, 7\).*`Recurrent`",
+        ),
+    ],
+)
+def test_an_architecture_for_other_inputs_is_named(as_users_call, task, message):
+    promotion = jax.numpy_dtype_promotion("standard")
+    with promotion, pytest.raises(ValueError, match=message):
+        _loss(task)
+
+
+def test_lists_whole_numbers_and_names_of_splits_are_taken_as_they_are_meant(as_users_call):
+    assert untyped.MLP([8, 4]) == tasks.MLP((8, 4), jnn.relu)
+    assert untyped.ConvNet([4], [1]) == tasks.ConvNet((4,), (1,))
+    whole = untyped.Quadratic([1, 2, 3])
+    assert _loss(whole) == _loss(tasks.Quadratic(jnp.array([1.0, 2.0, 3.0])))
+    task = tasks.Classification(ROWS)
+    assert _loss(task, split="test") == _loss(task, split=tasks.Split.TEST)
+
+
+def test_numbers_keep_their_values_in_storage():
+    shades = np.array([[2**31 - 1], [-(2**31)]] * 10)
+    data = tasks.dataset_from_arrays(shades, np.arange(20) % 2)
+    stored = np.concatenate([np.asarray(data[s].inputs) for s in tasks.Split])
+    assert {int(x) for x in stored.ravel()} == {2**31 - 1, -(2**31)}
+    masks = tasks.dataset_from_arrays(shades > 0, np.arange(20) % 2)
+    assert masks[tasks.Split.TRAIN].inputs.dtype == jnp.uint8
+    # Targets are floating-point numbers, whatever they came as.
+    targets = np.arange(20) * 10**12
+    rows = tasks.regression_from_arrays(shades, targets)
+    stored = np.concatenate([np.asarray(rows[s].targets) for s in tasks.Split])
+    np.testing.assert_array_equal(np.sort(stored[:, 0]), targets.astype(np.float32))
