@@ -1,6 +1,7 @@
 """Numerical helpers that several layers need."""
 
 import functools as ft
+import math
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -82,6 +83,47 @@ def inverse_root(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def _inverse_root_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     y = inverse_root(*primals)
     return y, -0.5 * y * y * y * tangents[0]
+
+
+# 2**f for f in [-1/2, 1/2] is 1 + f q(f), q of these coefficients, to within 7e-8: the
+# minimax polynomial, found by linear programming.
+_POWER_OF_TWO = (
+    0.6931465959152436,
+    0.24022166008351833,
+    0.05551047382506897,
+    0.009674951930205714,
+    0.0013202982320091221,
+)
+# Added to a float32 below 2**22 it leaves the nearest integer in the last bits.
+_ROUNDING = 1.5 * 2**23
+
+
+@jax.custom_jvp
+def exponential(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`exp(x)`, in float32 by half the instructions of XLA's on a CPU.
+
+    Exactly 1 at 0, and to within a relative error of 4e-7 + 1e-7 |x|. It ends at the
+    values for -87 and 88, so that it is neither 0 nor infinite.
+    """
+    if x.dtype != jnp.float32:
+        return jnp.exp(x)
+    # Not `jnp.clip`, which takes more instructions to keep a NaN, as these do.
+    x = jnp.where(x < -87, -87, x)
+    x = jnp.where(x > 88, 88, x)
+    shifted = lax.bitcast_convert_type(x * math.log2(math.e) + _ROUNDING, jnp.int32)
+    # A difference of integers: of floats XLA would take the constant out of both.
+    n = shifted - np.float32(_ROUNDING).view(np.int32)
+    f = x * math.log2(math.e) - n.astype(x.dtype)
+    a, b, c, d, e = _POWER_OF_TWO
+    # Terms of which none waits for all others.
+    power = (1 + a * f) + f * f * ((b + c * f) + f * f * (d + e * f))
+    return power * lax.bitcast_convert_type((n + 127) << 23, x.dtype)
+
+
+@exponential.defjvp
+def _exponential_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    y = exponential(*primals)
+    return y, y * tangents[0]
 
 
 def alike(xs: Sequence[Float[Array, "*shape"]]) -> tuple[Float[Array, "*shape"], ...]:

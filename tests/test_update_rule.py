@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import equistar as eqs
-from equistar._numerics import inverse, inverse_root
+from equistar._numerics import exponential, inverse, inverse_root
 from equistar._optimizers._reference import reference_update_tensor
 
 from .helpers import randomised
@@ -390,3 +390,23 @@ def test_inverses_have_the_derivatives_of_jaxs(ours, jaxs):
     for x in jnp.array([1e-9, 0.3, 1e5]):
         for derivative in (lambda f: f, jax.grad, lambda f: jax.grad(jax.grad(f))):
             np.testing.assert_allclose(derivative(ours)(x), derivative(jaxs)(x), rtol=1e-12)
+
+
+def test_the_exponential_in_float32_is_that_of_numpy():
+    # Beyond [-87, 88] it stays where it was: 0 and infinity are not numbers to step by.
+    x = np.concatenate([np.linspace(-95, 95, 190001), np.linspace(-1, 1, 20001)])
+    x = np.concatenate([x.astype(np.float32), np.float32([np.inf, -np.inf])])
+    inside = np.clip(np.float64(x), -87, 88)
+    found = jax.jit(exponential)(x)
+    assert found.dtype == jnp.float32
+    error = np.abs(np.float64(found) / np.exp(inside) - 1)
+    assert np.all(error <= 4e-7 + 1e-7 * np.abs(inside))
+    assert exponential(jnp.float32(0)) == 1
+    assert np.isnan(exponential(jnp.float32(jnp.nan)))
+
+
+@pytest.mark.parametrize("dtype, rtol", [(jnp.float32, 1e-6), (jnp.float64, 1e-15)])
+def test_the_exponential_is_its_own_derivative(dtype, rtol):
+    for x in jnp.array([-3.0, 0.0, 0.1, 7.0], dtype):
+        for f in (exponential, jax.grad(exponential), jax.grad(jax.grad(exponential))):
+            np.testing.assert_allclose(f(x), np.exp(np.float64(x)), rtol=rtol)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._kinds import check_parts
+from .._numerics import exponential
 from ._network import Head, Initializer, release_init
 from ._scale import AbstractScale, as_scale
 
@@ -89,4 +90,4 @@ class MagnitudeController(AbstractMagnitude):
         self.aggregation = aggregation
 
     def __call__(self, hidden: tuple[Array, ...]) -> Float[Array, "..."]:
-        return jnp.exp(self.scale() * self.aggregation(self.head(hidden)))
+        return exponential(self.scale() * self.aggregation(self.head(hidden)))
