@@ -29,15 +29,26 @@ _DEVICES = 8
 def means(xs: Sequence[Float[Array, "*shape"]]) -> Float[Array, " arrays"]:
     """The mean of each of several arrays of one shape.
 
-    One pass over memory for all of them: a multi-operand reduction over blocks of no more
-    than about a thousand elements, then a second small sum. So float32 stays accurate on
-    large tensors.
+    One pass over memory for all of them. Where the compiler sums one element after the
+    other, it is a multi-operand reduction over blocks of no more than about a thousand,
+    and then a second small sum: so float32 stays accurate on large tensors.
     """
     return _means(*xs) if xs else jnp.zeros(0)
 
 
+# XLA for TPU writes all operands of a multi-operand reduction to memory; single sums of
+# one shape it makes in one pass. Others make as many passes of those.
 @jax.custom_jvp
 def _means(*xs: Array) -> Float[Array, " arrays"]:
+    total = lax.platform_dependent(*xs, tpu=_sums_apart, default=_sums_in_blocks)
+    return total / max(1, xs[0].size)
+
+
+def _sums_apart(*xs: Array) -> Float[Array, " arrays"]:
+    return jnp.stack([jnp.sum(x) for x in xs])
+
+
+def _sums_in_blocks(*xs: Array) -> Float[Array, " arrays"]:
     sharding = jax.typeof(xs[0]).sharding
     axes = split(xs[0].shape, *_devices(sharding))
     shares = [(axis.shares, axis.length) for axis in axes]
@@ -46,7 +57,7 @@ def _means(*xs: Array) -> Float[Array, " arrays"]:
         _sums(apart, parts, sharding)
         for parts in itertools.product(*(axis.parts for axis in axes))
     ]
-    return sum(sums[1:], sums[0]) / max(1, xs[0].size)
+    return sum(sums[1:], sums[0])
 
 
 # JAX has no reverse-mode rule for a multi-operand reduction, and its forward-mode rule

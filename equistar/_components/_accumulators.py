@@ -7,12 +7,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.core
-import jax.lax as lax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from .._numerics import accumulator_dtype
+from .._numerics import accumulator_dtype, twice
 from ._bias_correction import AbstractBiasCorrection, NoBiasCorrection
 from ._factors import factor_means, factored_axes, Factors
 from ._reader import AbstractReader
@@ -194,9 +193,8 @@ class FactoredSecondMoment(AbstractMovingAverage):
                 for f, c in zip(state, complements, strict=True)
             )
         d1, d0 = factored_axes(grad.shape)
-        # Each squares for itself: one array of squares, which both read, would be written
-        # to memory first.
-        once, again = lax.optimization_barrier((grad, grad))
+        # Each squares for itself: no array of squares is written for both.
+        once, again = twice(grad)
         row = jnp.mean(once * once, d0) + 1e-30
         column = jnp.mean(again * again, d1) + 1e-30
         return tuple(
