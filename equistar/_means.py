@@ -37,10 +37,12 @@ def means(xs: Sequence[Float[Array, "*shape"]]) -> Float[Array, " arrays"]:
 
 
 # XLA for TPU writes all operands of a multi-operand reduction to memory; single sums of
-# one shape it makes in one pass. Others make as many passes of those.
+# one shape it makes in one pass. Others make as many passes of those. (On many small
+# tensors libtpu 0.0.42, that of jax 0.10.2, aborts with them; 0.0.52 does not.)
 @jax.custom_jvp
 def _means(*xs: Array) -> Float[Array, " arrays"]:
-    total = lax.platform_dependent(*xs, tpu=_sums_apart, default=_sums_in_blocks)
+    on_tpu = _sums_in_blocks if xs[0].size <= _SMALL else _sums_apart
+    total = lax.platform_dependent(*xs, tpu=on_tpu, default=_sums_in_blocks)
     return total / max(1, xs[0].size)
 
 
