@@ -65,12 +65,15 @@ class AbstractNetwork(eqx.Module):
     """Maps a tensor's inputs to hidden units, elementwise; parts bring the heads."""
 
     @abc.abstractmethod
-    def normalise(self, inputs: Inputs) -> Float[Array, " inputs"]:
-        """The factor that each input is multiplied by before the first layer."""
+    def normalise(self, inputs: Inputs) -> Float[Array, " normalised"]:
+        """The factors that inputs are multiplied by before the first layer.
+
+        One for each per element, row and column, in this order.
+        """
 
     @abc.abstractmethod
     def __call__(
-        self, inputs: Inputs, scales: Float[Array, " inputs"]
+        self, inputs: Inputs, scales: Float[Array, " normalised"]
     ) -> tuple[Array, ...]:
         """The hidden units, each an array that broadcasts to the tensor's shape."""
 
@@ -78,11 +81,11 @@ class AbstractNetwork(eqx.Module):
 class NoNetwork(AbstractNetwork):
     """No hidden units: for an optimizer without controllers or a blackbox term."""
 
-    def normalise(self, inputs: Inputs) -> Float[Array, " inputs"]:
+    def normalise(self, inputs: Inputs) -> Float[Array, " normalised"]:
         return jnp.zeros(0)
 
     def __call__(
-        self, inputs: Inputs, scales: Float[Array, " inputs"]
+        self, inputs: Inputs, scales: Float[Array, " normalised"]
     ) -> tuple[Array, ...]:
         return ()
 
@@ -122,22 +125,24 @@ class BlackboxMLP(AbstractNetwork):
         self.weights = tuple(release_init(k, s) for k, s in zip(keys, shapes, strict=True))
         self.biases = tuple(jnp.zeros(width) for _ in range(depth))
 
-    def normalise(self, inputs: Inputs) -> Float[Array, " inputs"]:
+    def normalise(self, inputs: Inputs) -> Float[Array, " normalised"]:
         check_inputs(inputs)
-        scales = inverse_root(1e-5 + _mean_squares(inputs))
-        return jnp.concatenate([scales, jnp.ones(len(inputs.tensor), scales.dtype)])
+        return inverse_root(1e-5 + _mean_squares(inputs))
 
     def __call__(
-        self, inputs: Inputs, scales: Float[Array, " inputs"]
+        self, inputs: Inputs, scales: Float[Array, " normalised"]
     ) -> tuple[Array, ...]:
         if len(inputs) != self.weights[0].shape[0]:
             raise ValueError(
                 f"The features give {len(inputs)} inputs but the network was built for "
                 f"{self.weights[0].shape[0]}: pass `in_size={len(inputs)}`."
             )
-        first, elements = _first_layer(
-            self.weights[0] * scales[:, None], self.biases[0], inputs
-        )
+        weight, bias = self.weights[0], self.biases[0]
+        # Apart, since most of these are the same for all tensors.
+        if len(inputs.tensor):
+            bias = bias + _mix(weight[scales.size :], inputs.tensor)
+        weight = weight[: scales.size] * scales[:, None]
+        first, elements = _first_layer(weight, bias, inputs)
         others = zip(self.weights[1:], self.biases[1:], strict=True)
         layers = [first, *((w, (b,)) for w, b in others)]
         if max(w.shape[1] for w in self.weights) <= _FUSED_WIDTH:
@@ -217,15 +222,13 @@ _perceptron.defjvp(_differentiated_as(_stacked_perceptron))
 def _first_layer(
     weight: Float[Array, "inputs width"], bias: Float[Array, " width"], inputs: Inputs
 ) -> tuple[_Layer, tuple[Array, ...]]:
-    kinds = (inputs.element, inputs.row, inputs.column, inputs.tensor)
+    kinds = (inputs.element, inputs.row, inputs.column)
     ends = list(itertools.accumulate(map(len, kinds)))
-    of_element, of_row, of_column, of_tensor = jnp.split(weight, ends[:-1])
+    of_element, of_row, of_column = jnp.split(weight, ends[:-1])
     stacks = [(inputs.row, of_row), (inputs.column, of_column)]
     if inputs.row is inputs.column:
         stacks = [(inputs.row, of_row + of_column)]
     elements, biases = inputs.element, (bias,)
-    if len(inputs.tensor):
-        biases = (bias + _mix(of_tensor, inputs.tensor),)
     for stack, w in stacks:
         if _are_elements(stack, inputs):
             elements += tuple(jnp.broadcast_to(x, elements[0].shape) for x in stack)
