@@ -14,7 +14,7 @@ import equistar as eqs
 from equistar._cli import main
 from equistar._cli._evaluate import Evaluate
 from equistar._evaluation import _statistics as statistics
-from equistar._evaluation._store import file_name, fingerprint
+from equistar._evaluation._store import file_name
 from equistar._evaluation._training import HeldOutLoss, Programs, segments, train_many
 from equistar._evaluation._tuning import as_batch, tune
 
@@ -429,13 +429,6 @@ def test_evaluations_are_compared_in_one_table(evaluated):
         eqs.compare_evaluations({"a": evaluation, "b": longer})
     with pytest.raises(ValueError, match="no results"):
         eqs.load_evaluation(folder / "nowhere")
-
-
-def test_fingerprints_tell_contents_apart():
-    one, same, other = _sgd(0.1), _sgd(0.1), _sgd(0.2)
-    assert fingerprint(one) == fingerprint(same) != fingerprint(other)
-    adam = eqs.OptaxOptimizer(optax.adam, learning_rate=0.1)
-    assert fingerprint(one) != fingerprint(adam)
 
 
 def test_names_become_files_of_their_own():

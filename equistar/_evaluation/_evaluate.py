@@ -71,7 +71,9 @@ def evaluate(
         would take longer with the slowest optimizer of a task are left out, and named.
     - `held_out`: the split of the held-out losses.
     - `results`: where every result is kept, and read from if it was made with the same
-        settings: `FolderStore("folder")` makes an evaluation resumable.
+        settings: `FolderStore("folder")` makes an evaluation resumable. Functions are
+        compared by their code and by the values that it reads; what cannot be compared, a
+        lock or an open file, is run again.
     - `sweeps`: where the sweeps of baselines are kept, for all evaluations.
     - `progress`: who is told how far it is.
     - `key`: a PRNG key, for parameters, minibatches and the draws of random searches.

@@ -10,12 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
-import jax.random as jr
-import jax.tree_util as jtu
 import numpy as np
-from jaxtyping import PyTree
 
 from .._files import write_npz_atomically
 
@@ -98,20 +93,6 @@ def file_name(name: str) -> str:
 def digest(value: Any) -> str:
     """Of anything that JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def fingerprint(tree: PyTree) -> str:
-    """A digest of a pytree's structure, of what is fixed in it, and of its arrays."""
-    # Functions print with their addresses, which differ from one process to the next.
-    text = re.sub(r" at 0x[0-9a-f]+", "", eqx.tree_pformat(tree, width=10_000))
-    found = hashlib.sha256(text.encode())
-    for leaf in jtu.tree_leaves(eqx.filter(tree, eqx.is_array)):
-        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jr.key_data(leaf)
-        array = np.ascontiguousarray(np.asarray(leaf))
-        found.update(f"{array.dtype}{array.shape}".encode())
-        found.update(array.tobytes())
-    return found.hexdigest()[:24]
 
 
 def difference(

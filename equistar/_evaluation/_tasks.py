@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
 from ._baselines import AbstractBaseline
+from ._fingerprint import fingerprint
 from ._plan import Plan
 from ._results import Failure, Run
-from ._store import difference, Entry, fingerprint, LEFT_OUT
+from ._store import difference, Entry, LEFT_OUT
 from ._training import train_many
 from ._tuning import as_batch, optimizers_of, tune
 

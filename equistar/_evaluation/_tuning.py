@@ -13,9 +13,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
 from ._baselines import AbstractBaseline, Draws
+from ._fingerprint import fingerprint
 from ._progress import AbstractProgress
 from ._statistics import mean_losses
-from ._store import AbstractStore, digest, Entry, fingerprint
+from ._store import AbstractStore, digest, Entry
 from ._training import bytes_of_one, HeldOutLoss, Programs, train_many
 
 
@@ -75,7 +76,8 @@ def tune(
         "task_contents": fingerprint(task),
         "steps": steps,
         "keys": np.asarray(jr.key_data(keys)).tolist(),
-        "baseline": str(baseline),
+        "baseline": baseline.name,
+        "baseline_contents": fingerprint(baseline),
         "draws": fingerprint(draws),
     }
     name = f"{label} {digest(settings)[:16]}"

@@ -1,0 +1,226 @@
+"""What an object computes, as a digest that is the same in every process.
+
+Two objects have one fingerprint only where they are known to be equal: functions are
+compared by their code and all that it reads, not by their names. What cannot be looked
+into is like nothing else, not even itself, so it is never taken for something that was
+stored.
+"""
+
+import copyreg
+import dis
+import functools as ft
+import hashlib
+import pathlib
+import re
+import sys
+import types
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
+import numpy as np
+
+
+_OURS = __name__.partition(".")[0]
+_PLAIN = type(None), bool, int, float, complex, str, bytes
+_METHODS = types.FunctionType | staticmethod | classmethod | property
+
+
+def fingerprint(value: Any) -> str:
+    """A digest of an object: of its arrays, of what is fixed in it, and of functions."""
+    return _Walk().digest(value).hex()[:24]
+
+
+class _Walk:
+    """One traversal: what was seen in it already, and what it is inside of."""
+
+    def __init__(self):
+        # With the objects themselves: an identity is theirs as long as they live.
+        self.known: dict[int, tuple[Any, bytes]] = {}
+        self.inside: list[int] = []
+
+    def digest(self, value: Any) -> bytes:
+        if type(value) in _PLAIN:
+            return _hash(type(value).__name__, repr(value))
+        if id(value) in self.known:
+            return self.known[id(value)][1]
+        if id(value) in self.inside:
+            return _hash("inside of", str(len(self.inside) - self.inside.index(id(value))))
+        self.inside.append(id(value))
+        found = self._look_into(value)
+        self.inside.pop()
+        self.known[id(value)] = value, found
+        return found
+
+    def _look_into(self, value: Any) -> bytes:
+        if isinstance(value, types.ModuleType):
+            return _hash("module", value.__name__, _source(value))
+        if _is_importable(value):
+            return _hash("named", *_name(value), _version(value.__module__))
+        match value:
+            case jax.Array() | np.ndarray() | np.generic():
+                return self._all("array", type(value), *_contents(value))
+            case types.FunctionType():
+                return self._function(value)
+            case types.CodeType():
+                return self._code(value)
+            case type():
+                return self._class(value)
+        return self._container(value)
+
+    def _container(self, value: Any) -> bytes:
+        match value:
+            case types.MethodType():
+                return self._all("method", value.__func__, value.__self__)
+            case types.CellType():
+                return self._all("cell", *_inside(value))
+            case ft.partial():
+                parts = value.func, value.args, value.keywords
+                return self._all("partial", type(value), *parts)
+            case staticmethod() | classmethod():
+                return self._all(type(value).__name__, value.__func__)
+            case property():
+                return self._all("property", value.fget, value.fset, value.fdel)
+            case tuple() | list():
+                return self._all("sequence", type(value), *value)
+            case set() | frozenset():
+                return self._sorted("set", type(value), map(self.digest, value))
+            case dict() | types.MappingProxyType():
+                items = (self._all("item", *item) for item in value.items())
+                return self._sorted("mapping", type(value), items)
+        return self._object(value)
+
+    def _function(self, value: types.FunctionType) -> bytes:
+        parts = value.__defaults__, value.__kwdefaults__, value.__closure__
+        # A library's function reads its own library, which its version stands for.
+        read = {} if _is_installed(value.__module__) else _globals(value)
+        return self._all("function", *_name(value), value.__code__, *parts, read)
+
+    def _code(self, code: types.CodeType) -> bytes:
+        """What it does; not where it was written."""
+        counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount
+        names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
+        return self._all("code", code.co_code, code.co_consts, code.co_flags, counts, names)
+
+    def _class(self, cls: type) -> bytes:
+        if _is_installed(cls.__module__):
+            return _hash("class", *_name(cls), _version(cls.__module__))
+        does = {
+            n: x
+            for n, x in vars(cls).items()
+            # Not what Python and the ABC machinery note about it.
+            if isinstance(x, _METHODS) or not n.startswith(("__", "_abc_"))
+        }
+        return self._all("class", *_name(cls), cls.__bases__, does)
+
+    def _object(self, value: Any) -> bytes:
+        """As pickle would take it apart, though not all of its parts can be pickled."""
+        # A jitted function holds caches; what it computes is what it was made from.
+        if type(value).__module__.startswith("jaxlib") and hasattr(value, "__wrapped__"):
+            return self._all("jitted", value.__wrapped__)
+        if isinstance(value, jtu.PyTreeDef):
+            return self._all("structure", value.node_data(), *value.children())
+        if isinstance(value, types.UnionType):
+            return self._all("union", *value.__args__)
+        try:
+            reduce = copyreg.dispatch_table.get(type(value))
+            parts = reduce(value) if reduce else value.__reduce_ex__(4)
+        except Exception:
+            return self._opaque(value)
+        parts = (parts,) if isinstance(parts, str) else parts
+        parts = [list(x) if isinstance(x, Iterator) else x for x in parts]
+        return self._all("object", type(value), *parts)
+
+    def _opaque(self, value: Any) -> bytes:
+        text = repr(value)
+        # An address says nothing of the contents, and may be another object's by now.
+        known = text if not re.search("0x[0-9a-fA-F]+", text) else uuid.uuid4().hex
+        return self._all("opaque", type(value), known)
+
+    def _all(self, kind: str, *parts: Any) -> bytes:
+        return _hash(kind, *map(self.digest, parts))
+
+    def _sorted(self, kind: str, cls: type, digests: Iterable[bytes]) -> bytes:
+        return _hash(kind, self.digest(cls), *sorted(digests))
+
+
+def _hash(*parts: str | bytes) -> bytes:
+    found = hashlib.sha256()
+    for part in parts:
+        part = part if isinstance(part, bytes) else part.encode(errors="surrogatepass")
+        found.update(len(part).to_bytes(8, "big") + part)
+    return found.digest()
+
+
+def _contents(array: Any) -> tuple[Any, ...]:
+    dtype = str(array.dtype)
+    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+        array = jr.key_data(array)
+    array = np.asarray(array)
+    if array.dtype.hasobject:
+        return dtype, array.shape, array.tolist()
+    return dtype, array.shape, array.tobytes()
+
+
+def _inside(cell: types.CellType) -> tuple[Any, ...]:
+    try:
+        return (cell.cell_contents,)
+    except ValueError:
+        return ()
+
+
+def _globals(function: types.FunctionType) -> dict[str, Any]:
+    """The module's variables that a function reads, by name."""
+    there = function.__globals__
+    return {n: there[n] for n in sorted(set(_reads(function.__code__))) if n in there}
+
+
+def _reads(code: types.CodeType) -> Iterator[str]:
+    for instruction in dis.get_instructions(code):
+        name = instruction.opname
+        if name == "LOAD_NAME" or (name.startswith("LOAD") and "GLOBAL" in name):
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _reads(constant)
+
+
+def _name(value: Any) -> tuple[str, str]:
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    return str(getattr(value, "__module__", None)), str(name)
+
+
+def _is_importable(value: Any) -> bool:
+    """Whether a library has an object under its own name: the version says which."""
+    module, name = _name(value)
+    found = sys.modules.get(module)
+    if not _is_installed(module):
+        return False
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found is value
+
+
+def _is_installed(module: str | None) -> bool:
+    """Whether a module is of a library, and not of the one who uses it."""
+    root = str(module).partition(".")[0]
+    if root == _OURS or root in sys.stdlib_module_names:
+        return True
+    parts = pathlib.Path(getattr(sys.modules.get(root), "__file__", None) or "").parts
+    return "site-packages" in parts or "dist-packages" in parts
+
+
+def _version(module: str) -> str:
+    return str(getattr(sys.modules.get(module.partition(".")[0]), "__version__", ""))
+
+
+def _source(module: types.ModuleType) -> bytes:
+    """The file of a module that is no library's: any of it may be read."""
+    path = getattr(module, "__file__", None)
+    if _is_installed(module.__name__) or path is None:
+        return _version(module.__name__).encode()
+    return pathlib.Path(path).read_bytes()

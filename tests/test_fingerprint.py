@@ -1,0 +1,190 @@
+"""Fingerprints: equal where the computation is, in every process, and only there."""
+
+import functools as ft
+import os
+import pathlib
+import subprocess
+import sys
+import threading
+
+import equinox as eqx
+import jax
+import jax.nn as jnn
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+
+import equistar as eqs
+from equistar import tasks as T
+from equistar._evaluation._fingerprint import fingerprint
+
+
+SGD = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+DATA = T.dataset_from_arrays(np.ones((20, 5)), np.arange(20) % 3)
+KEY = jr.key(0)
+
+
+class Own(T.AbstractTask):
+    curve: object = eqx.field(static=True)
+    loss_bounds: tuple[float, float] = eqx.field(default=(0.0, 10.0), static=True)
+
+    def init(self, *, key):
+        return jnp.ones(2)
+
+    def loss(self, params, *, key, split=T.Split.TRAIN):
+        return self.curve(jnp.sum(params**2))  # pyright: ignore
+
+
+def _class(factor):
+    class Made(eqx.Module):
+        def __call__(self, x):
+            return factor * x
+
+    return Made()
+
+
+def _counting(start):
+    def count(n):
+        return start if n == 0 else count(n - 1)
+
+    return count
+
+
+class _Slotted:
+    __slots__ = ("function",)
+
+    def __init__(self, function):
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+def _reading(value):
+    return eval("lambda x: scale * x", {"scale": value, "__name__": "mine"})
+
+
+def _default(k):
+    return lambda x, k=k: k * x
+
+
+def _keyword(k):
+    def f(x, *, k=k):
+        return k * x
+
+    return f
+
+
+def _mlp(activation):
+    return T.Classification(DATA, T.MLP((4,), activation))
+
+
+def _with_rate(k):
+    return eqs.OptaxOptimizer(lambda lr: optax.sgd(lr * k), lr=0.01)
+
+
+def _custom(k):
+    @jax.custom_jvp
+    def f(x):
+        return k * x
+
+    f.defjvps(lambda t, y, x: k * t)
+    return f
+
+
+# A maker, and two arguments that it must tell apart.
+MAKERS = {
+    "schedule": (lambda x: eqs.Scaled(SGD, optax.constant_schedule(x)), 1.0, 50.0),
+    "lambda": (_mlp, lambda x: x, lambda x: 5 * jnp.cos(x)),
+    "library": (_mlp, jnn.relu, jnn.gelu),
+    "own task": (lambda f: Own(curve=f), lambda x: x, lambda x: 2 * x),
+    "factory": (_with_rate, 1.0, 10.0),
+    "array": (lambda x: lambda y: x * y, jnp.ones(2), jnp.zeros(2)),
+    "shape": (lambda x: x, jnp.ones((2, 3)), jnp.ones((3, 2))),
+    "type": (lambda x: lambda y: x * y, 1, 1.0),
+    "key": (lambda seed: jr.key(seed), 0, 1),
+    "partial": (lambda k: ft.partial(jnp.multiply, k), 1.0, 2.0),
+    "default": (_default, 1.0, 2.0),
+    "keyword": (_keyword, 1.0, 2.0),
+    "recursion": (_counting, 1.0, 2.0),
+    "nested": (lambda k: lambda: lambda x: k * x, 1.0, 2.0),
+    "global": (_reading, 1.0, 2.0),
+    "method": (lambda f: _Slotted(f).call, jnp.sin, jnp.cos),
+    "jitted": (lambda k: jax.jit(lambda x: k * x), 1.0, 2.0),
+    "filter_jitted": (lambda k: eqx.filter_jit(lambda x: k * x), 1.0, 2.0),
+    "vmapped": (lambda k: jax.vmap(lambda x: k * x), 1.0, 2.0),
+    "custom": (_custom, 1.0, 2.0),
+    "class": (_class, 1.0, 2.0),
+    "set": (lambda x: lambda y: y in {"a", "b", x}, "c", "d"),
+    "chain": (lambda k: optax.chain(optax.clip(k), optax.sgd(0.1)), 1.0, 2.0),
+    "learned": (lambda k: eqs.STAR(key=jr.key(k)), 0, 1),
+}
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_what_computes_something_else_has_another_fingerprint(name):
+    make, one, other = MAKERS[name]
+    assert fingerprint(make(one)) == fingerprint(make(one)) != fingerprint(make(other))
+
+
+def _all_fingerprints():
+    return [fingerprint(make(x)) for make, *both in MAKERS.values() for x in both]
+
+
+def test_fingerprints_are_those_of_every_process():
+    code = "from tests import test_fingerprint as t; print(*t._all_fingerprints())"
+    root = pathlib.Path(__file__).parents[1]
+    here = _all_fingerprints()
+    for seed in "0", "1":
+        path = os.pathsep.join([str(root), *sys.path])
+        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": path}
+        env["JAX_ENABLE_X64"] = "1"
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, cwd=root, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        there = done.stdout.split()
+        differ = [i for i, (a, b) in enumerate(zip(here, there, strict=True)) if a != b]
+        assert not differ
+
+
+def test_what_cannot_be_looked_into_equals_nothing():
+    lock = threading.Lock()
+    assert fingerprint(lambda: lock) != fingerprint(lambda: lock)
+
+
+def test_a_stored_result_is_not_taken_for_one_of_another_function(tmp_path):
+    quadratic = T.Quadratic(jnp.ones(2))
+    store, sweeps = eqs.FolderStore(tmp_path / "r"), eqs.FolderStore(tmp_path / "s")
+    adam = eqs.TunedAdam(rates=(0.1, 0.3))
+
+    def means(rate, curve):
+        evaluation = eqs.evaluate(
+            {"sgd": eqs.Scaled(SGD, optax.constant_schedule(rate))},
+            {"quadratic": quadratic, "own": Own(curve=curve)},
+            steps=4,
+            seeds=2,
+            baselines=[adam],
+            results=store,
+            sweeps=sweeps,
+            key=KEY,
+        )
+        return {(r.task, r.optimizer): r.mean.sum() for r in evaluation.results.runs}
+
+    one, same, other = (means(*x) for x in ((1.0, _square), (1.0, _square), (5.0, _flat)))
+    assert one == same
+    adam_of = lambda task: (task, adam.name)
+    assert one.pop(adam_of("quadratic")) == other.pop(adam_of("quadratic"))
+    assert all(one[name] != other[name] for name in one)
+    # A sweep of each task, and a second one of the task whose function changed.
+    assert len(list(store.entries())) == 1 + 4 and len(list(sweeps.entries())) == 3
+
+
+def _square(x):
+    return x
+
+
+def _flat(x):
+    return 0.1 * x
