@@ -16,11 +16,15 @@ class WeightsError(ValueError):
     """A weights file that cannot be written or read; the message says what to do."""
 
 
-def encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
-    """What JSON can hold of an optimizer; its arrays are added to `arrays`, by name.
+def encode(
+    value: Any, arrays: dict[str, np.ndarray], own: dict[str, type], where: str
+) -> Any:
+    """What JSON can hold of an optimizer.
 
-    `where` is what an error calls it.
+    Its arrays are added to `arrays`, and its classes that are not this library's to
+    `own`, by name. `where` is what an error calls it.
     """
+    inner = lambda v, name: encode(v, arrays, own, where + name)
     match value:
         case _optimizers.Stacked():
             raise WeightsError(
@@ -29,10 +33,11 @@ def encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
             )
         case eqx.Module():
             fields = {
-                f.name: encode(getattr(value, f.name), arrays, f"{where}.{f.name}")
+                f.name: inner(getattr(value, f.name), f".{f.name}")
                 for f in dataclasses.fields(value)  # pyright: ignore
             }
-            return {"class": type(value).__name__, "fields": fields}
+            is_own = _is_own(type(value), own, where)
+            return {"class": type(value).__name__, "own": is_own, "fields": fields}
         case jax.Array() | np.ndarray():
             name = f"array_{len(arrays)}"
             array = np.asarray(value)
@@ -44,12 +49,10 @@ def encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
             arrays[name] = array
             return node
         case tuple() | list():
-            items = [encode(v, arrays, f"{where}[{i}]") for i, v in enumerate(value)]
+            items = [inner(v, f"[{i}]") for i, v in enumerate(value)]
             return {type(value).__name__: items}
         case dict() if all(isinstance(k, str) for k in value):
-            return {
-                "dict": {k: encode(v, arrays, f"{where}.{k}") for k, v in value.items()}
-            }
+            return {"dict": {k: inner(v, f".{k}") for k, v in value.items()}}
         case None | bool() | int() | float() | str():
             return value
         case _ if callable(value) and _optax_name(value) is not None:
@@ -60,24 +63,33 @@ def encode(value: Any, arrays: dict[str, np.ndarray], where: str) -> Any:
     )
 
 
+def _is_own(cls: type, own: dict[str, type], where: str) -> bool:
+    """Whether a class is not this library's, though one of its name may be."""
+    name = cls.__name__
+    if public_classes().get(name) is cls:
+        return False
+    if own.setdefault(name, cls) is not cls:
+        raise WeightsError(
+            f"{where} is a {name} of {cls.__module__}, and another part is a {name} of "
+            f"{own[name].__module__}, which a file cannot tell apart: rename one of them."
+        )
+    return True
+
+
 def _optax_name(value: Any) -> str | None:
     name = getattr(value, "__name__", "")
     return name if getattr(optax, name, None) is value else None
 
 
 def decode(
-    node: Any, arrays: dict[str, np.ndarray], classes: dict[str, type[eqx.Module]]
+    node: Any, arrays: dict[str, np.ndarray], parts: dict[str, type[eqx.Module]]
 ) -> Any:
-    """The inverse of `encode`, with the classes that it may build by name."""
-    inner = lambda n: decode(n, arrays, classes)
+    """The inverse of `encode`; beside this library's classes it may build `parts`."""
+    inner = lambda n: decode(n, arrays, parts)
     match node:
         case {"class": str(name), "fields": dict(fields)}:
-            if name not in classes:
-                raise WeightsError(
-                    f"the optimizer was assembled with a class '{name}' of your own: "
-                    f"pass `parts=({name},)` to `equistar.load`."
-                )
-            return _build(classes[name], {k: inner(v) for k, v in fields.items()})
+            cls = _class_of(name, node.get("own"), parts)
+            return _build(cls, {k: inner(v) for k, v in fields.items()})
         case {"array": str(name)}:
             array = arrays[name]
             if list(array.shape) != node.get("shape", list(array.shape)):
@@ -97,6 +109,27 @@ def decode(
         case None | bool() | int() | float() | str():
             return node
     raise WeightsError("its header describes something unknown: save it again.")
+
+
+def _class_of(
+    name: str, own: bool | None, parts: dict[str, type[eqx.Module]]
+) -> type[eqx.Module]:
+    # Files of before this was written do not say whose class it is.
+    if own is None:
+        classes = public_classes() | parts
+    else:
+        classes = parts if own else public_classes()
+    if name in classes:
+        return classes[name]
+    if own is False:
+        raise WeightsError(
+            f"this version of equistar has no class '{name}': install the one that the "
+            "file was saved with."
+        )
+    raise WeightsError(
+        f"the optimizer was assembled with a class '{name}' of your own: pass "
+        f"`parts=({name},)` to `equistar.load`."
+    )
 
 
 # Constructors draw new weights, so an instance is put together from its fields.

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 
-from ._encoding import decode, encode, public_classes, WeightsError
+from ._encoding import decode, encode, WeightsError
 from ._files import write_npz_atomically
 from ._optimizers import AbstractOptimizer
 
@@ -56,7 +56,7 @@ def save(
     if provenance is not None and not isinstance(provenance, dict):
         raise WeightsError(f"`provenance` must be a dictionary; got {provenance!r:.80}.")
     arrays: dict[str, np.ndarray] = {}
-    structure = encode(optimizer, arrays, "optimizer")
+    structure = encode(optimizer, arrays, {}, "optimizer")
     try:
         _check_works(optimizer)
     except Exception as e:
@@ -104,9 +104,10 @@ def load(
                 f"`parts` must be classes, as in `parts=(Mean,)`; got {part!r:.80}."
             )
     header, arrays = _read(pathlib.Path(path))
-    classes = public_classes() | {cls.__name__: cls for cls in parts}
     try:
-        optimizer = decode(header["structure"], arrays, classes)
+        optimizer = decode(
+            header["structure"], arrays, {cls.__name__: cls for cls in parts}
+        )
         _check_works(optimizer)
     except WeightsError as e:
         raise WeightsError(f"{path}: {e}") from None

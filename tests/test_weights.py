@@ -80,6 +80,59 @@ def test_a_part_of_ones_own_is_asked_for_by_name(tmp_path):
     assert isinstance(loaded.nominal.direction, SignMomentum)
 
 
+def _gradient_direction(factor):
+    class GradientDirection(eqs.AbstractDirection):
+        reads = ()
+
+        def __call__(self, tensor):
+            return factor * tensor.grad
+
+    return GradientDirection
+
+
+def _nominal(direction):
+    term = eqs.NominalTerm(direction, scale=eqs.LearnedScale(0.1))
+    return eqs.LearnedOptimizer(nominal=term)
+
+
+def _direction(optimizer: Any) -> Any:
+    return optimizer.nominal.direction
+
+
+def test_a_part_with_the_name_of_a_library_part_is_not_swapped_for_it(tmp_path):
+    path, cls = tmp_path / "o.npz", _gradient_direction(2.0)
+    eqs.save(path, _nominal(cls()))
+    with pytest.raises(eqs.WeightsError, match=r"parts=\(GradientDirection,\)"):
+        eqs.load(path)
+    assert type(_direction(eqs.load(path, parts=(cls,)))) is cls
+    eqs.save(path, _nominal(eqs.GradientDirection()))
+    loaded = eqs.load(path, parts=(cls,))
+    assert type(_direction(loaded)) is eqs.GradientDirection
+
+
+def test_a_file_that_does_not_say_whose_classes_it_has_loads_as_it_did(saved, tmp_path):
+    def forget(node):
+        if isinstance(node, dict):
+            return {k: forget(v) for k, v in node.items() if k != "own"}
+        return [forget(v) for v in node] if isinstance(node, list) else node
+
+    path, cls = tmp_path / "old.npz", _gradient_direction(2.0)
+    eqs.save(tmp_path / "new.npz", _nominal(cls()))
+    with np.load(tmp_path / "new.npz") as archive:
+        arrays = dict(archive)
+    header = forget(json.loads(arrays.pop("header").tobytes()))
+    np.savez(path, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+    assert type(_direction(eqs.load(path))) is eqs.GradientDirection
+    assert type(_direction(eqs.load(path, parts=cls))) is cls
+
+
+def test_two_classes_of_one_name_are_refused(tmp_path):
+    one, other = _gradient_direction(1.0), _gradient_direction(2.0)
+    both = eqs.Safeguarded(_nominal(one()), _nominal(other()), eqs.PassedEnergyDecrease())
+    with pytest.raises(eqs.WeightsError, match=r"GradientDirection .* rename one of them"):
+        eqs.save(tmp_path / "o.npz", both)
+
+
 def test_a_truncated_file_is_named(saved, tmp_path):
     whole = saved.read_bytes()
     path = tmp_path / "cut.npz"
