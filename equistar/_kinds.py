@@ -6,6 +6,8 @@ import types
 from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -62,6 +64,17 @@ def check_function(value: Any, name: str, example: str) -> None:
     if not callable(value):
         raise ValueError(
             f"`{name}` must be a function, say `{example}`; got {_shown(value)}."
+        )
+
+
+def check_key(key: Any) -> None:
+    """Raises a `ValueError` unless `key` is a PRNG key of JAX."""
+    dtype = getattr(key, "dtype", None)
+    is_new = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    is_old = dtype == jnp.uint32 and key.ndim == 1
+    if not is_old and not (is_new and key.ndim == 0):
+        raise ValueError(
+            f"`key` must be one PRNG key, say `jax.random.key(0)`; got {_shown(key)}."
         )
 
 

@@ -2,6 +2,7 @@
 
 import pathlib
 import sys
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -456,6 +457,79 @@ def test_wrong_arguments_are_refused_before_anything_runs(arguments, message):
     settings = {"optimizers": {"sgd": _sgd(0.1)}, "tasks": ["digits_mlp"], **arguments}
     with pytest.raises(ValueError, match=message):
         eqs.evaluate(**settings, key=KEY)
+
+
+class NoSplit(eqs.tasks.AbstractTask):
+    loss_bounds: tuple[float, float] = eqx.field(default=(0.0, 10.0), static=True)
+
+    def init(self, *, key):
+        return jnp.ones(2)
+
+    def loss(self, params, *, key):  # pyright: ignore
+        return jnp.sum(params**2)
+
+
+QUADRATIC = eqs.tasks.Quadratic(jnp.ones(2))
+# As a caller without a type checker has it.
+UNTYPED: Any = eqs.evaluate
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"baselines": [eqs.TunedAdam]}, r"A baseline is a class .* `TunedAdam\(\)`"),
+        (
+            {"baselines": [optax.adam(1.0)]},
+            "A baseline must be .*belongs into `optimizers`",
+        ),
+        ({"baselines": eqs.TunedAdam()}, r"`baselines` must be a list, say `\[TunedAdam"),
+        ({"optimizers": [_sgd(0.1)]}, "`optimizers` must be a dictionary"),
+        ({"optimizers": {"a": optax.adam}}, "The optimizer 'a' must be an optimizer, say"),
+        ({"optimizers": {"a": eqs.STAR}}, r"The optimizer 'a' is a class .*`STAR\(\)`"),
+        ({"tasks": "quadratic"}, "`tasks` must be a list of names.*got 'quadratic'"),
+        ({"tasks": QUADRATIC}, "`tasks` must be a list of names"),
+        ({"tasks": [QUADRATIC]}, "`tasks` must be a list of names, .* a dictionary"),
+        ({"tasks": {"a": 3}}, "The task 'a' must be a task, .*or a function"),
+        ({"tasks": {"a": eqs.tasks.Quadratic}}, "The task 'a' is a class"),
+        ({"tasks": {"a": lambda seed: QUADRATIC}}, "a function without arguments"),
+        ({"tasks": {"a": NoSplit()}}, "`loss` of NoSplit takes no `split`"),
+        ({"results": "folder"}, r"`results` must be a store, say `FolderStore\("),
+        ({"sweeps": "folder"}, "`sweeps` must be a store"),
+        ({"progress": eqs.NoProgress}, "`progress` is a class"),
+        ({"held_out": "test"}, "`held_out` must be a split"),
+        ({"horizons": 4}, "`horizons` must be a list"),
+        ({"time_budget": "1 h"}, "`time_budget` must be a number"),
+        ({"key": 0}, r"`key` must be one PRNG key, say `jax\.random\.key\(0\)`; got 0"),
+        ({"key": jr.split(KEY)}, "`key` must be one PRNG key"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(as_users_call, arguments, message):
+    settings = {"optimizers": {"sgd": _sgd(0.1)}, "tasks": ["digits_mlp"], "key": KEY}
+    with pytest.raises(ValueError, match=message):
+        UNTYPED(**{**settings, **arguments})
+
+
+def test_a_transformation_of_optax_trains_as_the_optimizer_that_it_is():
+    same = eqs.OptaxOptimizer(optax.sgd, learning_rate=eqs.Fixed(0.1))
+    evaluation = eqs.evaluate(
+        {"theirs": optax.sgd(0.1), "ours": same},
+        {"quadratic": QUADRATIC},
+        steps=4,
+        seeds=2,
+        baselines=(),
+        key=KEY,
+    )
+    theirs, ours = evaluation.results.runs
+    np.testing.assert_array_equal(theirs.losses, ours.losses)
+    # p <- (1 - 0.1) p, of a loss that is a square.
+    np.testing.assert_allclose(theirs.losses[:, 1], 0.81 * theirs.losses[:, 0], rtol=1e-12)
+
+
+def test_what_failed_is_printed():
+    evaluation = eqs.evaluate(
+        {"sgd": _sgd(0.1)}, {"late": NoSplit}, steps=2, baselines=(), key=KEY
+    )
+    assert "Failed: sgd on late: ValueError: `loss` of NoSplit" in str(evaluation)
 
 
 # 5. The command line.

@@ -1,7 +1,6 @@
 """Optimizers on tasks, beside tuned baselines."""
 
 import dataclasses
-import functools as ft
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import optax
 from jaxtyping import PRNGKeyArray
 
-from .. import tasks as tasks_module
-from .._kinds import check_count, check_counts
-from .._names import suggest
+from .._kinds import check_count, check_counts, check_key, check_kind
 from .._optimizers import AbstractOptimizer
 from .._serialisation import versions
 from ..tasks import AbstractTask, Split
 from ._baselines import AbstractBaseline, TunedAdam
+from ._checks import as_makers, as_optimizers, check_baselines, check_names
 from ._evaluation import ABOUT, Evaluation
 from ._plan import Plan
 from ._progress import AbstractProgress, NoProgress
@@ -28,7 +27,7 @@ from ._training import HeldOutLoss, Programs
 
 
 def evaluate(
-    optimizers: Mapping[str, AbstractOptimizer],
+    optimizers: Mapping[str, AbstractOptimizer | optax.GradientTransformation],
     tasks: Sequence[str] | Mapping[str, AbstractTask | Callable[[], AbstractTask]],
     *,
     steps: int = 2000,
@@ -59,7 +58,7 @@ def evaluate(
 
     **Arguments:**
 
-    - `optimizers`: by name.
+    - `optimizers`: any of this library, or of optax, by name.
     - `tasks`: names that [`equistar.tasks.named`][] knows; or tasks, or functions that
         make them, by name.
     - `steps`: updates of each network: the length that baselines are tuned at.
@@ -84,10 +83,16 @@ def evaluate(
 
     **Raises:**
 
-    `ValueError` if there is nothing to evaluate, if numbers or names are wrong, or if
-    `results` holds those of an evaluation with other settings.
+    `ValueError` if an argument is not of its kind, if there is nothing to evaluate, if
+    numbers or names are wrong, or if `results` holds those of an evaluation with other
+    settings.
     """
-    names = _check(optimizers, tasks, steps, seeds, baselines, horizons, time_budget)
+    _check(steps, seeds, horizons, time_budget, held_out)
+    _check_helpers(results, sweeps, progress)
+    check_key(key)
+    contestants, makers = as_optimizers(optimizers), as_makers(tasks)
+    check_baselines(baselines)
+    check_names(contestants, baselines)
     seed_key, draw_key = jr.split(key)
     plan = Plan(
         steps=steps,
@@ -105,10 +110,10 @@ def evaluate(
     reference = next((b.name for b in baselines if isinstance(b, TunedAdam)), "")
     _claim(results, plan.about, reference)
     runs, failures, notes = [], [], []
-    for name, make in names.items():
+    for name, make in makers.items():
         # No two tasks share a program: those of the last one may go.
         plan = dataclasses.replace(plan, programs=Programs())
-        found = evaluate_task(plan, name, make, optimizers, baselines)
+        found = evaluate_task(plan, name, make, contestants, baselines)
         runs += found.runs
         failures += found.failures
         notes += found.notes
@@ -117,39 +122,25 @@ def evaluate(
 
 
 def _check(
-    optimizers: Mapping[str, AbstractOptimizer],
-    tasks: Sequence[str] | Mapping[str, AbstractTask | Callable[[], AbstractTask]],
-    steps: int,
-    seeds: int,
-    baselines: Sequence[AbstractBaseline],
-    horizons: Sequence[int],
-    time_budget: float,
-) -> dict[str, Callable[[], AbstractTask]]:
+    steps: int, seeds: int, horizons: Sequence[int], time_budget: float, held_out: Split
+) -> None:
     check_count(steps, "steps")
     check_count(seeds, "seeds")
+    check_kind(horizons, Sequence, "`horizons`", "a list of whole numbers, say `(1, 4)`")
     check_counts(tuple(horizons), "horizons")
+    check_kind(time_budget, int | float, "`time_budget`", "a number of seconds")
     if not time_budget >= 0:
         raise ValueError(f"`time_budget` must be at least 0; got {time_budget}.")
-    everyone = [*optimizers, *(b.name for b in baselines)]
-    if not everyone or not tasks:
-        raise ValueError("An evaluation needs an optimizer or a baseline, and a task.")
-    if len(set(everyone)) < len(everyone):
-        raise ValueError(f"Optimizers and baselines need names of their own: {everyone}.")
-    if not isinstance(tasks, Mapping):
-        if len(set(tasks)) < len(tasks):
-            raise ValueError(f"Each task counts once: {list(tasks)} has one twice.")
-        unknown = sorted(set(tasks) - set(tasks_module.NAMED))
-        if unknown:
-            raise ValueError(
-                f"There is no task '{unknown[0]}': "
-                f"{suggest(unknown[0], sorted(tasks_module.NAMED))}."
-            )
-        return {name: ft.partial(tasks_module.named, name) for name in tasks}
-    return {name: _maker(task) for name, task in tasks.items()}
+    check_kind(held_out, Split, "`held_out`", "a split, say `equistar.tasks.Split.TEST`")
 
 
-def _maker(task: AbstractTask | Callable[[], AbstractTask]) -> Callable[[], AbstractTask]:
-    return (lambda: task) if isinstance(task, AbstractTask) else task
+def _check_helpers(
+    results: AbstractStore, sweeps: AbstractStore, progress: AbstractProgress
+) -> None:
+    wanted = "a store, say `FolderStore('folder')`"
+    check_kind(results, AbstractStore, "`results`", wanted)
+    check_kind(sweeps, AbstractStore, "`sweeps`", wanted)
+    check_kind(progress, AbstractProgress, "`progress`")
 
 
 def _about(steps: int, seeds: int, held_out: Split, key: PRNGKeyArray) -> dict[str, Any]:

@@ -20,7 +20,7 @@ _COMPARABLE = "steps", "seeds", "keys", "held_out", "dtype"
 
 
 class Evaluation(eqx.Module):
-    """What [`equistar.evaluate`][] returns; `print` shows a table.
+    """What [`equistar.evaluate`][] returns; `print` shows a table, and what failed.
 
     **Attributes:**
 
@@ -40,7 +40,8 @@ class Evaluation(eqx.Module):
         return summary_table(self.results)
 
     def __str__(self) -> str:
-        return as_text(self.table())
+        failed = (f"Failed: {f.optimizer} on {f.task}: {f.message}" for f in self.failures)
+        return as_text(self.table()) + "".join(f"{line}\n" for line in failed)
 
     def report(self, path: str | os.PathLike) -> None:
         """Writes a Markdown report; its figures go into the folder beside it.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
 from ._baselines import AbstractBaseline
+from ._checks import check_task
 from ._fingerprint import fingerprint
 from ._plan import Plan
 from ._results import Failure, Run
@@ -45,6 +46,7 @@ def evaluate_task(
     everyone = [*(b.name for b in baselines), *optimizers]
     try:
         task = make()
+        check_task(task, name)
         contents = fingerprint(task)
     except Exception as e:
         for optimizer in everyone:

@@ -137,9 +137,10 @@ def _begin(
     init = lambda optimizer, key: train_init(task, optimizer, key=key)
     over_seeds = eqx.filter_vmap(init, in_axes=(None, 0))
     # By its arrays only: an optimizer's other leaves have no axis of draws.
-    states = eqx.filter_vmap(over_seeds, in_axes=(eqx.if_array(0), None))(
-        optimizers, both[:, 0]
+    over_draws = eqx.filter_vmap(
+        over_seeds, in_axes=(eqx.if_array(0), None), axis_size=_draws(optimizers)
     )
+    states = over_draws(optimizers, both[:, 0])
     return states, both[:, 1]
 
 
@@ -165,9 +166,16 @@ def _segment(
         return state, losses, held_out(task, state.params)
 
     over_seeds = eqx.filter_vmap(one, in_axes=(None, 0, 0))
-    return eqx.filter_vmap(over_seeds, in_axes=(eqx.if_array(0), 0, None))(
-        optimizers, states, keys
+    over_draws = eqx.filter_vmap(
+        over_seeds, in_axes=(eqx.if_array(0), 0, None), axis_size=_draws(optimizers)
     )
+    return over_draws(optimizers, states, keys)
+
+
+def _draws(optimizers: AbstractOptimizer) -> int:
+    """How many there are; one that holds no arrays is a batch of one."""
+    arrays = jtu.tree_leaves(eqx.filter(optimizers, eqx.is_array))
+    return len(arrays[0]) if arrays else 1
 
 
 def _memory(program: Any) -> int:
