@@ -27,7 +27,7 @@ from ._checkpoint_file import (
 )
 from ._devices import any_process
 from ._files import link_or_copy, write_npz_atomically
-from ._kinds import check_count
+from ._kinds import as_path, check_count, check_kind
 from ._logger import Metrics, stack_metrics
 
 
@@ -109,7 +109,7 @@ class Checkpoints(AbstractCheckpoints):
     - `minutes`: after which a file is written even sooner.
     """
 
-    folder: pathlib.Path = eqx.field(converter=pathlib.Path)
+    folder: pathlib.Path = eqx.field(converter=lambda x: as_path(x, "folder"))
     every: int = 100
     keep: int = 3
     settings: Mapping[str, Any] = eqx.field(default_factory=dict)
@@ -117,6 +117,10 @@ class Checkpoints(AbstractCheckpoints):
     _clock: _Clock = eqx.field(default_factory=_Clock)
 
     def __check_init__(self):
+        wanted = "a number of minutes, say 10.0"
+        check_kind(self.minutes, int | float | np.number, "`minutes`", wanted)
+        wanted = "a dictionary of what the run is made of, say `{'sigma': 0.01}`"
+        check_kind(self.settings, Mapping, "`settings`", wanted)
         if not self.minutes > 0:
             raise ValueError(f"`minutes` must be positive; got {self.minutes}.")
         check_count(self.every, "every")

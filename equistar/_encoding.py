@@ -57,6 +57,12 @@ def encode(
             return value
         case _ if callable(value) and _optax_name(value) is not None:
             return {"optax": _optax_name(value)}
+    if callable(value):
+        raise WeightsError(
+            f"{where} is a {type(value).__name__} that is not optax's own, and a weights "
+            "file holds no code: save the optimizer that it belongs to without it, or the "
+            "arrays alone with `equinox.tree_serialise_leaves`."
+        )
     raise WeightsError(
         f"{where} is a {type(value).__name__}, which a weights file cannot hold: save "
         "the optimizer that it belongs to without it."

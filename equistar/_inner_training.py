@@ -11,7 +11,7 @@ import jax.tree_util as jtu
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ._kinds import check_count, check_parts
+from ._kinds import check_count, check_key, check_parts
 from ._optimizers import AbstractOptimizer
 from ._unroll import AbstractUnroll
 from .tasks import AbstractTask, Split
@@ -213,6 +213,7 @@ def train(
             f"`STAR(key=...)`; got {optimizer!r:.80}."
         )
     check_count(steps, "steps")
+    check_key(key)
     init_key, data_key = jr.split(key)
     return _train(task, optimizer, steps, init_key, jr.split(data_key, steps))
 

@@ -1,6 +1,8 @@
 """Arguments that must be of a kind, and what to say of one that is not."""
 
 import dataclasses
+import os
+import pathlib
 import textwrap
 import types
 from typing import Any
@@ -76,6 +78,13 @@ def check_key(key: Any) -> None:
         raise ValueError(
             f"`key` must be one PRNG key, say `jax.random.key(0)`; got {_shown(key)}."
         )
+
+
+def as_path(path: Any, name: str) -> pathlib.Path:
+    """A path; raises a `ValueError` for what is none."""
+    wanted = "a path, say `'folder/name'` or a `pathlib.Path`"
+    check_kind(path, str | os.PathLike, f"`{name}`", wanted)
+    return pathlib.Path(path)
 
 
 def as_tuple(values: Any) -> Any:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
 from ._devices import replicate
 from ._estimators import AbstractEstimator, MetaGradient
 from ._feed import AbstractFeed
+from ._kinds import check_key
 from ._logger import Metrics
 from ._mixture import as_mixture, Mixture, unroll_keys
 from ._numerics import all_finite
@@ -53,6 +54,7 @@ def meta_train_init(
     trainable: PyTree = eqx.is_inexact_array,
 ) -> MetaTrainState:
     """The state before the first meta-step. Arguments as for `meta_train`."""
+    check_key(key)
     mixture = as_mixture(unroll)
     unrolls, theta, key = replicate((mixture.at(0), theta, key))
     init_key, run_key = jr.split(key)

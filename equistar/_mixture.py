@@ -2,13 +2,14 @@
 
 import abc
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._feed import AbstractFeed, as_feed
@@ -127,8 +128,16 @@ class Mixture(eqx.Module):
         wanted = "a list of unrolls, say `[InnerTraining(task)]`"
         check_kind(unrolls, Iterable, "`unrolls`", wanted)
         check_kind(combination, AbstractCombination, "`combination`")
-        unrolls = tuple(unrolls)
-        weights = tuple(weights) or (1.0,) * len(unrolls)
+        if isinstance(unrolls, Mapping):
+            raise ValueError(
+                "`unrolls` must be a list and not a dictionary: pass "
+                "`list(unrolls.values())`."
+            )
+        check_kind(weights, Iterable, "`weights`", "a list of numbers, say `[1.0, 2.0]`")
+        unrolls, weights = tuple(unrolls), tuple(weights)
+        if np.asarray(weights).dtype.kind not in "iuf":
+            raise ValueError(f"`weights` must be numbers, say `[1.0, 2.0]`; got {weights}.")
+        weights = weights or (1.0,) * len(unrolls)
         if not unrolls:
             raise ValueError("A mixture needs at least one unroll.")
         if len(weights) != len(unrolls):

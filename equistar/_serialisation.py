@@ -23,6 +23,7 @@ import numpy as np
 
 from ._encoding import decode, encode, WeightsError
 from ._files import write_npz_atomically
+from ._kinds import as_path
 from ._optimizers import AbstractOptimizer
 
 
@@ -51,6 +52,7 @@ def save(
     `WeightsError` if the optimizer holds something that cannot be described in a file, or
     if its parts do not fit together.
     """
+    path = _as_path(path)
     if not isinstance(optimizer, AbstractOptimizer):
         raise WeightsError(f"Only optimizers are saved; got a {type(optimizer).__name__}.")
     if provenance is not None and not isinstance(provenance, dict):
@@ -75,7 +77,7 @@ def save(
     except (TypeError, ValueError) as e:
         raise WeightsError(f"The provenance must be something JSON can hold: {e}.") from e
     contents = {_HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
-    _write(pathlib.Path(path), contents)
+    _write(path, contents)
 
 
 def load(
@@ -103,7 +105,7 @@ def load(
             raise WeightsError(
                 f"`parts` must be classes, as in `parts=(Mean,)`; got {part!r:.80}."
             )
-    header, arrays = _read(pathlib.Path(path))
+    header, arrays = _read(_as_path(path))
     try:
         optimizer = decode(
             header["structure"], arrays, {cls.__name__: cls for cls in parts}
@@ -131,7 +133,7 @@ def load_header(path: str | os.PathLike) -> dict[str, Any]:
 
     **Raises:** as `load`.
     """
-    return _read(pathlib.Path(path))[0]
+    return _read(_as_path(path))[0]
 
 
 def versions() -> dict[str, str]:
@@ -144,6 +146,13 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return versions
+
+
+def _as_path(path: Any) -> pathlib.Path:
+    try:
+        return as_path(path, "path")
+    except ValueError as e:
+        raise WeightsError(str(e)) from None
 
 
 def _check_works(optimizer: Any) -> None:

@@ -191,6 +191,19 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     _assert_same(result, unbroken)
 
 
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((None,), "`folder` must be a path"),
+        (("x", 1, 1, {}, "a"), "`minutes` must be a number of minutes, .*got 'a'"),
+        (("x", 1, 1, "sigma"), "`settings` must be a dictionary"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(as_users_call, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        eqs.Checkpoints(*arguments)
+
+
 def test_another_run_is_refused(tmp_path):
     _run(2, eqs.Checkpoints(tmp_path, settings={"sigma": 0.1}))
     with pytest.raises(eqs.CheckpointError, match=r"sigma = 0\.1, and this one has 0\.2"):

@@ -159,6 +159,7 @@ def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
         (("plot", "nothing"), 1, "is not there"),
         (("plot", "nothing", "nothing"), 2, "given twice"),
         (("plot", "nothing", "--smoothing", 1), 2, "--smoothing"),
+        (("plot", "nothing", "--output", "p.xyz"), 2, "--output must end in .png"),
         (("train", "nothing.npz"), 1, "is not there"),
         (("train", "nothing.npz", "--task", "imagenet"), 2, "digits_mlp"),
         (("stability", "nothing.npz", "--task", "imagenet"), 2, "digits_mlp"),

@@ -29,6 +29,7 @@ class _Slope(eqs.AbstractUnroll):
 
 
 BACKPROP = eqs.FullBackprop(2, 1)
+KEYS = jr.split(jr.key(0))
 TASK = eqs.tasks.Quadratic(jnp.ones(2))
 # As a caller without a type checker has it.
 untyped: Any = eqs
@@ -135,6 +136,11 @@ def test_a_mixture_that_makes_no_sense_is_refused(arguments, message):
             lambda: untyped.Mixture(_slopes(1.0), combination=untyped.WeightedMean),
             "`combination` is a class",
         ),
+        (lambda: untyped.Mixture({"a": _slopes(1.0)[0]}), r"pass `list\(unrolls\.values"),
+        (lambda: untyped.Mixture(_slopes(1.0, 2.0), ["a", "b"]), "`weights` must be num"),
+        (lambda: untyped.Mixture(_slopes(1.0), 3), "`weights` must be a list of numbers"),
+        (lambda: _meta_train(_slopes(1.0)[0], key=0), "`key` must be one PRNG key"),
+        (lambda: eqs.train(TASK, eqs.STAR(key=jr.key(0)), steps=1, key=KEYS), "one PRNG"),
         (lambda: untyped.Relative(TASK, 1.0), "Quadratic is no unroll"),
         (lambda: untyped.RelativeFeed(_slopes(1.0)[0], 1.0), "`feed` must be"),
     ],

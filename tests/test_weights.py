@@ -302,6 +302,28 @@ def test_an_optimizer_whose_parts_do_not_fit_is_refused_before_it_is_written(tmp
     assert not list(tmp_path.iterdir())
 
 
+def test_a_path_that_is_none_is_named(as_users_call):
+    untyped: Any = eqs
+    with pytest.raises(eqs.WeightsError, match="`path` must be a path"):
+        untyped.save(None, eqs.LearnedOptimizer())
+    with pytest.raises(eqs.WeightsError, match="`path` must be a path"):
+        untyped.load(None)
+    with pytest.raises(ValueError, match="`path` must be a path"):
+        untyped.FolderStore(None)
+
+
+def test_a_function_in_an_optimizer_is_named_with_a_way_to_keep_its_arrays(tmp_path):
+    masked = eqs.OptaxOptimizer(optax.adamw, learning_rate=0.1, mask=lambda p: p)
+    match = r"mask\.value is a function .*no code.*tree_serialise_leaves"
+    with pytest.raises(eqs.WeightsError, match=match):
+        eqs.save(tmp_path / "o.npz", masked)
+    path = str(tmp_path / "o.eqx")
+    eqx.tree_serialise_leaves(path, masked)
+    blank = eqs.OptaxOptimizer(optax.adamw, learning_rate=0.2, mask=lambda p: p)
+    rate = eqx.tree_deserialise_leaves(path, blank).hyperparameters["learning_rate"]
+    assert rate() == masked.hyperparameters["learning_rate"]()
+
+
 def test_a_folder_and_parts_that_are_no_classes_are_named(tmp_path, as_users_call):
     with pytest.raises(eqs.WeightsError, match=r"is a folder: give .* weights\.npz"):
         eqs.load(tmp_path)

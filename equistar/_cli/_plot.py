@@ -40,6 +40,7 @@ class Plot:
             raise CommandError(
                 f"--output must be a file in a folder that is there; got {self.output}."
             )
+        _check_format(self.output)
         out = console()
         labels = _labels(self.runs)
         runs = {label: _read(path) for label, path in zip(labels, self.runs, strict=True)}
@@ -69,6 +70,17 @@ class _Run:
     steps: int | None
     evaluations: dict[str, tuple[np.ndarray, np.ndarray]]
     complaints: list[str] = field(default_factory=list)
+
+
+def _check_format(path: pathlib.Path) -> None:
+    from matplotlib.figure import Figure
+
+    # A file without an ending is a PNG.
+    known = sorted(Figure().canvas.get_supported_filetypes())
+    if path.suffix and path.suffix[1:].lower() not in known:
+        raise CommandError(
+            f"--output must end in .png, or in one of {', '.join(known)}; got {path}."
+        )
 
 
 def _labels(paths: tuple[pathlib.Path, ...]) -> list[str]:

@@ -128,7 +128,7 @@ def _check(
     check_count(seeds, "seeds")
     check_kind(horizons, Sequence, "`horizons`", "a list of whole numbers, say `(1, 4)`")
     check_counts(tuple(horizons), "horizons")
-    check_kind(time_budget, int | float, "`time_budget`", "a number of seconds")
+    check_kind(time_budget, int | float | np.number, "`time_budget`", "a number of seconds")
     if not time_budget >= 0:
         raise ValueError(f"`time_budget` must be at least 0; got {time_budget}.")
     check_kind(held_out, Split, "`held_out`", "a split, say `equistar.tasks.Split.TEST`")

@@ -13,6 +13,7 @@ import equinox as eqx
 import numpy as np
 
 from .._files import write_npz_atomically
+from .._kinds import as_path
 
 
 LEFT_OUT = "left out"
@@ -62,7 +63,7 @@ class FolderStore(AbstractStore):
 
         - `path`: the folder; made at the first entry.
         """
-        self.path = pathlib.Path(path)
+        self.path = as_path(path, "path")
 
     def load(self, name: str) -> Entry | None:
         return _read(self._file(name))
