@@ -1,5 +1,6 @@
 """Fingerprints: equal where the computation is, in every process, and only there."""
 
+import dataclasses
 import functools as ft
 import os
 import pathlib
@@ -85,6 +86,33 @@ def _with_rate(k):
     return eqs.OptaxOptimizer(lambda lr: optax.sgd(lr * k), lr=0.01)
 
 
+def _decorated(k):
+    @ft.wraps(jnp.sin)
+    def f(x):
+        return k * jnp.sin(x)
+
+    return f
+
+
+def _renamed(value):
+    function = _reading(value)
+    function.__module__, function.__qualname__ = "jax.numpy", "sin"
+    return function
+
+
+def _data_class(k):
+    return dataclasses.make_dataclass("Made", [], namespace={"f": lambda self: k})()
+
+
+def _cached_property(k):
+    class Made:
+        @ft.cached_property
+        def f(self):
+            return k
+
+    return Made()
+
+
 def _custom(k):
     @jax.custom_jvp
     def f(x):
@@ -115,6 +143,11 @@ MAKERS = {
     "jitted": (lambda k: jax.jit(lambda x: k * x), 1.0, 2.0),
     "filter_jitted": (lambda k: eqx.filter_jit(lambda x: k * x), 1.0, 2.0),
     "vmapped": (lambda k: jax.vmap(lambda x: k * x), 1.0, 2.0),
+    "memoised": (lambda k: ft.lru_cache(lambda x: k * x), 1.0, 2.0),
+    "decorated": (_decorated, 1.0, 2.0),
+    "renamed": (_renamed, 1.0, 2.0),
+    "data class": (_data_class, 1.0, 2.0),
+    "cached property": (_cached_property, 1.0, 2.0),
     "custom": (_custom, 1.0, 2.0),
     "class": (_class, 1.0, 2.0),
     "set": (lambda x: lambda y: y in {"a", "b", x}, "c", "d"),

@@ -83,6 +83,8 @@ class _Walk:
                 return self._all("partial", type(value), *parts)
             case staticmethod() | classmethod():
                 return self._all(type(value).__name__, value.__func__)
+            case ft.cached_property():
+                return self._all("cached property", value.func)
             case property():
                 return self._all("property", value.fget, value.fset, value.fdel)
             case tuple() | list():
@@ -97,7 +99,9 @@ class _Walk:
     def _function(self, value: types.FunctionType) -> bytes:
         parts = value.__defaults__, value.__kwdefaults__, value.__closure__
         # A library's function reads its own library, which its version stands for.
-        read = {} if _is_installed(value.__module__) else _globals(value)
+        # Not `__module__`, which a decorator copies from what it decorates.
+        module = value.__globals__.get("__name__")
+        read = {} if _is_installed(module) else _globals(value)
         return self._all("function", *_name(value), value.__code__, *parts, read)
 
     def _code(self, code: types.CodeType) -> bytes:
@@ -107,8 +111,6 @@ class _Walk:
         return self._all("code", code.co_code, code.co_consts, code.co_flags, counts, names)
 
     def _class(self, cls: type) -> bytes:
-        if _is_installed(cls.__module__):
-            return _hash("class", *_name(cls), _version(cls.__module__))
         does = {
             n: x
             for n, x in vars(cls).items()
@@ -119,9 +121,10 @@ class _Walk:
 
     def _object(self, value: Any) -> bytes:
         """As pickle would take it apart, though not all of its parts can be pickled."""
-        # A jitted function holds caches; what it computes is what it was made from.
-        if type(value).__module__.startswith("jaxlib") and hasattr(value, "__wrapped__"):
-            return self._all("jitted", value.__wrapped__)
+        # Jitted and memoised functions hold caches; what they compute is what they wrap.
+        module = type(value).__module__
+        if module.startswith(("jaxlib", "functools")) and hasattr(value, "__wrapped__"):
+            return self._all("wrapper", type(value), value.__wrapped__)
         if isinstance(value, jtu.PyTreeDef):
             return self._all("structure", value.node_data(), *value.children())
         if isinstance(value, types.UnionType):
@@ -131,7 +134,9 @@ class _Walk:
             parts = reduce(value) if reduce else value.__reduce_ex__(4)
         except Exception:
             return self._opaque(value)
-        parts = (parts,) if isinstance(parts, str) else parts
+        # A name, under which no library has it.
+        if isinstance(parts, str):
+            return self._opaque(value)
         parts = [list(x) if isinstance(x, Iterator) else x for x in parts]
         return self._all("object", type(value), *parts)
 
