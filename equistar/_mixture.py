@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._feed import AbstractFeed, as_feed
 from ._kinds import check_kind
+from ._numerics import tree_norm
 from ._unroll import AbstractUnroll
 
 
@@ -69,25 +70,49 @@ class NormalisedMean(AbstractCombination):
         if not 0 <= self.decay < 1:
             raise ValueError(f"`decay` must be in [0, 1); got {self.decay}.")
 
-    def init(self, unrolls: int) -> tuple[Array, Array]:
-        return jnp.zeros(unrolls), jnp.zeros(unrolls)
+    def init(self, unrolls: int) -> "_NormalisedMeanState":
+        return _NormalisedMeanState(jnp.zeros(unrolls), jnp.zeros(unrolls))
 
     def __call__(
         self,
         gradients: Sequence[PyTree],
         weights: Float[Array, " unrolls"],
-        state: tuple[Array, Array],
-    ) -> tuple[PyTree, tuple[Array, Array]]:
-        squares, mass = state
-        now = jnp.stack([_squared_norm(g) for g in gradients]).astype(squares.dtype)
-        known = weights > 0
-        average = lambda old, new: self.decay * old + (1 - self.decay) * new
-        squares = jnp.where(known, average(squares, now), squares)
+        state: "_NormalisedMeanState",
+    ) -> tuple[PyTree, "_NormalisedMeanState"]:
+        dtype, known = state.root.dtype, weights > 0
+        now = jnp.stack([tree_norm(g, dtype) for g in gradients])
+        # Room for rounding, and for a reciprocal that is still a normal number.
+        now = jnp.minimum(now, jnp.finfo(dtype).max / 8)
+        root = jnp.where(known, self._averaged(state.root, now), state.root)
         # What the average of ones would be: dividing by it corrects the bias.
-        mass = jnp.where(known, average(mass, jnp.ones_like(mass)), mass)
-        size = jnp.sqrt(squares / jnp.where(mass > 0, mass, 1))
-        scaled = jnp.where(size > 0, weights / jnp.where(size > 0, size, 1), 0)
-        return _weighted_sum(gradients, scaled), (squares, mass)
+        mass = self.decay * state.mass + (1 - self.decay)
+        mass = jnp.where(known, mass, state.mass)
+        size = root / jnp.sqrt(jnp.where(mass > 0, mass, 1))
+        scaled = [_in_units(g, s) for g, s in zip(gradients, size, strict=True)]
+        return _weighted_sum(scaled, weights), _NormalisedMeanState(root, mass)
+
+    def _averaged(
+        self, root: Float[Array, " unrolls"], now: Float[Array, " unrolls"]
+    ) -> Float[Array, " unrolls"]:
+        """The root of the average of squares, which themselves may overflow or vanish."""
+        largest = jnp.maximum(root, now)
+        largest = jnp.where(largest > 0, largest, 1)
+        old, new = (root / largest) ** 2, (now / largest) ** 2
+        return largest * jnp.sqrt(self.decay * old + (1 - self.decay) * new)
+
+
+class _NormalisedMeanState(eqx.Module):
+    """$\\sqrt{s_i}$, which a gradient's norm bounds, and what corrects its bias."""
+
+    root: Float[Array, " unrolls"]
+    mass: Float[Array, " unrolls"]
+
+
+def _in_units(gradient: PyTree, size: Float[Array, ""]) -> PyTree:
+    """The gradient over its size; zero where that is zero."""
+    unit = jnp.where(size > 0, size, 1)
+    over = lambda x: (x.astype(size.dtype) / unit).astype(x.dtype)
+    return jtu.tree_map(lambda x: jnp.where(size > 0, over(x), 0), gradient)
 
 
 class Mixture(eqx.Module):
@@ -164,10 +189,6 @@ def as_mixture(unroll: Any) -> Mixture:
 def unroll_keys(key: PRNGKeyArray, unrolls: int) -> tuple[PRNGKeyArray, ...]:
     """A key for each unroll; the key itself if there is only one."""
     return (key,) if unrolls == 1 else tuple(jr.split(key, unrolls))
-
-
-def _squared_norm(gradient: PyTree) -> Float[Array, ""]:
-    return sum((jnp.sum(g * g) for g in jtu.tree_leaves(gradient)), jnp.zeros(()))
 
 
 def _weighted_sum(trees: Sequence[PyTree], weights: Float[Array, " n"]) -> Any:

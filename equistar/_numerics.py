@@ -55,6 +55,18 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
     return ft.reduce(jnp.logical_and, leaves, jnp.array(True))
 
 
+def tree_norm(tree: PyTree[Array], dtype: np.dtype | type) -> Float[Array, ""]:
+    """The Euclidean norm of all arrays, whose squares may overflow or vanish."""
+    leaves = [x.astype(dtype) for x in jtu.tree_leaves(tree)]
+    sizes = [jnp.max(jnp.abs(x), initial=0) for x in leaves]
+    largest = ft.reduce(jnp.maximum, sizes, jnp.zeros((), dtype))
+    # XLA divides by way of the reciprocal, which vanishes for the very largest numbers.
+    shrink = jnp.where(largest > 1, 1 / 16, 1).astype(dtype)
+    unit = jnp.where(largest > 0, largest * shrink, 1)
+    squares = [jnp.sum((x * shrink / unit) ** 2) for x in leaves]
+    return largest * jnp.sqrt(sum(squares, jnp.zeros((), dtype)))
+
+
 def count_learned(tree: PyTree) -> int:
     """How many numbers of a pytree are meta-learned: those of its inexact arrays."""
     return sum(x.size for x in jtu.tree_leaves(eqx.filter(tree, eqx.is_inexact_array)))

@@ -84,6 +84,38 @@ def test_the_size_of_a_gradient_is_a_bias_corrected_average():
     np.testing.assert_allclose(gradient, 3 / np.sqrt(19 / 3), rtol=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1e25, 3e37, 1e-30])
+def test_a_gradient_whose_square_overflows_leaves_its_unroll_in(scale):
+    # Norms 5 a, 0 and 10 a with decay 1/2: the average of squares is (25/8 + 100/2) a^2,
+    # and that of ones 7/8. All of it in float32.
+    combination = eqs.NormalisedMean(0.5)
+    a = jnp.float32(scale / 10)
+    one = jnp.ones(1, jnp.float32)
+    gradient = {"x": 3 * a, "y": 4 * a}
+    nothing = jtu.tree_map(jnp.zeros_like, gradient)
+    state = jtu.tree_map(lambda x: x.astype(jnp.float32), combination.init(1))
+    for g in (gradient, nothing):
+        _, state = combination([g], one, state)
+    last = jtu.tree_map(lambda x: 2 * x, gradient)
+    out, state = combination([last], one, state)
+    size = np.sqrt((25 / 8 + 100 / 2) / (7 / 8))
+    np.testing.assert_allclose(out["x"], 6 / size, rtol=1e-6)
+    np.testing.assert_allclose(out["y"], 8 / size, rtol=1e-6)
+    assert np.isfinite(state.root)
+
+
+def test_the_largest_gradients_keep_a_finite_size():
+    combination = eqs.NormalisedMean(0.5)
+    top = jnp.full(100, jnp.finfo(jnp.float64).max)
+    state = combination.init(1)
+    for _ in range(3):
+        out, state = combination([top], jnp.ones(1), state)
+        # Sizes are kept to an eighth of the largest number, so that it comes to 8 units.
+        np.testing.assert_allclose(out, 8, rtol=1e-12)
+    out, state = combination([jnp.ones(100)], jnp.ones(1), state)
+    assert np.all(np.isfinite(out)) and np.isfinite(state.root)
+
+
 @pytest.mark.parametrize("combination", [eqs.WeightedMean(), eqs.NormalisedMean()])
 def test_an_unroll_whose_gradient_is_not_finite_is_left_out(combination):
     mixture = eqs.Mixture(_slopes(jnp.nan, 1.0, 1.0), [8, 1, 1], combination)
