@@ -49,7 +49,7 @@ def checkpoint_contents(
         "settings": settings,
         "leaves": list(leaves),
     }
-    text = json.dumps(header, default=str).encode()
+    text = json.dumps(header).encode()
     contents = {f"leaf_{i}": x for i, x in enumerate(leaves.values())}
     contents |= {_HISTORY + k: np.asarray(v) for k, v in vars(history).items()}
     return contents | {_HEADER: np.frombuffer(text, np.uint8)}

@@ -29,6 +29,7 @@ from ._devices import any_process
 from ._files import link_or_copy, write_npz_atomically
 from ._kinds import as_path, check_count, check_kind
 from ._logger import Metrics, stack_metrics
+from ._settings import plain_settings
 
 
 class AbstractCheckpoints(eqx.Module):
@@ -103,9 +104,10 @@ class Checkpoints(AbstractCheckpoints):
     - `every`: meta-steps between two files.
     - `keep`: how many of the newest files are kept; the best one is kept besides: that
         after which the meta-loss, smoothed over some 50 meta-steps, was lowest.
-    - `settings`: what the run is made of, for JSON: a run with others is refused. What
-        is not in them is not compared, but for the run's key and the shapes of its state:
-        give everything that you may change, say `{"sigma": 0.01, "window": 50}`.
+    - `settings`: what the run is made of, by name: a run with others is refused. Numbers,
+        strings, lists, dicts, arrays and modules of them. What is not in them is not
+        compared, but for the run's key and the shapes and dtypes of its state: give
+        everything that you may change, say `{"sigma": 0.01, "window": 50}`.
     - `minutes`: after which a file is written even sooner.
     """
 
@@ -125,6 +127,7 @@ class Checkpoints(AbstractCheckpoints):
             raise ValueError(f"`minutes` must be positive; got {self.minutes}.")
         check_count(self.every, "every")
         check_count(self.keep, "keep")
+        plain_settings(self.settings)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -199,7 +202,9 @@ class Checkpoints(AbstractCheckpoints):
         if not any_process(late or last or step % self.every == 0):
             return
         self._clock.set()
-        contents = checkpoint_contents(state, stack_metrics(history), dict(self.settings))
+        contents = checkpoint_contents(
+            state, stack_metrics(history), plain_settings(self.settings)
+        )
         if jax.process_index():
             return
         path = self.folder / f"checkpoint-{step:010d}.npz"
@@ -236,14 +241,20 @@ class Checkpoints(AbstractCheckpoints):
                 old.unlink(missing_ok=True)
 
     def _check_settings(self, path: pathlib.Path, saved: dict[str, Any]) -> None:
-        ours = json.loads(json.dumps(dict(self.settings), default=str))
-        changed = [k for k in sorted({*ours, *saved}) if ours.get(k) != saved.get(k)]
+        ours = plain_settings(self.settings)
+        same = lambda k: _same(ours.get(k), saved.get(k))
+        changed = [k for k in sorted({*ours, *saved}) if not same(k)]
         if changed:
             k = changed[0]
             raise CheckpointError(
                 f"{path} was written by a run with {k} = {saved.get(k)!r}, and this one "
                 f"has {ours.get(k)!r}: use the same settings, or another folder."
             )
+
+
+# As text too, in which NaN is what it is.
+def _same(ours: Any, saved: Any) -> bool:
+    return ours == saved or json.dumps(ours) == json.dumps(saved)
 
 
 def _smoothed(losses: Sequence[Any], decay: float = 0.98) -> np.ndarray:

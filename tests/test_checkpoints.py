@@ -1,6 +1,9 @@
 """A run goes on after anything, to the bits of one that was never interrupted."""
 
+import json
+import math
 import os
+import pathlib
 import random
 import signal
 import subprocess
@@ -17,6 +20,7 @@ import optax
 import pytest
 
 import equistar as eqs
+from equistar._settings import plain_settings
 
 
 ESTIMATOR = eqs.PES(3, 4, 0.1, eqs.LogUniformLength(2, 7))
@@ -218,6 +222,65 @@ def test_another_run_is_refused(tmp_path):
             key=jr.key(0),
             checkpoints=eqs.Checkpoints(tmp_path, settings={"sigma": 0.1}),
         )
+
+
+_LONG = np.arange(2000)
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        # What `str` shows alike: NumPy abbreviates, Equinox shows the shape only.
+        (_LONG, np.where(_LONG == 1000, 0, _LONG)),
+        (_LONG, _LONG.astype(np.uint64)),
+        ([jnp.zeros(2)], [jnp.ones(2)]),
+        (eqs.tasks.Quadratic(jnp.ones(3)), eqs.tasks.Quadratic(2 * jnp.ones(3))),
+        (eqs.tasks.MLP((3,), jax.nn.relu), eqs.tasks.MLP((3,), jax.nn.tanh)),
+        (jr.key(0), jr.key(1)),
+    ],
+)
+def test_settings_are_compared_whole(tmp_path, before, after):
+    checkpoints = eqs.Checkpoints(tmp_path, settings={"it": before})
+    path = tmp_path / "checkpoint-0000000001.npz"
+    saved = json.loads(json.dumps(plain_settings({"it": before})))
+    checkpoints._check_settings(path, saved)
+    with pytest.raises(eqs.CheckpointError, match="was written by a run with it = "):
+        eqs.Checkpoints(tmp_path, settings={"it": after})._check_settings(path, saved)
+
+
+def test_a_run_with_arrays_and_modules_in_its_settings_goes_on(tmp_path):
+    settings = {"task": eqs.tasks.Quadratic(jnp.ones(3)), "rows": _LONG, "nan": math.nan}
+    _run(1, eqs.Checkpoints(tmp_path, settings=settings))
+    assert _run(2, eqs.Checkpoints(tmp_path, settings=settings)).state.step == 2
+    settings["rows"] = _LONG[::-1]
+    with pytest.raises(eqs.CheckpointError, match=r"rows = 'an array of shape \(2000,\)"):
+        _run(2, eqs.Checkpoints(tmp_path, settings=settings))
+
+
+def test_settings_of_plain_values_are_what_older_checkpoints_hold():
+    # Those were written by `json.dumps(..., default=str)`.
+    plain = {"a": 1, "b": [0.5, None, True], "c": {"d": "e"}, "f": (1, 2)}
+    paths = {"g": pathlib.Path("some/where")}
+    written = json.loads(json.dumps(plain | paths, default=str))
+    assert json.loads(json.dumps(plain_settings(plain | paths))) == written
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        (["a"], r"`settings` must be a dict .*; got \['a'\]\."),
+        ({3: 4}, "The names in `settings` must be strings; got 3"),
+        ({"a": {3: 4}}, r"The names in `settings\['a'\]` must be strings"),
+        ({"a": [lambda x: x]}, r"`settings\['a'\]\[0\]` is a function, which cannot be"),
+        ({"a": {1, 2}}, "is a set, which cannot be compared"),
+        ({"a": np.array([object()])}, "is a ndarray, which cannot be compared"),
+    ],
+)
+def test_settings_that_cannot_be_compared_are_refused(
+    as_users_call, tmp_path, settings, message
+):
+    with pytest.raises(ValueError, match=message):
+        eqs.Checkpoints(tmp_path, settings=settings)
 
 
 def test_a_folder_without_a_whole_checkpoint_is_not_begun_anew(tmp_path):

@@ -19,7 +19,7 @@ LAYERS = (
     {"_optimizers", "_estimators"},
     {"_encoding", "_feed", "_toy_unrolls", "_trainable"},
     {"_inner_training", "_mixture", "_outer", "_relative"},
-    {"_checkpoint_file", "_serialisation", "_slab_feed", "interop"},
+    {"_checkpoint_file", "_serialisation", "_settings", "_slab_feed", "interop"},
     {"_checkpoints", "_pretrained"},
     {"_meta_gradient", "_meta_step"},
     {"_meta_train", "_curves", "_recipes"},
