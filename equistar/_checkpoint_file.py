@@ -29,6 +29,28 @@ class CheckpointError(Exception):
     """A checkpoint that cannot be written or used; the message says what to do."""
 
 
+def check_reach(
+    made: int,
+    steps: int,
+    place: str = "The checkpoint",
+    more: str = "`steps`",
+    elsewhere: str = "folder",
+) -> None:
+    """Raises a `CheckpointError` if a run has gone on beyond its end.
+
+    **Arguments:**
+
+    - `made`, `steps`: meta-steps that have been made, and that are asked for.
+    - `place`, `more`, `elsewhere`: what the message calls the checkpoint, and what to
+        give more of, or another of.
+    """
+    if made > steps:
+        raise CheckpointError(
+            f"{place} is at {made} meta-steps already, and {steps} are asked for: give at "
+            f"least as many {more}, or another {elsewhere}."
+        )
+
+
 def _leaves(state: PyTree) -> dict[str, Array]:
     """Every array by its place, PRNG keys as their data."""
     arrays = jtu.tree_flatten_with_path(eqx.filter(state, eqx.is_array))[0]
@@ -75,9 +97,9 @@ def restore_checkpoint(
 ) -> tuple[PyTree, Metrics]:
     expected = _leaves(fresh)
     found = {name: arrays[f"leaf_{i}"] for i, name in enumerate(header["leaves"])}
+    found = {name: _as_kept(x, expected.get(name)) for name, x in found.items()}
     for name in sorted({*expected, *found}):
-        ours = expected[name].shape if name in expected else "nothing"
-        theirs = found[name].shape if name in found else "nothing"
+        ours, theirs = _kind(expected.get(name)), _kind(found.get(name))
         if ours != theirs:
             raise CheckpointError(
                 f"{path} was written by another run: its state has {theirs} at {name}, and "
@@ -93,6 +115,17 @@ def restore_checkpoint(
     leaves = [spread_like(found[jtu.keystr(place)], x) for place, x in paths]
     state = eqx.combine(jtu.tree_unflatten(structure, leaves), fresh)
     return state, checkpoint_metrics(arrays)
+
+
+# NumPy's files know no bfloat16: they hold its bits, as of no kind.
+def _as_kept(x: np.ndarray, like: Array | None) -> np.ndarray:
+    if like is None or x.dtype.kind != "V" or x.dtype.itemsize != like.dtype.itemsize:
+        return x
+    return x.view(like.dtype)
+
+
+def _kind(x: Array | np.ndarray | None) -> str:
+    return "nothing" if x is None else f"{x.dtype} of shape {x.shape}"
 
 
 def checkpoint_metrics(arrays: dict[str, np.ndarray]) -> Metrics:

@@ -5,6 +5,7 @@ import jax
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
+from ._checkpoint_file import check_reach
 from ._checkpoints import AbstractCheckpoints, NoCheckpoints
 from ._devices import any_process, replicate
 from ._estimators import AbstractEstimator
@@ -75,7 +76,8 @@ def meta_train(
         perturbed either.
     - `logger`: told of every meta-step.
     - `checkpoints`: where the run's state is kept, say `Checkpoints("my-run")`: started
-        again with the same arguments, the run goes on from there.
+        again with the same arguments, the run goes on from there; one that is done
+        returns what it has trained.
     - `max_skipped`: the run stops after so many meta-steps with a non-finite gradient.
     - `throw`: whether a run that fails raises.
 
@@ -87,10 +89,11 @@ def meta_train(
 
     **Raises:**
 
-    `ValueError` if an argument is not of its kind. If `throw` is true also `RuntimeError`
-    if meta-gradients were not finite, and `jax.errors.JaxRuntimeError` if a device or
-    another process failed: otherwise the result says so, and what was trained until then
-    is returned.
+    `ValueError` if an argument is not of its kind; `CheckpointError` if the checkpoint is
+    of another run, or of more than `steps` meta-steps. If `throw` is true also
+    `RuntimeError` if meta-gradients were not finite, and `jax.errors.JaxRuntimeError` if a
+    device or another process failed: otherwise the result says so, and what was trained
+    until then is returned.
     """
     check_count(steps, "steps")
     check_kind(estimator, AbstractEstimator, "`estimator`", "an estimator, say `PES()`")
@@ -106,6 +109,7 @@ def meta_train(
     with checkpoints.locked(), deferred_interrupts() as interrupts:
         state, earlier = checkpoints.restore(state)
         history = [] if earlier is None else unstack_metrics(earlier)
+        check_reach(len(history), steps)
         keep = lambda *, last: checkpoints.save(len(history), state, history, last=last)
         try:
             for step in range(len(history) + 1, steps + 1):

@@ -84,6 +84,32 @@ def test_a_run_that_is_done_does_nothing_more(tmp_path, unbroken):
     assert seen == []
 
 
+def test_a_run_that_is_asked_for_fewer_steps_than_it_has_made_is_refused(tmp_path):
+    checkpoints = eqs.Checkpoints(tmp_path)
+    _run(3, checkpoints)
+    with pytest.raises(eqs.CheckpointError, match="at 3 meta-steps already, and 2 are ask"):
+        _run(2, checkpoints)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_a_theta_of_another_dtype_is_refused_and_of_its_own_goes_on(tmp_path, dtype):
+    theta = jnp.asarray(0.1, dtype)
+    run = lambda theta, steps: eqs.meta_train(
+        _Overshot(),
+        eqs.FullBackprop(1, 1),
+        theta,
+        optax.sgd(1.0),
+        steps=steps,
+        key=jr.key(0),
+        checkpoints=eqs.Checkpoints(tmp_path),
+    )
+    first = run(theta, 1)
+    again = run(theta, 1)
+    assert again.theta.dtype == dtype and again.theta == first.theta
+    with pytest.raises(eqs.CheckpointError, match="and this one float64 of shape"):
+        run(jnp.asarray(0.1, jnp.float64), 2)
+
+
 def test_only_the_newest_are_kept(tmp_path):
     _run(12, eqs.Checkpoints(tmp_path, every=2, keep=2))
     names = sorted(p.name for p in tmp_path.glob("checkpoint-*.npz"))

@@ -14,6 +14,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from rich.console import Console
 
 from .. import plot, tasks
+from .._checkpoint_file import check_reach, CheckpointError
 from .._checkpoints import Checkpoints
 from .._devices import particle_mesh
 from .._logger import Metrics
@@ -136,11 +137,7 @@ class MetaTrain:
             check_folder(output, overwrite=False)
         history = checkpoints.history()
         made = 0 if history is None else len(history.meta_loss)
-        if made > steps:
-            raise CommandError(
-                f"{output} is at {made} meta-steps already: give at least as many --steps, "
-                "or another --output."
-            )
+        _checked(check_reach, made, steps, str(output), "--steps", "--output")
         return made == steps == finished_steps(output / "weights.npz")
 
     def _prepare(self, checkpoints: Checkpoints, processes: Processes) -> None:
@@ -268,7 +265,7 @@ def _checked(make: Callable[..., Any], *arguments: Any) -> Any:
     """What settings make; one that makes no sense is a wrong argument."""
     try:
         return make(*arguments)
-    except ValueError as e:
+    except (ValueError, CheckpointError) as e:
         raise CommandError(str(e)) from e
 
 
