@@ -103,6 +103,25 @@ def test_stability_prints_spectra_and_invariances(trained, tmp_path, monkeypatch
     assert (tmp_path / "out" / "spectrum.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["quickstart", "meta-train", "train star-best", "evaluate", "stability star-best"],
+)
+@pytest.mark.parametrize("seed", [2**63, -(2**63) - 1])
+def test_a_seed_that_no_key_is_made_of_is_refused_before_a_folder_is_made(
+    tmp_path, monkeypatch, capsys, command, seed
+):
+    out = tmp_path / "out"
+    arguments = (*command.split(), "--output", out, "--seed", seed)
+    # What comes after the check would take its time.
+    monkeypatch.setattr(jr, "key", None)
+    assert _run(monkeypatch, *arguments) == 2
+    assert (
+        f"--seed must be from -2**63 to 2**63 - 1; got {seed}." in capsys.readouterr().err
+    )
+    assert not out.exists()
+
+
 def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
     # It is said before anything is built.
     monkeypatch.setattr(OptimizerRecipe, "build", None)

@@ -34,7 +34,7 @@ from .._names import suggest
 from .._optimizers import AbstractOptimizer
 from .._pretrained import weights_path
 from .._serialisation import load
-from ._output import check_task, CommandError, console, new_folder
+from ._output import check_seed, check_task, CommandError, console, new_folder
 from ._progress import evaluation_progress
 
 
@@ -188,6 +188,7 @@ class Evaluate:
             raise CommandError("--time-budget must be a number of seconds, at least 0.")
         if not self.weights and not self.baselines:
             raise CommandError("Give a weights file, or --baselines adam.")
+        check_seed(self.seed)
         for name in self.tasks:
             check_task(name)
         if not self.tasks and self.suite not in tasks.SUITES:

@@ -27,6 +27,7 @@ from ._faults import FaultWatch
 from ._held_out import EvaluationLines, HeldOutEvaluation
 from ._output import (
     check_folder,
+    check_seed,
     CommandError,
     console,
     new_folder,
@@ -124,6 +125,7 @@ class MetaTrain:
         return self._finish(result, checkpoints, out) if processes.first else 0
 
     def _check(self) -> None:
+        check_seed(self.recipe.seed)
         _checked(self.recipe.check)
         self.folder.check()
         self.watch.check()

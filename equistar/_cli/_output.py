@@ -104,6 +104,13 @@ def check_task(name: str) -> None:
         )
 
 
+def check_seed(seed: int) -> None:
+    """Refuses a seed that JAX makes no key of: one beyond 64 bits."""
+    limits = np.iinfo(np.int64)
+    if not limits.min <= seed <= limits.max:
+        raise CommandError(f"--seed must be from -2**63 to 2**63 - 1; got {seed}.")
+
+
 def same_command() -> str:
     """What to type for the run to go on: the command itself, if it does not begin anew."""
     again = [a for a in sys.argv[1:] if a.replace("_", "-") != "--overwrite"]

@@ -20,7 +20,7 @@ from .._outer import default_outer
 from .._results import RESULTS
 from .._serialisation import save
 from ._display import progress_logger
-from ._output import console, loss_table, new_folder, provenance
+from ._output import check_seed, console, loss_table, new_folder, provenance
 from ._run_files import JsonLines, metrics_row
 
 
@@ -47,6 +47,7 @@ class Quickstart:
 
     def run(self) -> int:
         """Runs the command and returns the exit code."""
+        check_seed(self.seed)
         started = time.monotonic()
         meta_steps, length, seeds = (20, 100, 2) if self.smoke else (2000, 500, 8)
         folder = new_folder(self.output, self.overwrite)

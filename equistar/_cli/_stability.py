@@ -16,7 +16,7 @@ from .._optimizers import OptaxOptimizer, Scaled
 from .._pretrained import weights_path
 from .._serialisation import load
 from ..analysis import invariances, JointSpectrum, spectrum_along_training
-from ._output import check_task, CommandError, console, new_folder
+from ._output import check_seed, check_task, CommandError, console, new_folder
 
 
 @dataclass
@@ -63,6 +63,7 @@ class Stability:
         if not all(0 < x < math.inf for x in (self.adam_rate, self.learning_rate)):
             raise CommandError("--adam-rate and --learning-rate must be positive numbers.")
         check_task(self.task)
+        check_seed(self.seed)
         task = tasks.named(self.task)
         name = self.weights.name
         optimizer = Scaled(load(weights_path(self.weights)), self.learning_rate)

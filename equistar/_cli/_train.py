@@ -13,7 +13,7 @@ from .._curves import training_curves
 from .._optimizers import Scaled
 from .._pretrained import weights_path
 from .._serialisation import load
-from ._output import check_task, CommandError, console, loss_table, new_folder
+from ._output import check_seed, check_task, CommandError, console, loss_table, new_folder
 
 
 @dataclass
@@ -48,6 +48,7 @@ class Train:
         if not 0 < self.learning_rate < float("inf"):
             raise CommandError("--learning-rate must be positive and finite.")
         check_task(self.task)
+        check_seed(self.seed)
         task = tasks.named(self.task)
         optimizer = Scaled(load(weights_path(self.weights)), self.learning_rate)
         folder = new_folder(self.output, self.overwrite)
