@@ -141,6 +141,21 @@ def test_iterates_whose_square_overflows_are_not_frozen():
     np.testing.assert_allclose(w, [-1e30], rtol=1e-5)
 
 
+def _iterates(step_sizes, **options):
+    problem = untyped.LeastSquares([[1, 0], [0, 1]], [1, 1], [1, 1])
+    return untyped.descent_iterates(problem, step_sizes, 6, **options)
+
+
+def _step_problem():
+    return untyped.StepSizeProblem([1.0, 2.0], [1.0, 1.0])
+
+
+def test_a_horizon_that_is_not_whole_is_nan_inside_of_jit(as_users_call):
+    problem = _step_problem()
+    best = jax.jit(lambda steps: problem.best_step_size(steps))
+    assert np.isnan(best(3.7)) and np.isfinite(best(3))
+
+
 def _safeguarded(energy):
     sgd = eqs.LearnedOptimizer(nominal=eqs.NominalTerm(eqs.GradientDirection()))
     optimizer = eqs.Safeguarded(sgd, sgd, eqs.EnergyDecrease(energy))
@@ -169,6 +184,25 @@ def _safeguarded(energy):
             lambda: draw_least_squares(20, 3, 0.1, key=jr.key(0)).split(20),
             "leave some of the 20 samples",
         ),
+        (
+            lambda: LeastSquares(jnp.ones((3, 2)), jnp.ones((3, 1)), jnp.ones(2)),
+            r"`targets` must be a vector of real numbers; got shape \(3, 1\)",
+        ),
+        (
+            lambda: LeastSquares(jnp.ones((3, 2)), jnp.ones(2), jnp.ones(2)),
+            r"a row for each of the `targets`.* got the shapes \(3, 2\), \(2,\) and \(2,\)",
+        ),
+        (lambda: LeastSquares(EYE, jnp.ones(2), jnp.ones(3)), "a column for each number"),
+        (
+            lambda: untyped.StepSizeProblem([1.0, jnp.inf], [1.0, 1.0]),
+            "positive and finite",
+        ),
+        (lambda: _step_problem().log_objective(0.1, 2.5), "a whole number of .*; got 2.5"),
+        (lambda: _step_problem().best_step_size(3.7), "`steps` must be a whole .* got 3.7"),
+        (lambda: _step_problem().best_step_size(0), "`steps` must be a whole number"),
+        (lambda: _iterates([0.1], freeze=-1.0), "`freeze` must be at least 0; got -1.0"),
+        (lambda: _iterates([0.1], freeze=jnp.nan), "`freeze` must be at least 0; got nan"),
+        (lambda: _iterates([0.1, jnp.nan]), "`step_sizes` must be finite"),
     ],
 )
 def test_what_was_wrong_without_a_word_is_refused(call, message, as_users_call):

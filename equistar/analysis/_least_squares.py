@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._eigh import eigh
 from .._kinds import check_count
-from ._require import floating
+from ._require import floating, require
 
 
 class LeastSquares(eqx.Module):
@@ -24,6 +24,32 @@ class LeastSquares(eqx.Module):
     inputs: Float[Array, "n d"]
     targets: Float[Array, " n"]
     truth: Float[Array, " d"]
+
+    def __init__(
+        self,
+        inputs: Float[Array, "n d"],
+        targets: Float[Array, " n"],
+        truth: Float[Array, " d"],
+    ):
+        """**Arguments:** as the attributes.
+
+        **Raises:**
+
+        `ValueError` if there is not one target for each row, and one number of the truth
+        for each column.
+        """
+        self.inputs = floating(inputs, 2, "`inputs`")
+        self.targets = floating(targets, 1, "`targets`")
+        self.truth = floating(truth, 1, "`truth`")
+        if (
+            self.inputs.shape != (self.targets.size, self.truth.size)
+            or self.inputs.size == 0
+        ):
+            raise ValueError(
+                "`inputs` must have a row for each of the `targets`, and a column for each "
+                f"number of `truth`; got the shapes {self.inputs.shape}, "
+                f"{self.targets.shape} and {self.truth.shape}."
+            )
 
     def loss(self, weights: Float[Array, "*m d"]) -> Float[Array, "*m"]:
         """$\\frac{1}{2n} \\sum (y - \\langle w, x \\rangle)^2$, for each of the weights."""
@@ -82,6 +108,11 @@ def descent_iterates(
     - `freeze`: an iterate whose norm reaches it freezes at that norm along the first axis,
         as the paper has it, at 40 times the noise.
 
+    **Raises:**
+
+    `ValueError` if a step size is not finite, or `freeze` is below zero. Inside of jit,
+    where values cannot be seen, results are NaN.
+
     ??? cite "Reference"
 
         ```bibtex
@@ -96,6 +127,10 @@ def descent_iterates(
     """
     check_count(steps, "steps", least=0)
     step_sizes = floating(step_sizes, 1, "`step_sizes`")
+    finite = jnp.all(jnp.isfinite(step_sizes))
+    step_sizes = require(finite, step_sizes, "`step_sizes` must be finite numbers.")
+    norm = floating(freeze, 0, "`freeze`").astype(step_sizes.dtype)
+    freeze = require(norm >= 0, norm, f"`freeze` must be at least 0; got {freeze}.")
     modes = _modes(problem)
     sizes = modes.coefficients * modes.lengths
     factor = 1 - step_sizes[:, None] * modes.curvatures[None]

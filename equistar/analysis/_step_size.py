@@ -61,8 +61,9 @@ class StepSizeProblem(eqx.Module):
 
         **Raises:**
 
-        `ValueError` if the two differ in shape, an eigenvalue is not positive, or all
-        coefficients are zero. Inside of jit, where values cannot be seen, results are NaN.
+        `ValueError` if the two differ in shape, an eigenvalue is not positive and finite,
+        or all coefficients are zero. Inside of jit, where values cannot be seen, results
+        are NaN.
         """
         eigenvalues = floating(eigenvalues, 1, "`eigenvalues`")
         coefficients = floating(coefficients, 1, "`coefficients`")
@@ -72,9 +73,9 @@ class StepSizeProblem(eqx.Module):
                 "`eigenvalues` and `coefficients` must be vectors of one length; got the "
                 f"shapes {shapes[0]} and {shapes[1]}."
             )
-        self.eigenvalues = require(
-            jnp.all(eigenvalues > 0), eigenvalues, "`eigenvalues` must be positive."
-        )
+        allowed = jnp.all((eigenvalues > 0) & jnp.isfinite(eigenvalues))
+        message = "`eigenvalues` must be positive and finite."
+        self.eigenvalues = require(allowed, eigenvalues, message)
         norm = jnp.linalg.norm(coefficients)
         message = "`coefficients` must be finite and not all zero."
         self.coefficients = coefficients / require(
@@ -112,6 +113,8 @@ class StepSizeProblem(eqx.Module):
         whose end every term of $F'$ is positive, to rounding.
         """
         top = 1 / jnp.min(self.eigenvalues)
+        # Once, for inside of the loop it could not be refused.
+        known = jnp.isfinite(_float(steps, top))
 
         def body(_: Array, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
             low, high = bracket
@@ -120,7 +123,7 @@ class StepSizeProblem(eqx.Module):
             return jnp.where(falling, middle, low), jnp.where(falling, high, middle)
 
         low, high = lax.fori_loop(0, 90, body, (jnp.zeros_like(top), top))
-        return (low + high) / 2
+        return jnp.where(known, (low + high) / 2, jnp.nan)
 
     def vanishing_bound(self, step_size: Float[Array, ""], steps: Horizon) -> SignedLog:
         """What $|F'|$ is below for every $\\eta$ (Theorem 3).
@@ -194,7 +197,9 @@ def _log(x: Float[Array, " n"]) -> Float[Array, " n"]:
 
 def _float(steps: Horizon, like: Array) -> Float[Array, ""]:
     number = jnp.asarray(steps, like.dtype)
-    return require(number >= 1, number, f"`steps` must be at least 1; got {steps}.")
+    whole = jnp.isfinite(number) & (number == jnp.floor(number))
+    message = f"`steps` must be a whole number of at least 1; got {steps}."
+    return require((number >= 1) & whole, number, message)
 
 
 def _signed_sum(logs: Float[Array, " n"], signs: Float[Array, " n"]) -> SignedLog:
