@@ -101,6 +101,20 @@ def test_lists_whole_numbers_and_names_of_splits_are_taken_as_they_are_meant(as_
     assert _loss(task, split="test") == _loss(task, split=tasks.Split.TEST)
 
 
+@pytest.mark.parametrize("kind", [">f2", ">f4", ">f8", ">i2", ">u4", ">i8"])
+def test_bytes_in_the_order_of_another_machine_are_taken_as_the_numbers_they_are(kind):
+    numbers = np.arange(40).reshape(20, 2)
+    classes = np.arange(20) % 2
+    ours = tasks.dataset_from_arrays(numbers.astype(kind), classes.astype(">i4"))
+    native = np.dtype(kind).newbyteorder("=")
+    same = tasks.dataset_from_arrays(numbers.astype(native), classes)
+    rows = tasks.regression_from_arrays(numbers, numbers[:, 0].astype(kind))
+    for split in tasks.Split:
+        np.testing.assert_array_equal(ours[split].inputs, same[split].inputs)
+        np.testing.assert_array_equal(rows[split].targets, rows[split].inputs[:, :1])
+        assert ours[split].inputs.dtype == same[split].inputs.dtype
+
+
 def test_numbers_keep_their_values_in_storage():
     shades = np.array([[2**31 - 1], [-(2**31)]] * 10)
     data = tasks.dataset_from_arrays(shades, np.arange(20) % 2)

@@ -117,7 +117,8 @@ def _stored(x: np.ndarray, name: str) -> np.ndarray:
             f"dtype {x.dtype}."
         )
     if x.dtype.itemsize <= 4:
-        return x
+        # Files of IDX, FITS and HDF5 hold the bytes of other machines, which JAX refuses.
+        return x.astype(x.dtype.newbyteorder("="), copy=False)
     widest = jnp.finfo if kinds[0] is np.floating else jnp.iinfo
     limits = widest(_STORAGE[kinds[0]])
     if x.size and (x.min() < limits.min or x.max() > limits.max):
