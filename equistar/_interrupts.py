@@ -37,8 +37,8 @@ def deferred_interrupts() -> Iterator[Interrupts]:
             raise KeyboardInterrupt
         interrupts.asked = True
         print(
-            "Interrupted: the meta-step that is running is finished first. Press Ctrl-C "
-            "again to stop at once.",
+            "Interrupted: the meta-step that is running, which may still be compiling, is "
+            "finished first. Press Ctrl-C again to stop at once.",
             file=sys.stderr,
         )
 
