@@ -1,6 +1,9 @@
 """Inner training: an optimizer on a task, as a step and as an unroll."""
 
 import abc
+import contextlib
+from contextlib import AbstractContextManager
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -32,7 +35,16 @@ def train_init(
 ) -> TrainState:
     """Fresh parameters and optimizer state."""
     params = task.init(key=key)
-    return TrainState(params, optimizer.init(params))
+    with _promotion(optimizer):
+        return TrainState(params, optimizer.init(params))
+
+
+# Optax's optimizers promote weak to strong types, which strict promotion refuses.
+def _promotion(
+    optimizer: AbstractOptimizer | optax.GradientTransformation,
+) -> AbstractContextManager[Any]:
+    ours = not isinstance(optimizer, optax.GradientTransformation)
+    return contextlib.nullcontext() if ours else jax.numpy_dtype_promotion("standard")
 
 
 def train_step(
@@ -52,10 +64,11 @@ def train_step(
         optimizer = optax.with_extra_args_support(optimizer)
     loss_fn = lambda params: task.loss(params, key=key)
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
-    updates, opt_state = optimizer.update(
-        grads, state.opt_state, state.params, value=loss, value_fn=loss_fn, grad=grads
-    )
-    params = jtu.tree_map(jnp.add, state.params, updates)
+    with _promotion(optimizer):
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, value=loss, value_fn=loss_fn, grad=grads
+        )
+        params = jtu.tree_map(lambda p, u: p + u.astype(p.dtype), state.params, updates)
     return TrainState(params, opt_state), loss
 
 

@@ -247,6 +247,15 @@ def test_meta_training_star_on_digits_lowers_the_meta_loss_and_is_reproducible(d
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("optimizer", [optax.adam(1e-3), optax.lbfgs()])
+def test_optimizers_of_optax_train_under_strict_promotion(optimizer):
+    # The promotion of these tests is strict already.
+    task = eqs.tasks.Quadratic(jnp.ones(2, jnp.float32))
+    with jax.numpy_dtype_promotion("strict"):
+        result = eqs.train(task, optimizer, steps=3, key=jr.key(0))
+    assert result.losses[-1] < result.losses[0]
+
+
 @pytest.mark.parametrize("verb", ["train", "meta_train"])
 def test_no_steps_are_refused(verb):
     task = eqs.tasks.Quadratic(jnp.ones(1))
