@@ -39,6 +39,26 @@ def _leading(values, number):
     return np.asarray(values)[np.argsort(-np.abs(values))][:number]
 
 
+@pytest.mark.parametrize("steps", [[0.5, 1.7], 3, [], [[0, 1]], [2, 1], [-1, 2]])
+def test_steps_that_are_no_increasing_whole_numbers_are_refused(as_users_call, steps):
+    sgd: Any = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+    with pytest.raises(ValueError, match="`steps` must be a list of increasing whole numb"):
+        spectrum_along_training(TASK, sgd, steps, key=jr.key(0))
+
+
+def test_a_state_of_another_optimizer_or_task_is_refused(as_users_call):
+    sgd = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+    adam = eqs.OptaxOptimizer(optax.adam, learning_rate=0.1)
+    smaller = eqs.tasks.Quadratic(jnp.ones(3))
+    refused: Any = lambda task, state: joint_spectrum(task, sgd, state, key=jr.key(0))
+    with pytest.raises(ValueError, match=r"`state\.opt_state` is not of this task and opt"):
+        refused(TASK, _state(TASK, adam))
+    with pytest.raises(ValueError, match=r"`state\.params` is not of this task and opti"):
+        refused(smaller, _state(TASK, sgd))
+    with pytest.raises(ValueError, match="`state` must be what `train_init` or"):
+        refused(TASK, jnp.ones(3))
+
+
 def test_gradient_descents_spectrum_is_that_of_one_minus_the_step_times_the_hessian():
     spectrum = _spectrum(eqs.OptaxOptimizer(optax.sgd, learning_rate=1.2), number=3)
     expected = _leading(1 - 1.2 * CURVATURE, 3)

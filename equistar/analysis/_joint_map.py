@@ -1,16 +1,42 @@
 """A training step as a map of parameters and optimizer state, and its derivative."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
+import jax.tree_util as jtu
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
+from .._inner_training import train_init, TrainState
+from .._kinds import check_kind
 from .._numerics import all_finite
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
+
+
+def check_state(
+    task: AbstractTask, optimizer: AbstractOptimizer, state: TrainState
+) -> None:
+    """Raises a `ValueError` unless the state is one of this task and optimizer."""
+    check_kind(state, TrainState, "`state`", "what `train_init` or `train_step` returns")
+    fresh = eqx.filter_eval_shape(train_init, task, optimizer, key=jr.key(0))
+    for name in ("params", "opt_state"):
+        ours, theirs = (_shapes(getattr(s, name)) for s in (fresh, state))
+        if ours != theirs:
+            raise ValueError(
+                f"`state.{name}` is not of this task and optimizer: begin with "
+                "`train_init(task, optimizer, key=key)` of the same two."
+            )
+
+
+def _shapes(tree: PyTree) -> Any:
+    is_array = lambda x: eqx.is_array(x) or isinstance(x, jax.ShapeDtypeStruct)
+    leaves, structure = jtu.tree_flatten(eqx.filter(tree, is_array))
+    return structure, [x.shape for x in leaves]
 
 
 @eqx.filter_jit

@@ -18,6 +18,7 @@ from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
 from ._balance import balance
 from ._joint_map import (
+    check_state,
     is_finite,
     product as joint_product,
     products as joint_products,
@@ -105,11 +106,12 @@ def joint_spectrum(
 
     **Raises:**
 
-    `ValueError` if `number` or `batches` is below 1, or if the state or its update is not
-    finite.
+    `ValueError` if `number` or `batches` is below 1, the state is of another task or
+    optimizer, or it or its update is not finite.
     """
     check_count(number, "number")
     check_count(batches, "batches")
+    check_state(task, optimizer, state)
     arrays, rest = eqx.partition(state, eqx.is_inexact_array)
     flat, unravel = ravel_pytree(arrays)
     if not bool(jnp.all(jnp.isfinite(flat))):
@@ -240,8 +242,12 @@ def spectrum_along_training(
     `ValueError` if the steps do not increase, or as `joint_spectrum`.
     """
     at = np.asarray(steps)
-    if at.size == 0 or at[0] < 0 or np.any(np.diff(at) <= 0):
-        raise ValueError(f"`steps` must be increasing, from 0 up; got {list(steps)}.")
+    whole = at.ndim == 1 and at.size > 0 and np.issubdtype(at.dtype, np.integer)
+    if not whole or at[0] < 0 or np.any(np.diff(at) <= 0):
+        raise ValueError(
+            "`steps` must be a list of increasing whole numbers from 0 up, say [0, 10, "
+            f"100]; got {steps}."
+        )
     init_key, data_key, batch_key = jr.split(key, 3)
     state = eqx.filter_jit(train_init)(task, optimizer, key=init_key)
     done, spectra = 0, []
