@@ -15,6 +15,8 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._kinds import check_count, check_key, check_parts
+from ._names import suggest
+from ._numerics import described, is_number
 from ._optimizers import AbstractOptimizer
 from ._unroll import AbstractUnroll
 from .tasks import AbstractTask, Split
@@ -62,7 +64,7 @@ def train_step(
     """
     if isinstance(optimizer, optax.GradientTransformation):
         optimizer = optax.with_extra_args_support(optimizer)
-    loss_fn = lambda params: task.loss(params, key=key)
+    loss_fn = lambda params: _checked_loss(task, task.loss(params, key=key))
     loss, grads = jax.value_and_grad(loss_fn)(state.params)
     with _promotion(optimizer):
         updates, opt_state = optimizer.update(
@@ -135,6 +137,13 @@ class HeldOut(AbstractMetaLoss):
     """
 
     split: Split = eqx.field(default=Split.INNER_VALID, static=True)
+
+    def __check_init__(self):
+        names = [split.value for split in Split]
+        if not isinstance(self.split, Split) and self.split not in names:
+            raise ValueError(
+                f"There is no split {self.split!r}: {suggest(str(self.split), names)}."
+            )
 
     def __call__(
         self,
@@ -247,8 +256,23 @@ def _train(
     return TrainResult(state.params, losses, state.opt_state)
 
 
+def _checked_loss(task: AbstractTask, loss: Any) -> Float[Array, ""]:
+    if not is_number(loss):
+        raise ValueError(
+            f"The loss of {type(task).__name__} must be one floating-point number, say the "
+            f"mean over a minibatch, and nothing besides; got {described(loss)}."
+        )
+    return loss
+
+
 def _check_bounds(task: AbstractTask) -> None:
-    lower, upper = task.loss_bounds
+    bounds = task.loss_bounds
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise ValueError(
+            f"`loss_bounds` of {type(task).__name__} must be (lower, upper), say (0.0, "
+            f"5.0); got {bounds!r:.80}."
+        )
+    lower, upper = bounds
     known = not any(isinstance(x, jax.core.Tracer) for x in (lower, upper))
     if known and not lower < upper:
         raise ValueError(

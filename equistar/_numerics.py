@@ -67,6 +67,22 @@ def tree_norm(tree: PyTree[Array], dtype: np.dtype | type) -> Float[Array, ""]:
     return largest * jnp.sqrt(sum(squares, jnp.zeros((), dtype)))
 
 
+def is_number(value: Any) -> bool:
+    """Whether `value` is one real floating-point number, which has a gradient."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        return value.ndim == 0 and bool(jnp.issubdtype(value.dtype, jnp.floating))
+    return isinstance(value, float)
+
+
+def described(value: Any) -> str:
+    """What a value is, for an error: its values may not be known."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        return f"shape {value.shape} and dtype {value.dtype}"
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
+    return f"a {type(value).__name__}"
+
+
 def count_learned(tree: PyTree) -> int:
     """How many numbers of a pytree are meta-learned: those of its inexact arrays."""
     return sum(x.size for x in jtu.tree_leaves(eqx.filter(tree, eqx.is_inexact_array)))

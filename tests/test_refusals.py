@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
+import optax
 import pytest
 
 import equistar as eqs
@@ -156,6 +158,26 @@ def test_a_horizon_that_is_not_whole_is_nan_inside_of_jit(as_users_call):
     assert np.isnan(best(3.7)) and np.isfinite(best(3))
 
 
+# As a caller without a type checker has it.
+parts: Any = eqs
+
+
+class _Own(eqs.tasks.AbstractTask):
+    function: Any = eqx.field(static=True)
+    loss_bounds: Any = (0.0, 5.0)
+
+    def init(self, *, key):
+        return jnp.ones(3)
+
+    def loss(self, params, *, key, split=eqs.tasks.Split.TRAIN) -> Any:
+        return self.function(params)
+
+
+def _trained(loss):
+    sgd = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+    return eqs.train(_Own(function=loss), sgd, steps=1, key=jr.key(0))
+
+
 def _safeguarded(energy):
     sgd = eqs.LearnedOptimizer(nominal=eqs.NominalTerm(eqs.GradientDirection()))
     optimizer = eqs.Safeguarded(sgd, sgd, eqs.EnergyDecrease(energy))
@@ -166,7 +188,24 @@ def _safeguarded(energy):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: _safeguarded(jnp.square), r"one number.* got shape \(3,\)"),
+        (
+            lambda: _safeguarded(jnp.square),
+            r"one floating-.* got shape \(3,\) and dtype fl",
+        ),
+        (lambda: _safeguarded(lambda x: (x[0], x)), "The energy must be .* a tuple of 2"),
+        (lambda: _safeguarded(lambda x: None), "The energy must be .* got a NoneType"),
+        (lambda: _safeguarded(3), r"`function` must be a function, say .*; got 3\."),
+        (lambda: parts.EnergyDecrease(jnp.sum, "a"), r"a number in \(0, 1\]; got 'a'"),
+        (lambda: parts.PassedEnergyDecrease("a"), r"a number in \(0, 1\]; got 'a'"),
+        (lambda: parts.HeldOut("nope"), "There is no split 'nope': choose one of"),
+        (lambda: parts.HeldOut("inner_vald"), "did you mean 'inner_valid'"),
+        (
+            lambda: eqs.InnerTraining(_Own(loss_bounds=5.0, function=jnp.sum)),
+            r"say \(0\.0, 5\.0\); got 5\.0",
+        ),
+        (lambda: _trained(lambda x: x), r"The loss of _Own must .* got shape \(3,\) and"),
+        (lambda: _trained(lambda x: jnp.array(3)), "one floating-.* and dtype int"),
+        (lambda: _trained(lambda x: (jnp.sum(x), x)), "nothing besides; got a tuple of 2"),
         (
             lambda: eqs.tasks.with_label_noise(eqs.tasks.wine(), 0.5, splits=("test",)),  # pyright: ignore
             r"say `\(Split\.TEST,\)`; got \('test',\)",

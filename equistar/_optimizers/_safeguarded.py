@@ -8,10 +8,11 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import jax.tree_util as jtu
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._kinds import check_parts
-from .._numerics import accumulator_dtype, all_finite
+from .._kinds import check_function, check_parts
+from .._numerics import accumulator_dtype, all_finite, described, is_number
 from ._base import AbstractOptimizer
 
 
@@ -59,6 +60,7 @@ class EnergyDecrease(AbstractCriterion):
             closes over is not meta-learned; arrays of an `eqx.Module` would be.
         - `factor`: $c$ in (0, 1]; 1 asks for as much as the fallback gives.
         """
+        check_function(function, "function", "lambda params: loss(params, batch)")
         _check_factor(factor)
         self.function = function
         self.factor = float(factor)
@@ -191,8 +193,8 @@ class Safeguarded(AbstractOptimizer):
 
 
 def _check_factor(factor: float) -> None:
-    if not 0 < factor <= 1:
-        raise ValueError(f"`factor` must be in (0, 1]; got {factor}.")
+    if not isinstance(factor, int | float | np.number) or not 0 < factor <= 1:
+        raise ValueError(f"`factor` must be a number in (0, 1]; got {factor!r}.")
 
 
 def _falls(
@@ -204,9 +206,10 @@ def _falls(
 ) -> Bool[Array, ""]:
     after = lambda updates: function(jtu.tree_map(jnp.add, params, updates))
     now = function(params)
-    if jnp.shape(now) != ():
+    if not is_number(now):
         raise ValueError(
-            f"The energy must be one number, say the mean of losses; got shape {now.shape}."
+            "The energy must be one floating-point number, say the mean of losses; got "
+            f"{described(now)}."
         )
     # A comparison with NaN is false.
     return after(learned) <= now - factor * (now - after(fallback))
