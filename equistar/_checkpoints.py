@@ -121,8 +121,6 @@ class Checkpoints(AbstractCheckpoints):
     def __check_init__(self):
         wanted = "a number of minutes, say 10.0"
         check_kind(self.minutes, int | float | np.number, "`minutes`", wanted)
-        wanted = "a dictionary of what the run is made of, say `{'sigma': 0.01}`"
-        check_kind(self.settings, Mapping, "`settings`", wanted)
         if not self.minutes > 0:
             raise ValueError(f"`minutes` must be positive; got {self.minutes}.")
         check_count(self.every, "every")

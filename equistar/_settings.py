@@ -26,7 +26,7 @@ def plain_settings(settings: Any) -> dict[str, Any]:
     """
     if not isinstance(settings, Mapping):
         raise ValueError(
-            "`settings` must be a dict of what the run is made of, say "
+            "`settings` must be a dictionary of what the run is made of, say "
             f'{{"sigma": 0.01}}; got {settings!r:.80}.'
         )
     return _plain(settings, "settings")

@@ -295,7 +295,7 @@ def test_settings_of_plain_values_are_what_older_checkpoints_hold():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        (["a"], r"`settings` must be a dict .*; got \['a'\]\."),
+        (["a"], r"`settings` must be a dictionary .*; got \['a'\]\."),
         ({3: 4}, "The names in `settings` must be strings; got 3"),
         ({"a": {3: 4}}, r"The names in `settings\['a'\]` must be strings"),
         ({"a": [lambda x: x]}, r"`settings\['a'\]\[0\]` is a function, which cannot be"),
