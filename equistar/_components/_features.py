@@ -233,10 +233,14 @@ def _rows_and_columns(tensor: Tensor) -> tuple[Any, Any]:
     return stacked.row, stacked.column
 
 
+# Axes of length 1 are left out between: with them XLA makes the array once for the sums of
+# its squares and again for its product with the weights.
 def _with_inverse_roots(xs: Any) -> Any:
     if isinstance(xs, tuple):
         return xs + tuple(inverse_root(x + 1e-8) for x in xs)
-    return jnp.concatenate([xs, inverse_root(xs + 1e-8)])
+    of_one = tuple(i for i, n in enumerate(xs.shape) if i and n == 1)
+    xs = jnp.squeeze(xs, of_one)
+    return jnp.expand_dims(jnp.concatenate([xs, inverse_root(xs + 1e-8)]), of_one)
 
 
 # What the gradient and the momenta are multiplied by, one factor for each decay, with

@@ -191,7 +191,7 @@ def _total(terms: list[Array]) -> Array:
 
 def _stacked_affine(layer: _Layer, inputs: Array) -> Array:
     weight, biases = layer
-    terms = [_mix(weight, inputs), *biases]
+    terms = [_product(weight, inputs), *biases]
     ndim = max(x.ndim for x in terms)
     spread = [x.reshape(*x.shape, *(1,) * (ndim - x.ndim)) for x in terms]
     return sum(spread[1:], spread[0])
@@ -266,5 +266,21 @@ def _stacked(xs: Any) -> Array:
     return jnp.stack(xs) if isinstance(xs, tuple) else xs
 
 
+@jax.custom_jvp
 def _mix(weight: Float[Array, "inputs width"], xs: Array) -> Float[Array, "width ..."]:
+    return lax.platform_dependent(weight, xs, cpu=_product, default=_sums)
+
+
+_mix.defjvp(lambda primals, tangents: jax.jvp(_product, primals, tangents))
+
+
+def _product(weight: Float[Array, "inputs width"], xs: Array) -> Float[Array, "width ..."]:
     return jnp.tensordot(weight, xs, (0, 0), precision=lax.Precision.HIGHEST)
+
+
+# XLA for CPU fuses these with what reads them in spite of the barrier; others a product
+# takes two kernels more.
+def _sums(weight: Float[Array, "inputs width"], xs: Array) -> Float[Array, "width ..."]:
+    columns = weight.reshape(*weight.shape, *(1,) * (xs.ndim - 1))
+    terms = zip(unstack(columns), unstack(xs), strict=True)
+    return lax.optimization_barrier(_total([w * x[None] for w, x in terms]))
