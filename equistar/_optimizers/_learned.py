@@ -1,5 +1,6 @@
 """The one update rule of every learned optimizer."""
 
+import functools as ft
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from .._components import (
 )
 from .._numerics import accumulator_dtype, together
 from ._base import AbstractOptimizer
+from ._groups import as_one, groups, is_spread, several, Update
 from ._trees import (
     check_grads,
     check_params,
@@ -167,7 +169,7 @@ def update_tree(
     states = scatter(state.accumulators, outer, inner)
     tensors = list(zip(stacked, jtu.tree_leaves(grads), leaves, states, strict=True))
     results: dict[int, Any] = {}
-    for group in _groups(leaves):
+    for group in groups(tensors):
         group_results = _update_group(optimizer, [tensors[i] for i in group], state.count)
         results |= zip(group, group_results, strict=True)
     in_order = [results[i] for i in range(len(leaves))]
@@ -177,35 +179,32 @@ def update_tree(
     return updates, LearnedOptimizerState(accumulators, count)
 
 
-# The indices of those tensors that go through the update side by side: all that are spread
-# over devices, for then what they need of others' crosses at once. One that is not goes
-# alone, which lets go of its gradient before another's has to be known.
-def _groups(leaves: Sequence[Array]) -> list[list[int]]:
-    spread = [jax.typeof(x).sharding.mesh.size > 1 for x in leaves]
-    across = [i for i, several in enumerate(spread) if several]
-    alone = [[i] for i, several in enumerate(spread) if not several]
-    return [across, *alone] if across else alone
-
-
-# Of each tensor, with its number of stacked axes: the update and the new accumulators.
+# The updates and the new accumulators.
 def _update_group(
-    optimizer: AbstractLearnedOptimizer,
-    tensors: list[tuple[int, Array, Array, dict[str, tuple[Any, ...]]]],
-    count: Int[Array, ""],
+    optimizer: AbstractLearnedOptimizer, tensors: list[Update], count: Int[Array, ""]
 ) -> list[tuple[Array, dict[str, tuple[Any, ...]]]]:
     made = [_accumulate_tensor(optimizer, *tensor, count) for tensor in tensors]
-    summaries = [summary for _, summary in made]
-    if len(tensors) > 1:
+    accumulators, summaries = map(list, zip(*made, strict=True))
+    (stacked, _, first, _), *others = tensors
+    if others and is_spread(first):
         summaries = together(summaries)
-    return [
-        (_step_tensor(optimizer, n, grad, param, new, summary, count), new)
-        for (n, grad, param, _), (new, _), summary in zip(
-            tensors, made, summaries, strict=True
+    steps = [
+        (grad, param, new, summary)
+        for (_, grad, param, _), new, summary in zip(
+            tensors, accumulators, summaries, strict=True
         )
     ]
+    if several(tensors) and not is_spread(first):
+        updates = _step_as_one(optimizer, stacked, steps, count)
+    else:
+        updates = [
+            _step_tensor(optimizer, n, *step, count)
+            for (n, *_), step in zip(tensors, steps, strict=True)
+        ]
+    return list(zip(updates, accumulators, strict=True))
 
 
-# These two are compiled for themselves where nothing around them is; inside of another
+# These are compiled for themselves where nothing around them is; inside of another
 # program tensors of one shape are at least traced once only.
 @eqx.filter_jit
 def _accumulate_tensor(
@@ -235,6 +234,16 @@ def _step_tensor(
 ) -> Array:
     step = _over_axes(optimizer.step_tensor, n, (0, 0, 0, 0, None))
     return step(grad, param, accumulators, summaries, count)
+
+
+@eqx.filter_jit
+def _step_as_one(
+    optimizer: AbstractLearnedOptimizer,
+    n: int,
+    tensors: list[tuple[Any, ...]],
+    count: Int[Array, ""],
+) -> list[Array]:
+    return as_one(ft.partial(_step_tensor, optimizer, n + 1), tensors, count)
 
 
 def _over_axes(fn: Callable, n: int, in_axes: Any) -> Callable:
