@@ -268,7 +268,7 @@ def _stacked(xs: Any) -> Array:
 
 @jax.custom_jvp
 def _mix(weight: Float[Array, "inputs width"], xs: Array) -> Float[Array, "width ..."]:
-    return lax.platform_dependent(weight, xs, cpu=_product, default=_sums)
+    return lax.platform_dependent(weight, xs, cuda=_sums, rocm=_sums, default=_product)
 
 
 _mix.defjvp(lambda primals, tangents: jax.jvp(_product, primals, tangents))
@@ -278,8 +278,8 @@ def _product(weight: Float[Array, "inputs width"], xs: Array) -> Float[Array, "w
     return jnp.tensordot(weight, xs, (0, 0), precision=lax.Precision.HIGHEST)
 
 
-# XLA for CPU fuses these with what reads them in spite of the barrier; others a product
-# takes two kernels more.
+# On a GPU a product takes a kernel more, to join what is multiplied. XLA for CPU fuses these
+# sums with what reads them in spite of the barrier.
 def _sums(weight: Float[Array, "inputs width"], xs: Array) -> Float[Array, "width ..."]:
     columns = weight.reshape(*weight.shape, *(1,) * (xs.ndim - 1))
     terms = zip(unstack(columns), unstack(xs), strict=True)
