@@ -41,6 +41,10 @@ def estimators(window, pairs):
             pairs,
         ),
         "TruncatedBackprop": (eqs.TruncatedBackprop(window, pairs, LENGTH), pairs),
+        "TruncatedBackprop, segments": (
+            eqs.TruncatedBackprop(window, pairs, LENGTH, remat=eqs.Segments()),
+            pairs,
+        ),
         "TruncatedBackprop, no remat": (
             eqs.TruncatedBackprop(window, pairs, LENGTH, remat=eqs.NoRematerialisation()),
             pairs,

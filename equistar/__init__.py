@@ -110,6 +110,7 @@ from ._estimators import (
     SignDifference as SignDifference,
     TruncatedBackprop as TruncatedBackprop,
     TruncatedES as TruncatedES,
+    WithinMemory as WithinMemory,
 )
 from ._evaluation import (
     AbstractBaseline as AbstractBaseline,

@@ -154,12 +154,13 @@ untyped: Any = eqs
         ),
         (
             lambda: untyped.TruncatedBackprop(5, 4, 20, remat=None),
-            r"`remat` of TruncatedBackprop must be .*Segments\); got None",
+            r"`remat` of TruncatedBackprop must be .*Segments.*\); got None",
         ),
         (
             lambda: untyped.FullES(5, shaping="clip"),
             "`shaping` of FullES must be",
         ),
+        (lambda: untyped.WithinMemory(1.5), "`limit` must be a whole number of at least 0"),
         (lambda: untyped.PES(5, 1.5), r"`pairs` must be a whole number .*got 1\.5"),
         (lambda: untyped.PES(2.5, 2), r"`window` must be a whole number .*got 2\.5"),
         (lambda: untyped.FullBackprop(5, 2.0), "`particles` must be a whole number"),

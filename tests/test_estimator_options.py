@@ -182,6 +182,7 @@ REMATS = {
     "one": eqs.Segments(1),
     "does not divide": eqs.Segments(5),
     "longer": eqs.Segments(100),
+    "within memory": eqs.WithinMemory(),
 }
 
 
@@ -265,6 +266,15 @@ def test_the_memory_of_back_propagation_grows_with_the_root_of_the_steps():
     assert plain > 12
     assert segments < 5
     assert _scratch(REMATS["root"], 1024) < 0.03 * _scratch(REMATS["none"], 1024)
+
+
+def test_within_memory_every_step_keeps_its_carry_and_beyond_it_a_segment_does():
+    carry = 2000 * jnp.zeros(()).dtype.itemsize
+    every, segments = eqs.EveryStep(), eqs.Segments()
+    fits, does_not = eqs.WithinMemory(64 * carry), eqs.WithinMemory(64 * carry - 1)
+    assert _scratch(fits, 64) == _scratch(every, 64) != _scratch(segments, 64)
+    assert _scratch(does_not, 64) == _scratch(segments, 64)
+    assert _scratch(fits, 65) == _scratch(segments, 65)
 
 
 def test_every_step_keeps_its_carry_and_none_of_its_intermediates():

@@ -278,8 +278,8 @@ def _product(weight: Float[Array, "inputs width"], xs: Array) -> Float[Array, "w
     return jnp.tensordot(weight, xs, (0, 0), precision=lax.Precision.HIGHEST)
 
 
-# On a GPU a product takes a kernel more, to join what is multiplied. XLA for CPU fuses these
-# sums with what reads them in spite of the barrier.
+# On a GPU a product takes a kernel more, to join what is multiplied. XLA for CPU fuses sums
+# with what reads them in spite of the barrier.
 def _sums(weight: Float[Array, "inputs width"], xs: Array) -> Float[Array, "width ..."]:
     columns = weight.reshape(*weight.shape, *(1,) * (xs.ndim - 1))
     terms = zip(unstack(columns), unstack(xs), strict=True)

@@ -26,6 +26,7 @@ from ._remat import (
     EveryStep as EveryStep,
     NoRematerialisation as NoRematerialisation,
     Segments as Segments,
+    WithinMemory as WithinMemory,
 )
 from ._sampling import (
     AbstractSampling as AbstractSampling,

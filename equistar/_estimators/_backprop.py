@@ -22,7 +22,7 @@ from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
 from ._checks import check_unroll, check_windowed
 from ._particles import same_members, summarise
-from ._remat import AbstractRematerialisation, Segments
+from ._remat import AbstractRematerialisation, WithinMemory
 from ._rollout import (
     advance,
     particle_keys,
@@ -48,8 +48,9 @@ class TruncatedBackprop(AbstractEstimator):
     - `length`: the episodes' length.
     - `starts`: `Staggered()`, or `LockStep()`.
     - `objective`: what of the losses is minimised; a sum over steps.
-    - `remat`: which steps are computed again instead of kept: `Segments()`, with the
-        least memory, `EveryStep()`, or `NoRematerialisation()`.
+    - `remat`: which steps are computed again instead of kept: `EveryStep()`,
+        `Segments()`, with the least memory, the first of these that fits
+        (`WithinMemory()`), or `NoRematerialisation()`.
 
     ??? cite "Reference"
 
@@ -70,7 +71,7 @@ class TruncatedBackprop(AbstractEstimator):
     )
     starts: AbstractStarts = Staggered()
     objective: AbstractStepObjective = MeanLoss()
-    remat: AbstractRematerialisation = Segments()
+    remat: AbstractRematerialisation = WithinMemory()
 
     def __check_init__(self):
         check_windowed(self.window, self.objective)
@@ -134,7 +135,7 @@ class FullBackprop(AbstractEstimator):
     length: AbstractEpisodeLength = eqx.field(converter=as_length)
     particles: int = eqx.field(default=8, static=True)
     objective: AbstractObjective = MeanLoss()
-    remat: AbstractRematerialisation = Segments()
+    remat: AbstractRematerialisation = WithinMemory()
 
     def __check_init__(self):
         check_count(self.particles, "particles")

@@ -25,7 +25,7 @@ from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import Pairs
 from ._particles import same_members, summarise
 from ._pes import carry_on, no_noise, PESState
-from ._remat import AbstractRematerialisation, Segments
+from ._remat import AbstractRematerialisation, WithinMemory
 from ._rollout import advance, particle_keys, Particles, start
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
 
@@ -82,7 +82,7 @@ class PESAnalytic(AbstractEstimator):
     noise: AbstractNoise = IsotropicNoise()
     sampling: AbstractSampling = AntitheticPairs()
     shaping: AbstractShaping = NoShaping()
-    remat: AbstractRematerialisation = Segments()
+    remat: AbstractRematerialisation = WithinMemory()
 
     def __check_init__(self):
         check_windowed(self.window, self.objective)

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, PyTree
 
+from .._kinds import check_count
+
 
 Body = Callable[[PyTree[Array], PyTree[Array]], tuple[PyTree[Array], PyTree[Array]]]
 
@@ -108,6 +110,31 @@ class Segments(AbstractRematerialisation):
         carry, ys = _scan_again(segment, again, carry, inputs)
         flatten = lambda y: y.reshape(segments * length, *y.shape[2:])[:steps]
         return carry, jtu.tree_map(flatten, ys)
+
+
+class WithinMemory(AbstractRematerialisation):
+    """`EveryStep()` where the carries of all steps fit into some memory, else `Segments()`.
+
+    A carry is the state of an unroll: of a network its parameters and the optimizer's
+    state.
+
+    **Attributes:**
+
+    - `limit`: bytes for the carries of one particle; by default 64 MiB.
+    """
+
+    limit: int = eqx.field(default=2**26, static=True)
+
+    def __check_init__(self):
+        check_count(self.limit, "limit", least=0)
+
+    def scan(
+        self, body: Body, carry: PyTree[Array], xs: PyTree[Array]
+    ) -> tuple[PyTree[Array], PyTree[Array]]:
+        steps = len(jtu.tree_leaves(xs)[0])
+        size = sum(x.size * x.dtype.itemsize for x in jtu.tree_leaves(carry))
+        remat = EveryStep() if steps * size <= self.limit else Segments()
+        return remat.scan(body, carry, xs)
 
 
 # Segments that do not divide the steps are filled up: up to a third more time.

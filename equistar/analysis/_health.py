@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from rich.table import Table
 
-from .._estimators import AbstractRematerialisation, Segments
+from .._estimators import AbstractRematerialisation, WithinMemory
 from .._objectives import AbstractObjective, MeanLoss
 from .._unroll import AbstractUnroll, check_is_unroll
 from ._text import as_text
@@ -114,7 +114,7 @@ def meta_gradient_health(
     *,
     particles: int = 16,
     objective: AbstractObjective = MeanLoss(),
-    remat: AbstractRematerialisation = Segments(),
+    remat: AbstractRematerialisation = WithinMemory(),
     key: PRNGKeyArray,
 ) -> MetaGradientHealth:
     """Back-propagates through episodes of growing length, and says what it sees.
