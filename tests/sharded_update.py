@@ -124,4 +124,18 @@ for optimizer, cut, most in (
     found = [count_collectives(optimizer, cut, order) for order in (1, -1)]
     counts[type(optimizer).__name__, cut] = found
     assert max(found) <= most, counts
+# Small tensors of one shape: on two devices two stacks, and inside of a shard_map one.
+small = [jr.normal(k, (6,)) for k in jr.split(jr.key(3), 8)]
+alone = [star.update([p], star.init([p]), [p])[0][0] for p in small]
+two = [jax.device_put(p, jax.devices()[i % 2]) for i, p in enumerate(small)]
+apart, _ = star.update(two, star.init(two), two)
+assert [x.device for x in apart] == [x.device for x in two]
+line = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
+of_one = lambda ps: star.update(ps, star.init(ps), ps)[0]
+of_each = jax.jit(jax.shard_map(of_one, mesh=line, in_specs=P("x"), out_specs=P("x")))
+in_four = of_each([jnp.tile(p, 4) for p in small])
+for ours, theirs, shares in zip(apart, alone, in_four, strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(shares, jnp.tile(theirs, 4), rtol=1e-5, atol=1e-8)
+
 print("sharded as its parameters, equal to unsharded; collectives:", counts)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.core
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.tree_util as jtu
@@ -26,8 +27,8 @@ def groups(tensors: Sequence[Update]) -> list[list[int]]:
     """The indices of those tensors that go through the update side by side.
 
     That is all that are spread over devices, for then what they need of others' crosses at
-    once, and small ones of one shape and dtype. Any other goes alone, which lets go of its
-    gradient before another's has to be known.
+    once, and small ones of one shape, dtype and place. Any other goes alone, which lets go
+    of its gradient before another's has to be known.
     """
     found: dict[Any, list[int]] = {}
     for i, tensor in enumerate(tensors):
@@ -77,5 +78,6 @@ def _kind(tensor: Update) -> Any:
         return "spread"
     if not 0 < param.size <= _SMALL:
         return None
-    arrays = ((x.shape, x.dtype) for x in jtu.tree_leaves(tensor[1:]))
-    return (stacked, *arrays)
+    # Where it is known: arrays on two devices make no stack.
+    there = None if isinstance(param, jax.core.Tracer) else getattr(param, "sharding", None)
+    return (stacked, there, *((x.shape, x.dtype) for x in jtu.tree_leaves(tensor[1:])))
