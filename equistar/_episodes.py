@@ -107,7 +107,8 @@ class GrowingLength(AbstractEpisodeLength):
     $$T(n) = \\text{first} \\, (\\text{last} / \\text{first})^{\\min(n / N, 1)}$$
 
     rounded, at meta-step $n$, with $N$ = `meta_steps`. A curriculum: short episodes
-    first, whose meta-gradients are cheap and tame.
+    first, whose meta-gradients are tame. They cost no less: a window has its steps, and
+    `FullES` and `FullBackprop` always run the longest episode that there may be.
     """
 
     first: int = eqx.field(static=True)

@@ -32,7 +32,10 @@ def meta_gradient(
     - `theta`: the meta-parameters; its inexact arrays are differentiated.
     - `key`: a PRNG key.
     - `windows`: how many consecutive estimates to average. A windowed estimator needs
-        enough of them to go through whole episodes.
+        enough of them to go through whole episodes, and with `starts=LockStep()` they may
+        be exactly that. `Staggered()` shortens the first episode of each particle, which
+        tells in the mean until many more have passed;
+        [`equistar.analysis.compare_estimators`][] leaves the first ones out.
 
     **Returns:**
 

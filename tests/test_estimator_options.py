@@ -123,16 +123,20 @@ def test_per_leaf_noise_perturbs_each_leaf_by_its_scale():
     np.testing.assert_allclose(spread["d"], 0.05, rtol=0.05)
 
 
-def test_scales_of_another_structure_are_refused():
-    noise = eqs.PerLeafNoise({"a": 1.0, "z": 1.0})
+@pytest.mark.parametrize("kind", [eqs.PES, eqs.PESAnalytic, eqs.NRES])
+def test_scales_of_another_structure_are_refused_at_the_start(kind):
+    estimator = kind(noise=eqs.PerLeafNoise({"a": 1.0, "z": 1.0}))
     with pytest.raises(ValueError, match="must have the structure of `theta`"):
-        eqs.PES(noise=noise).init(LinearWalk(0.0), {"a": jnp.zeros(())}, key=jr.key(0))
-        eqs.FullES(3, noise=noise).estimate(
-            LinearWalk(0.0),
-            {"a": jnp.zeros(())},
-            jnp.zeros((), jnp.int32),
-            key=jr.key(0),
-        )
+        estimator.init(LinearWalk(0.0), {"a": jnp.zeros(())}, key=jr.key(0))
+
+
+@pytest.mark.parametrize("kind", [eqs.TruncatedES, eqs.FullES])
+def test_scales_of_another_structure_are_refused_by_an_estimate(kind):
+    estimator = kind(3, noise=eqs.PerLeafNoise({"a": 1.0, "z": 1.0}))
+    theta = {"a": jnp.zeros(())}
+    with pytest.raises(ValueError, match="must have the structure of `theta`"):
+        state = estimator.init(LinearWalk(0.0), theta, key=jr.key(0))
+        estimator.estimate(LinearWalk(0.0), theta, state, key=jr.key(0))
 
 
 @pytest.mark.parametrize(
@@ -248,8 +252,8 @@ class _Wide(eqs.AbstractUnroll):
         return carry, jnp.mean(carry**2)
 
 
-def _scratch(remat, steps):
-    estimator = eqs.FullBackprop(steps, 1, remat=remat)
+def _scratch(remat, steps, particles=1):
+    estimator = eqs.FullBackprop(steps, particles, remat=remat)
 
     def run(theta, seed):
         state = jnp.zeros((), jnp.int32)
@@ -275,6 +279,9 @@ def test_within_memory_every_step_keeps_its_carry_and_beyond_it_a_segment_does()
     assert _scratch(fits, 64) == _scratch(every, 64) != _scratch(segments, 64)
     assert _scratch(does_not, 64) == _scratch(segments, 64)
     assert _scratch(fits, 65) == _scratch(segments, 65)
+    # The carries of all particles together.
+    assert _scratch(fits, 64, 2) == _scratch(segments, 64, 2)
+    assert _scratch(fits, 32, 2) == _scratch(every, 32, 2) != _scratch(segments, 32, 2)
 
 
 def test_every_step_keeps_its_carry_and_none_of_its_intermediates():

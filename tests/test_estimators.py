@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import equistar as eqs
+from equistar._estimators._rollout import particle_keys
 
 from .helpers import Growth, LinearWalk, QuadraticDescent, windows
 
@@ -243,11 +244,56 @@ def test_a_particle_that_is_not_finite_changes_no_other_ones_contribution(value)
     assert 0 < dropped < 16
     assert int(good.dropped[0]) == 0
     assert int(bad.diverged[0]) == dropped
-    # Each healthy pair contributes eps^2 (T + 1) / 2 / sigma^2; the noise is keyed by the
-    # particle, so the poisoned run keeps the other pairs' share exactly.
-    clean = windows(_Poisoned(0.0), estimator, jnp.zeros(()), jr.key(0), 1)
-    assert jnp.isfinite(bad.gradient[0])
-    assert 0 < bad.gradient[0] < clean.gradient[0] + good.gradient[0]
+    # The noise is keyed by the particle. With e = eps^2 / sigma^2 each pair contributes
+    # (1 + ... + 6) / 6 e = 3.5 e, one that falls back to 0 at step 3 contributes
+    # ((1 + 2 + 3 + 0 + 1 + 2) + 21) / 12 e = 2.5 e, and so does any that begins at 0.
+    below, fallen = (
+        windows(unroll, estimator, jnp.zeros(()), jr.key(0), 1).gradient[0]
+        for unroll in (LinearWalk(0.0), _Poisoned(0.0))
+    )
+    of_all = below / 2.5
+    of_those_hit = 3.5 * of_all - fallen
+    healthy = 3.5 * (of_all - of_those_hit)
+    np.testing.assert_allclose(bad.gradient[0], healthy, rtol=1e-9)
+
+
+def test_the_meta_loss_is_that_of_the_losses_that_are_finite():
+    # Both members of a pair go up and meet NaN; those of others have 3.5 (1 +- eps).
+    estimator = eqs.FullES(6, 16, 0.1)
+    out = windows(_Poisoned(float("nan")), estimator, jnp.ones(()), jr.key(0), 1)
+    dropped = int(out.dropped[0])
+    assert 0 < dropped < 16 and jnp.isfinite(out.gradient[0])
+    np.testing.assert_allclose(out.meta_loss[0], 3.5, rtol=1e-12)
+
+
+class _Exploding(eqs.AbstractUnroll):
+    """x' = theta x^2 from 2 theta: x_t = theta^(2^(t + 1) - 1) 2^(2^t)."""
+
+    def init(self, theta, *, key):
+        return theta * 2.0
+
+    def step(self, theta, carry, *, key):
+        return carry * carry * theta, carry
+
+
+def test_what_follows_a_short_episode_is_no_part_of_its_derivative():
+    # At 1.5 x_9 overflows, which the last of nine steps computes, and not what up to eight
+    # do; of x_t the derivative is (2^(t + 1) - 1) x_t / theta.
+    length = eqs.LogUniformLength(1, 12)
+    estimator = eqs.FullBackprop(length, 64)
+    theta, key = jnp.asarray(1.5), jr.key(0)
+    state = jnp.zeros((), jnp.int32)
+    out, _ = estimator.estimate(_Exploding(), theta, state, key=key)
+    keys = jax.vmap(lambda k: jr.split(k, 12)[0])(particle_keys(key, 64))
+    draw = lambda k: length.draw(state, key=jr.fold_in(k, 2))
+    lengths = np.asarray(jax.vmap(draw)(keys))
+    powers = 2.0 ** np.arange(1, 9) - 1
+    slopes = powers * 1.5 ** (powers - 1) * 2.0 ** (2.0 ** np.arange(8))
+    short = lengths[lengths <= 8]
+    assert 32 < len(short) < 64
+    assert int(out.dropped) == 64 - len(short)
+    each = np.cumsum(slopes)[short - 1] / float(length.mean(state))
+    np.testing.assert_allclose(out.gradient, np.sum(each) / 64, rtol=1e-9)
 
 
 def test_pairs_without_signal_are_counted():
@@ -274,7 +320,7 @@ def test_staggered_particles_restart_at_different_steps():
     assert first.min() >= 1 and first.max() <= 40 and len(set(first)) > 20
 
 
-def test_meta_gradient_averageswindows():
+def test_meta_gradient_averages_windows():
     estimator = eqs.PES(5, 4, 0.01, eqs.ConstantLength(20))
     args = _quadratic(), estimator, jnp.asarray(0.3)
     out = eqs.meta_gradient(*args, key=jr.key(7), windows=8)

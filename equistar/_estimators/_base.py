@@ -16,7 +16,8 @@ class MetaGradient(eqx.Module):
 
     - `gradient`: a pytree in the structure of `theta`; `None` where `theta` holds
         something else than an inexact array.
-    - `meta_loss`: the mean of the losses that the estimate was made from.
+    - `meta_loss`: the mean of the losses that the estimate was made from, as far as these
+        are finite.
     - `diverged`: members whose carry is not finite at the window's end.
     - `dead`: particles that carry no signal: their contribution is exactly zero, as when
         both members of a pair recorded the same losses; with [`equistar.FinalLoss`][] also

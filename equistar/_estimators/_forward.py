@@ -1,10 +1,12 @@
 """Forward-mode differentiation, whose memory does not grow with the unroll."""
 
 import abc
+import functools as ft
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
@@ -34,7 +36,7 @@ class AbstractDirections(eqx.Module):
     def draw(
         self, theta: PyTree[Array], *, key: PRNGKeyArray
     ) -> PyTree[Float[Array, "directions ..."]]:
-        """Directions $v_j$ with $E[\\\\sum_j v_j v_j^\\\\top] = I$, on a leading axis."""
+        """Directions $v_j$ with $E[\\sum_j v_j v_j^\\top] = I$, on a leading axis."""
 
 
 class AllDirections(AbstractDirections):
@@ -166,7 +168,8 @@ class ForwardGradient(AbstractEstimator):
         old, new = window.split_mean(slopes[:, :, 0])
 
         def leaf(v: Array, f: Array) -> Array:
-            weigh = jax.vmap(lambda slope, v: jnp.tensordot(slope, v, axes=1))
+            dot = ft.partial(jnp.tensordot, axes=1, precision=lax.Precision.HIGHEST)
+            weigh = jax.vmap(dot)
             return weigh(old.astype(v.dtype), v) + weigh(new.astype(v.dtype), f)
 
         gradients = jtu.tree_map(leaf, state.directions, fresh)
@@ -174,8 +177,8 @@ class ForwardGradient(AbstractEstimator):
         directions = jtu.tree_map(
             lambda v, f: jnp.where(over(began, v), f, v), state.directions, fresh
         )
-        mean = jnp.mean(values(losses))
-        return summarise(gradients, mean, after.carry), ForwardState(after, directions)
+        meta_gradient = summarise(gradients, values(losses), after.carry)
+        return meta_gradient, ForwardState(after, directions)
 
     def _draw(self, theta: PyTree, key: PRNGKeyArray) -> PyTree[Array]:
         draw = lambda k: self.directions.draw(learned(theta), key=k)

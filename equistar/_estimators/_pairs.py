@@ -10,6 +10,7 @@ import jax.tree_util as jtu
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._devices import shard_particles
 from .._kinds import check_count
 from ._noise import AbstractNoise
 from ._particles import learned, over
@@ -44,6 +45,13 @@ class Pairs(eqx.Module):
             return jtu.tree_map(jnp.multiply, noise, scale)
 
         return jax.vmap(one)(particle_keys(key, self.number))
+
+    def nothing(self, theta: PyTree) -> PyTree[Array]:
+        """No noise of any particle, as those of `draw`."""
+        arrays = learned(theta)
+        scaled = lambda p, s: jnp.zeros((self.number, *p.shape), p.dtype) * s
+        zeros = jtu.tree_map(scaled, arrays, self.noise.scale(arrays))
+        return shard_particles(zeros, self.number)
 
     def perturb(self, theta: PyTree, noise: PyTree[Array]) -> PyTree:
         """The members of each pair, with leading axes of particles and members."""

@@ -38,7 +38,7 @@ def summarise(
     **Arguments:**
 
     - `contributions`: gradients with a leading axis of particles.
-    - `values`: of the objective; their mean is the meta-loss.
+    - `values`: of the objective; the mean of those that are finite is the meta-loss.
     - `carry`: of the unroll, with leading axes of particles and members.
     """
     finite = jax.vmap(all_finite)(contributions)
@@ -50,7 +50,7 @@ def summarise(
     healthy = jax.vmap(jax.vmap(all_finite))(carry)
     meta_gradient = MetaGradient(
         gradient=jtu.tree_map(mean, contributions),
-        meta_loss=jnp.mean(values),
+        meta_loss=jnp.mean(values, where=jnp.isfinite(values)),
         diverged=jnp.sum(~healthy),
         dead=jnp.sum(jax.vmap(_all_zero)(contributions)),
         dropped=jnp.sum(~finite),

@@ -6,7 +6,6 @@ import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from .._devices import shard_particles
 from .._episodes import (
     AbstractEpisodeLength,
     AbstractStarts,
@@ -20,7 +19,7 @@ from ._base import AbstractEstimator, MetaGradient
 from ._checks import check_unroll, check_windowed
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import Pairs
-from ._particles import learned, over, same_members, summarise
+from ._particles import over, same_members, summarise
 from ._rollout import advance, particle_keys, Particles, start, Window
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
 
@@ -104,7 +103,7 @@ class PES(AbstractEstimator):
 
     def init(self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) -> PESState:
         check_unroll(unroll, theta, key=key)
-        seen = no_noise(theta, self.pairs)
+        seen = self._pairs.nothing(theta)
         members = same_members(theta, self.pairs, 2)
         keys = particle_keys(key, self.pairs)
         particles = start(unroll, members, self.length, self.starts, keys)
@@ -134,12 +133,6 @@ class PES(AbstractEstimator):
         contributions = self._pairs.gradients(theta, (old, seen), (new, noise))
         meta_gradient = summarise(contributions, values, particles.carry)
         return meta_gradient, PESState(particles, carry_on(seen, noise, window, particles))
-
-
-def no_noise(theta: PyTree, pairs: int) -> PyTree[Array]:
-    """What particles have seen before their first window."""
-    zeros = jtu.tree_map(lambda p: jnp.zeros((pairs, *p.shape), p.dtype), learned(theta))
-    return shard_particles(zeros, pairs)
 
 
 def carry_on(

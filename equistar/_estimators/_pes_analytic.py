@@ -24,7 +24,7 @@ from ._checks import check_unroll, check_windowed
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import Pairs
 from ._particles import same_members, summarise
-from ._pes import carry_on, no_noise, PESState
+from ._pes import carry_on, PESState
 from ._remat import AbstractRematerialisation, WithinMemory
 from ._rollout import advance, particle_keys, Particles, start
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
@@ -102,7 +102,7 @@ class PESAnalytic(AbstractEstimator):
 
     def init(self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) -> PESState:
         check_unroll(unroll, theta, key=key)
-        seen = no_noise(theta, self.pairs)
+        seen = self._pairs.nothing(theta)
         members = same_members(theta, self.pairs, 2)
         keys = particle_keys(key, self.pairs)
         particles = start(unroll, members, self.length, self.starts, keys)

@@ -120,7 +120,7 @@ class WithinMemory(AbstractRematerialisation):
 
     **Attributes:**
 
-    - `limit`: bytes for the carries of one particle; by default 64 MiB.
+    - `limit`: bytes for the carries of all particles together; by default 64 MiB.
     """
 
     limit: int = eqx.field(default=2**26, static=True)

@@ -18,7 +18,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from .._devices import shard_particles
-from .._episodes import AbstractEpisodeLength, AbstractStarts, LockStep
+from .._episodes import AbstractEpisodeLength, AbstractStarts
 from .._objectives import AbstractObjective, AbstractStepObjective
 from .._unroll import AbstractUnroll
 
@@ -129,11 +129,17 @@ def whole_episodes(
     A particle whose episode is shorter than the longest one goes on with another, of
     which nothing is recorded.
     """
-    # A first episode that is already over makes `advance` start the real one.
-    blank = start(unroll, members, length, LockStep(), keys)
-    ended = Particles(blank.carry, blank.length, blank.length, meta_step)
     steps = length.maximum
-    particles, window = advance(unroll, members, ended, length, steps, keys, scan=scan)
+    first = jax.vmap(lambda k: jr.split(k, steps)[0])(keys)
+    carry = _init(unroll, members, _split(first, "init"))
+    draw = jax.vmap(lambda k: length.draw(meta_step, key=k))
+    lengths = draw(_split(first, "length"))
+    begun = Particles(carry, jnp.zeros_like(lengths), lengths, meta_step)
+    begun = shard_particles(begun, len(keys))
+    # A derivative of what follows an episode may overflow, and zero times that is NaN.
+    others = lax.stop_gradient(eqx.filter(members, eqx.is_inexact_array))
+    others = eqx.combine(others, members)
+    particles, window = advance(unroll, members, begun, length, steps, keys, others, scan)
     episode = lambda losses, n: objective.episode(losses, n, window.mean_length)
     of_members = jax.vmap(episode, in_axes=(1, None))
     values = jax.vmap(of_members, in_axes=(1, 0))(window.losses, window.length[0])

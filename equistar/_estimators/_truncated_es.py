@@ -134,7 +134,8 @@ class TruncatedES(AbstractEstimator):
         values = window.values(self.objective, window.losses)
         difference = jnp.mean(self._pairs.difference(values), axis=0)
         contributions = self._pairs.gradients(theta, (difference, noise))
-        meta_gradient = summarise(contributions, values, particles.carry)
+        # Of the pair alone: the estimate was not made from whoever else had to run.
+        meta_gradient = summarise(contributions, values[..., :2], particles.carry)
 
         def share(x: Array) -> Array:
             return jnp.broadcast_to(self.carried.carried(x)[:, None], x.shape)
