@@ -14,6 +14,7 @@ import jax.tree_util as jtu
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from ._keys import apart
 from ._kinds import check_count, check_key, check_parts
 from ._names import suggest
 from ._numerics import described, is_number
@@ -128,6 +129,13 @@ class AfterUpdate(AbstractMetaLoss):
         return task.loss(after, key=key)
 
 
+def _as_split(split: str | Split) -> Split:
+    names = [split.value for split in Split]
+    if not isinstance(split, Split) and split not in names:
+        raise ValueError(f"There is no split {split!r}: {suggest(str(split), names)}.")
+    return Split(split)
+
+
 class HeldOut(AbstractMetaLoss):
     """The loss before the update, on a minibatch of its own from another split.
 
@@ -136,14 +144,7 @@ class HeldOut(AbstractMetaLoss):
     `Split.OUTER_VALID` is for watching a meta-training, not for making it.
     """
 
-    split: Split = eqx.field(default=Split.INNER_VALID, static=True)
-
-    def __check_init__(self):
-        names = [split.value for split in Split]
-        if not isinstance(self.split, Split) and self.split not in names:
-            raise ValueError(
-                f"There is no split {self.split!r}: {suggest(str(self.split), names)}."
-            )
+    split: Split = eqx.field(default=Split.INNER_VALID, static=True, converter=_as_split)
 
     def __call__(
         self,
@@ -154,7 +155,7 @@ class HeldOut(AbstractMetaLoss):
         *,
         key: PRNGKeyArray,
     ) -> Float[Array, ""]:
-        return task.loss(before, key=jr.fold_in(key, 1), split=self.split)
+        return task.loss(before, key=apart(key, "held"), split=self.split)
 
 
 class InnerTraining(AbstractUnroll):

@@ -93,7 +93,8 @@ def as_tuple(values: Any) -> Any:
 
 
 def _is_count(number: Any, least: int) -> bool:
-    return isinstance(number, int | np.integer) and bool(number >= least)
+    whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+    return whole and bool(number >= least)
 
 
 def _choices(kind: type) -> list[str]:

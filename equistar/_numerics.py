@@ -57,14 +57,23 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
 
 def tree_norm(tree: PyTree[Array], dtype: np.dtype | type) -> Float[Array, ""]:
     """The Euclidean norm of all arrays, whose squares may overflow or vanish."""
-    leaves = [x.astype(dtype) for x in jtu.tree_leaves(tree)]
-    sizes = [jnp.max(jnp.abs(x), initial=0) for x in leaves]
+    largest, (norm,) = relative_norms([tree], dtype)
+    return largest * norm
+
+
+def relative_norms(
+    trees: Sequence[PyTree[Array]], dtype: np.dtype | type
+) -> tuple[Float[Array, ""], list[Float[Array, ""]]]:
+    """The largest absolute number of all trees, and their norms in units of it."""
+    leaves = [[x.astype(dtype) for x in jtu.tree_leaves(tree)] for tree in trees]
+    sizes = [jnp.max(jnp.abs(x), initial=0) for xs in leaves for x in xs]
     largest = ft.reduce(jnp.maximum, sizes, jnp.zeros((), dtype))
     # XLA divides by way of the reciprocal, which vanishes for the very largest numbers.
     shrink = jnp.where(largest > 1, 1 / 16, 1).astype(dtype)
     unit = jnp.where(largest > 0, largest * shrink, 1)
-    squares = [jnp.sum((x * shrink / unit) ** 2) for x in leaves]
-    return largest * jnp.sqrt(sum(squares, jnp.zeros((), dtype)))
+    square = lambda x: jnp.sum((x * shrink / unit) ** 2)
+    zero = jnp.zeros((), dtype)
+    return largest, [jnp.sqrt(sum(map(square, xs), zero)) for xs in leaves]
 
 
 def is_number(value: Any) -> bool:

@@ -263,11 +263,15 @@ def test_joined_features_are_both_sets():
     first, second = (part(tensor) for part in both.sets)
     joined = both(tensor)
     assert len(joined) == len(first) + len(second) == 28 + 2 + 11
-    assert len(joined.element) == len(first.element)
+    for kind in ("element", "element_squares", "row", "column"):
+        assert eqx.tree_equal(getattr(joined, kind), getattr(first, kind))
     np.testing.assert_allclose(joined.tensor[:2], np.tanh([6, -0.3]), rtol=1e-12)
     np.testing.assert_array_equal(joined.tensor[2:], second.tensor)
     twice = eqs.JoinedFeatures(eqs.AdafactorFeatures(), eqs.AdafactorFeatures())(tensor)
-    assert len(twice.element) == len(twice.element_squares) == 2 * len(first.element)
+    for kind in ("element", "element_squares", "row", "column"):
+        once = list(getattr(first, kind))
+        for x, y in zip(getattr(twice, kind), once + once, strict=True):
+            np.testing.assert_array_equal(x, y)
 
 
 def _without_magnitudes(optimizer):

@@ -12,9 +12,9 @@ ROOT = pathlib.Path(equistar.__file__).parent
 # From the bottom: a module may import from its own layer only within its own package,
 # and from every layer below.
 LAYERS = (
-    {"_kinds", "_numerics"},
+    {"_keys", "_kinds", "_numerics"},
     {"_devices", "_eigh", "_files", "_interrupts", "_logger"}
-    | {"_means", "_names", "_results"},
+    | {"_means", "_names", "_results", "_smoothing", "_text"},
     {"_components", "_episodes", "_objectives", "_unroll", "tasks", "plot"},
     {"_optimizers", "_estimators"},
     {"_encoding", "_feed", "_toy_unrolls", "_trainable"},

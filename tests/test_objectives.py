@@ -10,6 +10,7 @@ import pytest
 
 import equistar as eqs
 from equistar._feed import as_feed
+from equistar._keys import apart
 
 from .helpers import LinearWalk, QuadraticDescent, windows
 
@@ -223,15 +224,17 @@ def test_the_meta_loss_is_taken_on_the_split_that_was_asked_for():
         "batch": eqs.TrainingBatch(),
         "after": eqs.AfterUpdate(),
         "held out": eqs.HeldOut(),
+        "by name": eqs.HeldOut("inner_valid"),  # pyright: ignore
         "outer": eqs.HeldOut(eqs.tasks.Split.OUTER_VALID),
     }.items():
         unroll = eqs.InnerTraining(_TwoSplits(), meta_loss)
         carry = unroll.init(theta, key=key)
         losses[name] = unroll.step(theta, carry, key=key)[1]
-    other = jr.normal(jr.fold_in(key, 1))
+    other = jr.normal(apart(key, "held"))
     np.testing.assert_allclose(losses["batch"], 1 + noise, rtol=1e-6)
     np.testing.assert_allclose(losses["after"], 0.9 + noise, rtol=1e-6)
     np.testing.assert_allclose(losses["held out"], 10 + other, rtol=1e-6)
+    np.testing.assert_allclose(losses["by name"], losses["held out"])
     np.testing.assert_allclose(losses["outer"], 1 + other, rtol=1e-6)
 
 

@@ -422,6 +422,10 @@ def test_trees_that_do_not_fit_are_named(sgd, star):
         sgd.update({"w": params["w"]}, state, params)
     with pytest.raises(ValueError, match=r"\['b'\] has shape"):
         sgd.update(params | {"b": jnp.ones(5)}, state, params)
+    # Small tensors too, that are grouped before.
+    bad = eqx.tree_at(lambda s: s.accumulators["momentum"][0]["b"], star.init(params), 0.5)
+    with pytest.raises(ValueError, match=r"floating-point arrays: .* is a float"):
+        star.update(params, bad, params)
     with pytest.raises(ValueError, match="made for other parameters"):
         star.update({"x": jnp.ones(3)}, star.init(params), {"x": jnp.ones(3)})
     with pytest.raises(ValueError, match="takes an optimizer"):

@@ -209,3 +209,29 @@ def test_what_is_missing_or_makes_no_sense_is_said():
     for make in (lambda: eqs.StepBound(0.0), lambda: eqs.PassedEnergyDecrease(2.0)):
         with pytest.raises(ValueError, match="must be"):
             make()
+
+
+@pytest.mark.parametrize(
+    "ours, theirs, falls_back",
+    [
+        (0.1, 50.0, False),  # The fallback's step leaves the domain: its energy is NaN.
+        (50.0, 0.1, True),
+        (-0.1, 50.0, True),  # And against no decrease an increase is none either.
+    ],
+)
+def test_an_energy_that_is_nan_is_no_decrease(ours, theirs, falls_back):
+    energy = lambda p: p - jnp.log(p)
+    sgd = lambda rate: eqs.OptaxOptimizer(optax.sgd, learning_rate=eqs.Fixed(rate))
+    safe = eqs.Safeguarded(sgd(ours), sgd(theirs), eqs.EnergyDecrease(energy))
+    params = jnp.array(3.0)
+    _, state = safe.update(jax.grad(energy)(params), safe.init(params), params)
+    assert bool(state.fell_back) == falls_back
+
+
+def test_any_finite_energy_is_a_decrease_from_an_infinite_one():
+    sgd = lambda rate: eqs.OptaxOptimizer(optax.sgd, learning_rate=eqs.Fixed(rate))
+    energy = lambda p: jnp.where(p > 2, jnp.inf, p)
+    safe = eqs.Safeguarded(sgd(2.0), sgd(1.0), eqs.EnergyDecrease(energy))
+    params = jnp.array(2.5)
+    _, state = safe.update(jnp.array(1.0), safe.init(params), params)
+    assert not state.fell_back

@@ -185,6 +185,20 @@ def test_a_part_that_reads_an_unknown_accumulator_is_named():
         eqs.LearnedOptimizer(nominal=eqs.NominalTerm(Wrong()))
 
 
+@pytest.mark.parametrize("kind", [eqs.STAR, eqs.Blackbox, eqs.AdaptiveSTAR])
+def test_an_accumulator_that_a_weight_decay_reads_is_kept_or_named(kind):
+    class Reading(eqs.AbstractWeightDecay):
+        reads: tuple[str, ...] = eqx.field(static=True)
+
+        def __call__(self, tensor, hidden):
+            return 1e-3 * tensor.param
+
+    kept = kind(weight_decay=Reading(("momentum",)), key=jr.key(0))
+    assert "momentum" in kept.accumulators
+    with pytest.raises(ValueError, match=r"Reading reads .*'curvature'"):
+        kind(weight_decay=Reading(("curvature",)), key=jr.key(0))
+
+
 def test_an_accumulator_that_a_part_reads_and_does_not_declare_is_named():
     class Forgetful(eqs.AbstractDirection):
         reads = ("second_moment",)
@@ -236,6 +250,104 @@ def test_an_input_of_the_wrong_shape_is_named(shape, give, message):
     params = jnp.ones(shape)
     with pytest.raises(ValueError, match=message):
         optimizer.update(params, optimizer.init(params), params)
+
+
+@pytest.mark.parametrize("width", [4, 16])
+def test_inputs_of_the_whole_tensor_alone_have_derivatives(width):
+    trunk, head = jr.split(jr.key(0))
+    magnitude = eqs.MagnitudeController(width, 1.0, key=head)
+    optimizer = eqs.LearnedOptimizer(
+        features=eqs.TensorStatistics(),
+        network=eqs.BlackboxMLP(in_size=11, width=width, key=trunk),
+        nominal=eqs.NominalTerm(magnitude=magnitude, scale=1e-2),
+    )
+    params, grads = jr.normal(jr.key(2), (2, 4, 3))
+
+    def loss(optimizer):
+        update, _ = optimizer.update(grads, optimizer.init(params), params)
+        return jnp.sum(update**2)
+
+    slopes: Any = eqx.filter_grad(loss)(optimizer)
+    move = lambda h: loss(
+        eqx.tree_at(lambda o: o.network.weights[0], optimizer, replace_fn=lambda w: w + h)
+    )
+    numbers = (move(1e-5) - move(-1e-5)) / 2e-5
+    np.testing.assert_allclose(jnp.sum(slopes.network.weights[0]), numbers, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float64])
+def test_accumulators_are_stored_as_they_begin(dtype):
+    class Narrow(eqs.AbstractAccumulator):
+        def init(self, param):
+            return (jnp.zeros_like(param, dtype=jnp.bfloat16),)
+
+        def update(self, state, tensor):
+            return (0.5 * state[0].astype(tensor.grad.dtype) + tensor.grad,)
+
+    class Reading(eqs.AbstractDirection):
+        reads = ("narrow",)
+
+        def __call__(self, tensor):
+            return tensor.accumulators["narrow"][0]
+
+    optimizer = eqs.LearnedOptimizer(
+        nominal=eqs.NominalTerm(Reading(), scale=1.0), accumulators={"narrow": Narrow()}
+    )
+    params = jnp.ones((3, 2), dtype)
+    state = optimizer.init(params)
+    step: Any = lambda state, _: optimizer.update(params, state, params)[::-1]
+    after, updates = jax.lax.scan(step, state, None, length=3)
+    assert eqx.tree_equal(jax.eval_shape(lambda: after), jax.eval_shape(lambda: state))
+    np.testing.assert_array_equal(updates[:, 0, 0].astype(float), [-1, -1.5, -1.75])
+
+
+def test_as_many_momenta_as_factored_moments_are_asked_for():
+    bank = {**eqs.default_accumulators(), "momentum": eqs.Momentum((0.5, 0.9))}
+    optimizer = eqs.LearnedOptimizer(
+        features=eqs.AdafactorFeatures(),
+        network=eqs.BlackboxMLP(key=jr.key(0)),
+        blackbox=eqs.BlackboxTerm(key=jr.key(1)),
+        accumulators=bank,
+    )
+    params = jnp.ones((3, 2))
+    with pytest.raises(
+        ValueError, match="as many momenta as factored moments; got 2 and 3"
+    ):
+        optimizer.update(params, optimizer.init(params), params)
+
+
+def test_row_inputs_of_several_shapes_count_as_spread_ones():
+    # By themselves, of one shape and joined from two sets of which each has its own.
+    full = lambda t: (t.grad, jnp.broadcast_to(jnp.mean(t.grad), t.grad.shape))
+    small = lambda t: (t.grad, jnp.mean(t.grad, (0, 1), keepdims=True))
+    spread = lambda t: eqs.Inputs(row=full(t), element=(t.param,))
+    mixed = lambda t: eqs.Inputs(row=small(t), element=(t.param,))
+    rows = lambda t: jnp.mean(t.grad, 1, keepdims=True)[None]
+    numbers = lambda t: jnp.mean(t.grad, (0, 1), keepdims=True)[None]
+    parts = [_Given(lambda t: eqs.Inputs(row=rows(t), element=(t.param,)))]
+    parts += [_Given(lambda t: eqs.Inputs(row=numbers(t)))]
+    both = lambda t: eqs.Inputs(
+        row=jnp.concatenate([rows(t), jnp.broadcast_to(numbers(t), rows(t).shape)]),
+        element=(t.param,),
+    )
+
+    def update(features):
+        optimizer = eqs.LearnedOptimizer(
+            features=features,
+            network=eqs.BlackboxMLP(in_size=3, key=jr.key(0)),
+            blackbox=eqs.BlackboxTerm(
+                preconditioner=eqs.NoPreconditioner(),
+                init=eqs.release_init,
+                scale=1.0,
+                key=jr.key(1),
+            ),
+        )
+        params, grads = jr.normal(jr.key(2), (2, 4, 3))
+        return optimizer.update(grads, optimizer.init(params), params)[0]
+
+    np.testing.assert_allclose(update(_Given(mixed)), update(_Given(spread)), rtol=1e-9)
+    joined = update(eqs.JoinedFeatures(*parts))
+    np.testing.assert_allclose(joined, update(_Given(both)), rtol=1e-9)
 
 
 class _Counting(eqs.AbstractAccumulator):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PyTree
 
 from .._curves import training_curves
 from .._devices import replicate
+from .._keys import apart
 from .._logger import Metrics
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
@@ -54,7 +55,7 @@ class HeldOutEvaluation(AbstractWatcher):
         self.every = every
         self.steps = steps
         # Apart from those that the run is made of, which come from the same seed.
-        self.keys = jr.split(jr.fold_in(jr.key(seed), 0x6576616C), seeds)
+        self.keys = jr.split(apart(jr.key(seed), "eval"), seeds)
         self.told = told
         self.begun = begun
 

@@ -17,6 +17,7 @@ from .. import plot, tasks
 from .._checkpoint_file import check_reach, CheckpointError
 from .._checkpoints import Checkpoints
 from .._devices import particle_mesh
+from .._keys import apart
 from .._logger import Metrics
 from .._meta_train import meta_train, MetaTrainResult
 from .._recipes import Recipe, recipe_text
@@ -248,19 +249,23 @@ class MetaTrain:
         output.mkdir(parents=True, exist_ok=True)
         rescued = output / f"rescued-by-process-{processes.index}.npz"
         self._save(rescued, result.theta, result.history)
-        steps = len(np.asarray(result.history.meta_loss))
+        steps, weights = len(np.asarray(result.history.meta_loss)), output / "weights.npz"
+        earlier = (
+            f" {weights} is whole, of at most --save-every {self.folder.save_every} "
+            "meta-steps earlier."
+        )
         print(
             f"Another process of the run, or a device, failed after {steps} meta-steps. "
-            f"What was trained until then is in {rescued}; {output / 'weights.npz'} "
-            f"is whole, of at most --save-every {self.folder.save_every} meta-steps "
-            f"earlier. Every process stops within {STOPPED_WITHIN} s."
+            f"What was trained until then is in {rescued}."
+            f"{earlier if weights.is_file() else ''} Every process stops within "
+            f"{STOPPED_WITHIN} s."
         )
         leave(1)
 
 
 def _tasks_key(recipe: Recipe) -> PRNGKeyArray:
     # Apart from the keys of the weights and the run, which the same seed is split into.
-    return jr.fold_in(jr.key(recipe.seed), 0x7461736B)
+    return apart(jr.key(recipe.seed), "task")
 
 
 def _checked(make: Callable[..., Any], *arguments: Any) -> Any:

@@ -117,7 +117,9 @@ def accumulate(
                 f"{eqx.tree_pformat(new[k])}: `update` must return arrays of the shapes "
                 "that `init` gives."
             )
-    return {k: new[k] for k in accumulators}
+    # As `init` gives them, and so from one update to the next.
+    store = lambda x, old: x.astype(old.dtype)
+    return {k: jtu.tree_map(store, new[k], old) for k, old in accumulators.items()}
 
 
 def _shapes(state: tuple[Any, ...]) -> tuple[Any, list[tuple[int, ...]]]:

@@ -26,6 +26,18 @@ def _vector(xs: Any) -> Any:
     return jnp.stack(alike([jnp.reshape(x, ()).astype(dtype) for x in xs]))
 
 
+# Arrays of a tuple to one shape, if they broadcast: the first layer stacks them. What does
+# not is left for `check_shapes` to name.
+def _of_one_shape(xs: Any) -> Any:
+    shapes = {jnp.shape(x) for x in xs} if isinstance(xs, tuple) else set()
+    if len(shapes) < 2 or len(set(map(len, shapes))) > 1:
+        return xs
+    shape = tuple(map(max, zip(*shapes, strict=True)))
+    if any(n not in (1, m) for s in shapes for n, m in zip(s, shape, strict=True)):
+        return xs
+    return tuple(jnp.broadcast_to(x, shape) for x in xs)
+
+
 class Inputs(eqx.Module):
     """Network inputs of one tensor, by kind.
 
@@ -48,8 +60,8 @@ class Inputs(eqx.Module):
 
     element: tuple[Array, ...] = ()
     element_squares: tuple[Array, ...] = ()
-    row: Any = ()
-    column: Any = ()
+    row: Any = eqx.field(default=(), converter=_of_one_shape)
+    column: Any = eqx.field(default=(), converter=_of_one_shape)
     tensor: Any = eqx.field(default=(), converter=_vector)
 
     def __len__(self) -> int:
@@ -200,7 +212,8 @@ def _concatenated(stacks: list[Any]) -> Any:
     there = [stack for stack in stacks if len(stack)]
     if len(there) == 1:
         return there[0]
-    apart = any(isinstance(stack, tuple) for stack in there)
+    tuples = any(isinstance(stack, tuple) for stack in there)
+    apart = tuples or len({stack.shape[1:] for stack in there}) > 1
     return tuple(itertools.chain(*there)) if apart or not there else jnp.concatenate(there)
 
 
@@ -213,6 +226,11 @@ def _products(
     of_grad: list[Array],
     of_momentum: list[Array],
 ) -> tuple[Array, ...]:
+    if len(momenta) != len(of_momentum):
+        raise ValueError(
+            f"AdafactorFeatures needs as many momenta as factored moments; got "
+            f"{len(momenta)} and {len(of_momentum)}: give both as many decays."
+        )
     normalised = (m * inverse_rms for m in momenta)
     grads = (g * f for f in of_grad)
     scaled = (m * f for m, f in zip(momenta, of_momentum, strict=True))

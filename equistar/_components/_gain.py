@@ -5,25 +5,22 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import equinox as eqx
+import jax.lax as lax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ._features import AbstractFeatures, check_inputs
+from ._reader import AbstractReader
 from ._statistics import TensorStatistics
 from ._tensor import Tensor
 
 
-class AbstractGain(eqx.Module):
+class AbstractGain(AbstractReader):
     """A positive factor on the blackbox and the nominal term of one tensor.
 
     `reads` names the accumulators that it needs.
     """
-
-    @property
-    @abc.abstractmethod
-    def reads(self) -> tuple[str, ...]:
-        """The names of the accumulators that it needs."""
 
     @abc.abstractmethod
     def __call__(self, tensor: Tensor) -> Array | float:
@@ -32,10 +29,6 @@ class AbstractGain(eqx.Module):
 
 class NoGain(AbstractGain):
     """The factor 1."""
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return ()
 
     def __call__(self, tensor: Tensor) -> float:
         return 1.0
@@ -93,4 +86,7 @@ class TensorGain(AbstractGain):
                 f"The statistics are {len(statistics)} numbers but the gain was built for "
                 f"{len(self.weights)}: pass `start` with {len(statistics)} numbers."
             )
-        return jnp.exp(jnp.clip(self.scale * self.weights @ statistics, *self.bounds))
+        product = jnp.dot(
+            self.scale * self.weights, statistics, precision=lax.Precision.HIGHEST
+        )
+        return jnp.exp(jnp.clip(product, *self.bounds))

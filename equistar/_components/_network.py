@@ -11,6 +11,7 @@ import jax
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.random as jr
+import jax.tree_util as jtu
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._means import means
@@ -147,7 +148,7 @@ class BlackboxMLP(AbstractNetwork):
         layers = [first, *((w, (b,)) for w, b in others)]
         if max(w.shape[1] for w in self.weights) <= _FUSED_WIDTH:
             return _perceptron(layers, elements)
-        return tuple(unstack(_stacked_perceptron(layers, jnp.stack(elements))))
+        return tuple(unstack(_stacked_perceptron(layers, _side_by_side(elements, weight))))
 
 
 # Scalar arithmetic for wider layers takes the compiler minutes, and gigabytes.
@@ -185,6 +186,10 @@ def _perceptron(layers: list[_Layer], inputs: tuple[Array, ...]) -> tuple[Array,
     return inputs
 
 
+def _side_by_side(xs: tuple[Array, ...], like: Array) -> Array:
+    return jnp.stack(xs) if xs else jnp.zeros((0,), like.dtype)
+
+
 def _total(terms: list[Array]) -> Array:
     return sum(terms[1:], terms[0])
 
@@ -205,7 +210,10 @@ def _stacked_perceptron(layers: list[_Layer], inputs: Array) -> Array:
 
 def _differentiated_as(stacked: Callable[[Any, Array], Array]) -> Callable:
     def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
-        form = lambda layers, xs: tuple(unstack(stacked(layers, jnp.stack(xs))))
+        def form(layers: Any, xs: tuple[Array, ...]) -> tuple[Array, ...]:
+            weight = jtu.tree_leaves(layers)[0]
+            return tuple(unstack(stacked(layers, _side_by_side(xs, weight))))
+
         return jax.jvp(form, primals, tangents)
 
     return rule

@@ -2,30 +2,21 @@
 
 import abc
 
-import equinox as eqx
 import jax.nn.initializers as jinit
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from .._kinds import check_parts
 from ._direction import AbstractDirection, AdamAggMoDirection
 from ._magnitude import AbstractMagnitude, NoMagnitudeController
 from ._network import Head, Initializer
 from ._preconditioner import AbstractPreconditioner, EMAPreconditioner
+from ._reader import AbstractReader
 from ._scale import AbstractScale, as_scale
 from ._tensor import Tensor
 
 
-class AbstractTerm(eqx.Module):
+class AbstractTerm(AbstractReader):
     """A term of the update, to be subtracted from the parameters."""
-
-    def __check_init__(self) -> None:
-        check_parts(self)
-
-    @property
-    @abc.abstractmethod
-    def reads(self) -> tuple[str, ...]:
-        """The names of the accumulators that it needs."""
 
     @abc.abstractmethod
     def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
@@ -44,10 +35,6 @@ class AbstractBlackboxTerm(AbstractTerm):
 
 class NoBlackbox(AbstractBlackboxTerm):
     """No blackbox term."""
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return ()
 
     def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
         return jnp.zeros((), tensor.param.dtype)
@@ -107,10 +94,6 @@ class AbstractNominalTerm(AbstractTerm):
 class NoNominal(AbstractNominalTerm):
     """No nominal term."""
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return ()
-
     def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
         return jnp.zeros((), tensor.param.dtype)
 
@@ -158,10 +141,6 @@ class AbstractWeightDecay(AbstractTerm):
 class NoWeightDecay(AbstractWeightDecay):
     """No weight decay."""
 
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return ()
-
     def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
         return jnp.zeros((), tensor.param.dtype)
 
@@ -189,10 +168,6 @@ class WeightDecay(AbstractWeightDecay):
         """
         self.rate = as_scale(rate)
         self.magnitude = magnitude
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return ()
 
     def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
         return self.rate() * self.magnitude(hidden) * tensor.param

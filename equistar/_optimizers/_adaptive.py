@@ -119,7 +119,4 @@ class AdaptiveSTAR(AbstractLearnedOptimizer):
             "factored": FactoredSecondMoment(correction=corrected),
             "log_step_size": HypergradientDescent(rate=0.1, threshold=0.07),
         }
-        self.accumulators = read_accumulators(
-            bank,
-            *(self.features, self.blackbox, self.nominal, self.gain),
-        )
+        self.accumulators = read_accumulators(bank, *self._readers)

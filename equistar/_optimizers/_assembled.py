@@ -59,6 +59,4 @@ class LearnedOptimizer(AbstractLearnedOptimizer):
         self.weight_decay = weight_decay
         self.gain = gain
         bank = default_accumulators() if accumulators is None else accumulators
-        self.accumulators = read_accumulators(
-            bank, features, blackbox, nominal, weight_decay, gain
-        )
+        self.accumulators = read_accumulators(bank, *self._readers)

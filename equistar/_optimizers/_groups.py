@@ -80,4 +80,6 @@ def _kind(tensor: Update) -> Any:
         return None
     # Where it is known: arrays on two devices make no stack.
     there = None if isinstance(param, jax.core.Tracer) else getattr(param, "sharding", None)
-    return (stacked, there, *((x.shape, x.dtype) for x in jtu.tree_leaves(tensor[1:])))
+    # A state that is not of arrays is named where it is read.
+    kind = lambda x: (jnp.shape(x), getattr(x, "dtype", type(x)))
+    return (stacked, there, *map(kind, jtu.tree_leaves(tensor[1:])))

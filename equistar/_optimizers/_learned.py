@@ -74,6 +74,12 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
     def __check_init__(self) -> None:
         check_parts(self)
 
+    @property
+    def _readers(self) -> tuple[Any, ...]:
+        """The parts that read accumulators."""
+        terms = self.blackbox, self.nominal, self.weight_decay
+        return (self.features, *terms, self.gain)
+
     def init(self, params: PyTree) -> LearnedOptimizerState:
         return init_tree(self, [0] * len(jtu.tree_leaves(params)), params)
 
@@ -107,7 +113,8 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
         before = Tensor(p, g, _cast(accumulators, dtype), count)
         new = accumulate(bank, accumulators, before)
         seen = _cast(new, dtype)
-        return new, {name: bank[name].summarise(seen[name], before) for name in bank}
+        says = {name: bank[name].summarise(seen[name], before) for name in bank}
+        return new, jtu.tree_map(jnp.asarray, says)
 
     def step_tensor(
         self,

@@ -1,7 +1,6 @@
 """A learned step that is taken only while a criterion holds."""
 
 import abc
-import functools as ft
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._kinds import check_function, check_parts
-from .._numerics import accumulator_dtype, all_finite, described, is_number
+from .._numerics import (
+    accumulator_dtype,
+    all_finite,
+    described,
+    is_number,
+    relative_norms,
+)
 from ._base import AbstractOptimizer
 
 
@@ -204,29 +209,23 @@ def _falls(
     fallback: PyTree[Array],
     params: PyTree[Array],
 ) -> Bool[Array, ""]:
-    after = lambda updates: function(jtu.tree_map(jnp.add, params, updates))
     now = function(params)
+    fall = lambda updates: now - function(jtu.tree_map(jnp.add, params, updates))
     if not is_number(now):
         raise ValueError(
             "The energy must be one floating-point number, say the mean of losses; got "
             f"{described(now)}."
         )
-    # A comparison with NaN is false.
-    return after(learned) <= now - factor * (now - after(fallback))
+    # Of the fallback an energy that is NaN is no fall; of the learned step it is refused,
+    # for a comparison with NaN is false.
+    theirs = fall(fallback)
+    return fall(learned) >= factor * jnp.where(jnp.isnan(theirs), 0, theirs)
 
 
 def _bounded(learned: PyTree[Array], fallback: PyTree[Array], multiple: float) -> Array:
     leaves = [jtu.tree_leaves(tree) for tree in (learned, fallback)]
     dtypes = [accumulator_dtype(x.dtype) for x in (*leaves[0], *leaves[1])]
     dtype = max(dtypes, key=lambda d: d.itemsize, default=jnp.dtype(jnp.float32))
-    ours, theirs = ([x.astype(dtype) for x in tree] for tree in leaves)
     # Squares of plain numbers overflow or vanish on both sides, and then compare as equal.
-    sizes = [jnp.max(jnp.abs(x), initial=0) for x in (*ours, *theirs)]
-    largest = ft.reduce(jnp.maximum, sizes, jnp.zeros((), dtype))
-    # XLA divides by way of the reciprocal, which vanishes for the very largest numbers.
-    shrink = jnp.where(largest > 1, 1 / 16, 1).astype(dtype)
-    scale = jnp.where(largest == 0, jnp.ones((), dtype), largest * shrink)
-    square = lambda xs: sum(
-        (jnp.sum((x * shrink / scale) ** 2) for x in xs), jnp.zeros((), dtype)
-    )
-    return jnp.sqrt(square(ours)) <= multiple * jnp.sqrt(square(theirs))
+    _, (ours, theirs) = relative_norms(leaves, dtype)
+    return ours <= multiple * theirs

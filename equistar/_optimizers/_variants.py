@@ -113,9 +113,7 @@ class STAR(AbstractLearnedOptimizer):
         )
         self.weight_decay = weight_decay
         self.gain = NoGain()
-        self.accumulators = read_accumulators(
-            default_accumulators(), self.features, self.blackbox, self.nominal
-        )
+        self.accumulators = read_accumulators(default_accumulators(), *self._readers)
 
 
 class Blackbox(AbstractLearnedOptimizer):
@@ -175,9 +173,7 @@ class Blackbox(AbstractLearnedOptimizer):
         self.nominal = NoNominal()
         self.weight_decay = weight_decay
         self.gain = NoGain()
-        self.accumulators = read_accumulators(
-            default_accumulators(), self.features, self.blackbox
-        )
+        self.accumulators = read_accumulators(default_accumulators(), *self._readers)
 
 
 class HyperparamController(AbstractLearnedOptimizer):
@@ -220,6 +216,4 @@ class HyperparamController(AbstractLearnedOptimizer):
         )
         self.weight_decay = weight_decay
         self.gain = NoGain()
-        self.accumulators = read_accumulators(
-            default_accumulators(), self.features, self.nominal
-        )
+        self.accumulators = read_accumulators(default_accumulators(), *self._readers)

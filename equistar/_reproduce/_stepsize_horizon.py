@@ -49,7 +49,6 @@ class StepSizeHorizon(AbstractExperiment):
         grid = np.geomspace(1, self.longest, self.points).round()
         horizons = np.unique(grid).astype(np.int32)
         draw = lambda k: draw_problem(self.size, self.columns, float(self.columns), key=k)
-        # Not vmap: batched eigendecompositions can block each other on two cores.
         problems = jax.lax.map(draw, jr.split(jr.key(self.seed), self.problems))
         say(f"{len(horizons)} horizons on {self.problems} quadratics in closed form ...")
         best, cost = _closed_forms(problems, jnp.asarray(horizons))

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from .._episodes import ConstantLength
 from .._estimators import PES
 from .._inner_training import HeldOut, InnerTraining, train_init, train_step
+from .._keys import apart
 from .._optimizers import AbstractOptimizer, HyperparamController
 from ..tasks import Classification, Dataset, digits, Split, tfds_images
 from ._base import AbstractExperiment, Claim, Reproduction
@@ -169,7 +170,7 @@ def _curves(
 
     def one(task: Classification, optimizer: Any, key: PRNGKeyArray) -> Array:
         # Not the keys of the meta-training.
-        init_key, run_key = jr.split(jr.fold_in(key, 1))
+        init_key, run_key = jr.split(apart(key, "eval"))
         state = train_init(task, optimizer, key=init_key)
 
         def block(state: Any, n: Array) -> tuple[Any, Array]:

@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
+from .._keys import apart
 from ._architectures import (
     AbstractArchitecture,
     AbstractNorm,
@@ -143,7 +144,7 @@ def _task(
     key: PRNGKeyArray,
 ) -> Classification:
     # Apart from the keys that `key` is split into.
-    batch_key, share_key, subset_key = jr.split(jr.fold_in(key, 0x64617461), 3)
+    batch_key, share_key, subset_key = jr.split(apart(key, "data"), 3)
     whole = len(dataset[Split.TRAIN].targets)
     low, high = (max(1, round(share * whole)) for share in shares)
     size = log_uniform(share_key, (low, high))

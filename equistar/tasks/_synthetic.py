@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._keys import apart
 from .._kinds import check_count
 from ._base import AbstractTask, Split
 from ._quadratic import checked_curvature
@@ -51,7 +52,7 @@ class LinearTeacher(AbstractTask):
         check_count(batch_size, "batch_size")
         self.curvature = checked_curvature(curvature)
         # So that the start of the same key is not the teacher.
-        self.teacher = _on_sphere(self.curvature, jr.fold_in(key, 0x74656163))
+        self.teacher = _on_sphere(self.curvature, apart(key, "teac"))
         self.noise = float(noise)
         self.batch_size = batch_size
         # A start is at most 2 away from the teacher.

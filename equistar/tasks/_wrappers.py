@@ -11,6 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._keys import apart
 from .._kinds import check_count, check_kind
 from ._base import AbstractTask, Split
 
@@ -199,9 +200,8 @@ def _es_gradient(
     params: PyTree[Array], wrapper: ESGradient, key: PRNGKeyArray, split: Split
 ) -> PyTree[Array]:
     centre, unravel = ravel_pytree(params)
-    # The loss has `key` for itself, as in the original; a small number might give one
-    # of the keys that it splits `key` into.
-    noise_key = jr.fold_in(key, 0x65736772)
+    # The loss has `key` for itself, as in the original.
+    noise_key = apart(key, "esgr")
     noise = jr.normal(noise_key, (wrapper.pairs, *centre.shape), centre.dtype)
     loss = lambda flat: wrapper.task.loss(unravel(flat), key=key, split=split)
 

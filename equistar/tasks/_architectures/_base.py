@@ -13,7 +13,8 @@ BATCH = "batch"
 class AbstractArchitecture(eqx.Module):
     """Sizes and shapes of a model; the weights are made from them.
 
-    All fields are static, so that tasks of one architecture share their compiled programs.
+    Nothing in it is an array, so that tasks of one architecture share their compiled
+    programs.
     """
 
     @abc.abstractmethod
