@@ -30,6 +30,7 @@ from ._files import link_or_copy, write_npz_atomically
 from ._kinds import as_path, check_count, check_kind
 from ._logger import Metrics, stack_metrics
 from ._settings import plain_settings
+from ._smoothing import smoothed
 
 
 class AbstractCheckpoints(eqx.Module):
@@ -208,7 +209,8 @@ class Checkpoints(AbstractCheckpoints):
         path = self.folder / f"checkpoint-{step:010d}.npz"
         try:
             write_npz_atomically(path, contents)
-            self._keep_if_best(path, step, _smoothed([m.meta_loss for m in history]))
+            losses = smoothed(np.array([float(m.meta_loss) for m in history]))
+            self._keep_if_best(path, step, np.nan_to_num(losses, nan=np.inf))
         except OSError as e:
             raise CheckpointError(
                 f"Cannot write {path} ({e.strerror}): make room or choose another folder, "
@@ -253,17 +255,6 @@ class Checkpoints(AbstractCheckpoints):
 # As text too, in which NaN is what it is.
 def _same(ours: Any, saved: Any) -> bool:
     return ours == saved or json.dumps(ours) == json.dumps(saved)
-
-
-def _smoothed(losses: Sequence[Any], decay: float = 0.98) -> np.ndarray:
-    """The exponential moving average, with the bias of its start corrected."""
-    average, mass, out = 0.0, 0.0, []
-    for loss in map(float, losses):
-        if math.isfinite(loss):
-            average = decay * average + (1 - decay) * loss
-            mass = decay * mass + (1 - decay)
-        out.append(average / mass if mass else math.inf)
-    return np.array(out)
 
 
 def _lock(handle: Any) -> bool:

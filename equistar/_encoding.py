@@ -1,6 +1,7 @@
 """Optimizers as JSON and arrays: the structure apart from the numbers."""
 
 import dataclasses
+import math
 from typing import Any
 
 import equinox as eqx
@@ -8,8 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import optax.contrib
 
 from . import _components, _optimizers
+
+
+_PLAIN = type(None), bool, int, float, str, np.float64
 
 
 class WeightsError(ValueError):
@@ -38,6 +43,11 @@ def encode(
             }
             is_own = _is_own(type(value), own, where)
             return {"class": type(value).__name__, "own": is_own, "fields": fields}
+        case jax.Array() if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+            raise WeightsError(
+                f"{where} is a PRNG key, which a weights file cannot hold: keep "
+                "`jax.random.key_data` of it."
+            )
         case jax.Array() | np.ndarray():
             name = f"array_{len(arrays)}"
             array = np.asarray(value)
@@ -48,12 +58,15 @@ def encode(
                 array = array.view(f"uint{8 * array.dtype.itemsize}")
             arrays[name] = array
             return node
-        case tuple() | list():
+        # Not their subclasses, which would come back as something else.
+        case tuple() | list() if type(value) in (tuple, list):
             items = [inner(v, f"[{i}]") for i, v in enumerate(value)]
             return {type(value).__name__: items}
-        case dict() if all(isinstance(k, str) for k in value):
+        case dict() if type(value) is dict and all(isinstance(k, str) for k in value):
             return {"dict": {k: inner(v, f".{k}") for k, v in value.items()}}
-        case None | bool() | int() | float() | str():
+        case float() if not math.isfinite(value):
+            return {"float": str(float(value))}
+        case None | bool() | int() | float() | str() if type(value) in _PLAIN:
             return value
         case _ if callable(value) and _optax_name(value) is not None:
             return {"optax": _optax_name(value)}
@@ -84,7 +97,13 @@ def _is_own(cls: type, own: dict[str, type], where: str) -> bool:
 
 def _optax_name(value: Any) -> str | None:
     name = getattr(value, "__name__", "")
-    return name if getattr(optax, name, None) is value else None
+    names = (name, f"contrib.{name}")
+    return next((n for n in names if _of_optax(n) is value), None)
+
+
+def _of_optax(name: str) -> Any:
+    *contrib, own = name.split(".")
+    return getattr(optax.contrib if contrib else optax, own, None)
 
 
 def decode(
@@ -110,8 +129,12 @@ def decode(
             return list(map(inner, items))
         case {"dict": dict(items)}:
             return {k: inner(v) for k, v in items.items()}
+        case {"float": str(number)}:
+            return float(number)
         case {"optax": str(name)}:
-            return getattr(optax, name)
+            if (found := _of_optax(name)) is None:
+                raise WeightsError(f"it names optax.{name}, which this optax has not.")
+            return found
         case None | bool() | int() | float() | str():
             return node
     raise WeightsError("its header describes something unknown: save it again.")

@@ -1,6 +1,5 @@
 """One meta-step: an estimate of the meta-gradient, and a step of the outer optimizer."""
 
-import functools as ft
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -17,7 +16,7 @@ from ._feed import AbstractFeed
 from ._kinds import check_key
 from ._logger import Metrics
 from ._mixture import as_mixture, Mixture, unroll_keys
-from ._numerics import all_finite
+from ._numerics import accumulator_dtype, all_finite, tree_norm
 from ._unroll import AbstractUnroll, Completed
 
 
@@ -204,11 +203,12 @@ def _metrics(
     skipped: Int[Array, ""],
 ) -> Metrics:
     losses = jnp.stack([e.meta_loss for e in estimates])
-    squares = [jnp.sum(g * g) for g in jtu.tree_leaves(gradient)]
-    norm = jnp.sqrt(ft.reduce(jnp.add, squares))
+    norm = tree_norm(gradient, accumulator_dtype(losses.dtype))
+    # An unroll that was left out has no loss either.
+    counted = jnp.where(weights > 0, losses * weights.astype(losses.dtype), 0)
     total = lambda name: jnp.sum(jnp.stack([getattr(e, name) for e in estimates]))
     return Metrics(
-        meta_loss=jnp.sum(losses * weights.astype(losses.dtype)),
+        meta_loss=jnp.sum(counted),
         gradient_norm=jnp.where(finite, norm, jnp.nan),
         diverged=total("diverged"),
         dead=total("dead"),

@@ -78,7 +78,8 @@ def meta_train(
     - `checkpoints`: where the run's state is kept, say `Checkpoints("my-run")`: started
         again with the same arguments, the run goes on from there; one that is done
         returns what it has trained.
-    - `max_skipped`: the run stops after so many meta-steps with a non-finite gradient.
+    - `max_skipped`: the run stops after so many meta-steps with a non-finite gradient,
+        and goes on from a checkpoint only if more are allowed.
     - `throw`: whether a run that fails raises.
 
     **Returns:**
@@ -96,6 +97,7 @@ def meta_train(
     until then is returned.
     """
     check_count(steps, "steps")
+    check_count(max_skipped, "max_skipped")
     check_kind(estimator, AbstractEstimator, "`estimator`", "an estimator, say `PES()`")
     wanted = "NoCheckpoints() or a folder's, say `Checkpoints('my-run')`"
     check_kind(checkpoints, AbstractCheckpoints, "`checkpoints`", wanted)
@@ -110,9 +112,13 @@ def meta_train(
         state, earlier = checkpoints.restore(state)
         history = [] if earlier is None else unstack_metrics(earlier)
         check_reach(len(history), steps)
+        spent = lambda: bool(history) and history[-1].skipped >= max_skipped
+        if spent():
+            result = RESULTS.no_meta_gradient
+        begin = steps if spent() else len(history)
         keep = lambda *, last: checkpoints.save(len(history), state, history, last=last)
         try:
-            for step in range(len(history) + 1, steps + 1):
+            for step in range(begin + 1, steps + 1):
                 unrolls = replicate(mixture.at(step - 1))
                 # Nothing of a step is kept before its metrics have arrived: where a process
                 # has died, the arrays of the step that it missed cannot be read.
@@ -121,7 +127,7 @@ def meta_train(
                 )
                 history.append(jax.device_get(metrics))
                 state = after
-                if history[-1].skipped >= max_skipped:
+                if spent():
                     result = RESULTS.no_meta_gradient
                 elif step < steps and any_process(interrupts.asked):
                     result = RESULTS.interrupted

@@ -7,6 +7,7 @@ import jax.tree_util as jtu
 import optax
 from jaxtyping import PyTree
 
+from ._components import AbstractScale
 from ._optimizers import AbstractLearnedOptimizer
 
 
@@ -41,12 +42,20 @@ def default_outer(
 def blackbox_mask(theta: PyTree) -> PyTree[bool]:
     """Which meta-parameters decay in meta-training, as the STAR paper has it.
 
-    Those of the network's trunk and of the blackbox term's heads do; the nominal and
-    weight-decay heads and the accumulators' decays do not, nor does anything in a
-    pytree that is no learned optimizer.
+    Those of the network's trunk and of the blackbox term's heads do; learned scales, the
+    nominal and weight-decay heads and the accumulators' decays do not, nor does anything
+    outside of a learned optimizer. One inside of another, say of `Safeguarded`, counts.
     """
-    mask = jtu.tree_map(lambda _: False, theta)
-    if not isinstance(theta, AbstractLearnedOptimizer):
+    is_learned = lambda x: isinstance(x, AbstractLearnedOptimizer)
+    return jtu.tree_map(_mask, theta, is_leaf=is_learned)
+
+
+def _mask(node: PyTree) -> PyTree[bool]:
+    mask = jtu.tree_map(lambda _: False, node)
+    if not isinstance(node, AbstractLearnedOptimizer):
         return mask
     part = lambda t: (t.network, t.blackbox)
-    return eqx.tree_at(part, mask, jtu.tree_map(lambda _: True, part(theta)))
+    # A scale is stored as its logarithm: to decay that would be to draw it to 1.
+    is_scale = lambda x: isinstance(x, AbstractScale)
+    decays = lambda x: jtu.tree_map(lambda _: not is_scale(x), x)
+    return eqx.tree_at(part, mask, jtu.tree_map(decays, part(node), is_leaf=is_scale))

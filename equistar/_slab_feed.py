@@ -57,9 +57,10 @@ class SlabFeed(AbstractFeed):
     def at(self, step: int) -> AbstractUnroll:
         number, kept = step // self.every, self._kept
         if kept.get("number") != number:
+            # Both, so that a slab that cannot be had is asked for again.
+            kept.pop("number", None)
             kept.pop("unroll", None)
-            task = self._task(number)
-            kept["unroll"] = replicate(InnerTraining(task, self.meta_loss))
+            kept["unroll"] = replicate(InnerTraining(self._task(number), self.meta_loss))
             kept["number"] = number
         return kept["unroll"]
 

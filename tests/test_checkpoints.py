@@ -375,6 +375,13 @@ def test_skipped_steps_are_remembered(tmp_path):
     result = eqs.meta_train(*args, steps=9, max_skipped=5, **settings)
     assert result.result == eqs.RESULTS.no_meta_gradient
     assert list(result.history.skipped) == [1, 2, 3, 4, 5]
+    # Asked for again it has failed still; with more skips allowed it goes on.
+    again = eqs.meta_train(*args, steps=9, max_skipped=5, **settings)
+    assert again.result == eqs.RESULTS.no_meta_gradient
+    assert list(again.history.skipped) == [1, 2, 3, 4, 5]
+    more = eqs.meta_train(*args, steps=6, max_skipped=7, **settings)
+    assert more.result == eqs.RESULTS.successful
+    assert list(more.history.skipped) == [1, 2, 3, 4, 5, 6]
 
 
 COMMAND = [

@@ -14,7 +14,7 @@ import pytest
 import equistar as eqs
 from equistar._cli import main
 from equistar._cli._evaluate import Evaluate
-from equistar._evaluation import _statistics as statistics
+from equistar._evaluation import _statistics as statistics, _tasks
 from equistar._evaluation._store import file_name
 from equistar._evaluation._training import HeldOutLoss, Programs, segments, train_many
 from equistar._evaluation._tuning import as_batch, tune
@@ -346,6 +346,31 @@ def test_an_optimizer_that_fails_or_diverges_loses_nothing_else(tmp_path):
     assert "∞" in str(evaluation)
     evaluation.report(tmp_path / "report.md")
     assert "not today" in (tmp_path / "report.md").read_text()
+
+
+def test_a_failure_at_a_longer_horizon_is_found_again(tmp_path, monkeypatch):
+    train = _tasks._train
+
+    def fragile(plan, name, task, contestant, optimizers, steps):
+        if steps > 20:
+            raise MemoryError("too long")
+        return train(plan, name, task, contestant, optimizers, steps)
+
+    monkeypatch.setattr(_tasks, "_train", fragile)
+    run = lambda: _evaluate(
+        {"sgd": _sgd(0.3)},
+        {"quadratic": _quadratic},
+        tmp_path,
+        Heard(),
+        horizons=(1, 2),
+        baselines=(),
+    )
+    evaluation, loaded = run(), eqs.load_evaluation(tmp_path)
+    assert [f.message for f in evaluation.failures] == ["MemoryError: too long"]
+    assert eqx.tree_equal(loaded.failures, evaluation.failures)
+    assert loaded.results.horizons == (20,)
+    monkeypatch.undo()
+    assert not run().failures and not eqs.load_evaluation(tmp_path).failures
 
 
 @pytest.fixture(scope="module")

@@ -122,6 +122,8 @@ def test_an_unroll_whose_gradient_is_not_finite_is_left_out(combination):
     result = _meta_train(mixture, steps=2)
     np.testing.assert_allclose(result.theta, -2, rtol=1e-12)
     assert list(result.history.skipped) == [0, 0]
+    # The losses of the others, of slope 1, are theta before the step.
+    np.testing.assert_allclose(result.history.meta_loss, [0, -1], atol=1e-12)
     nothing = _meta_train(eqs.Mixture(_slopes(jnp.nan, jnp.inf), (), combination), steps=2)
     assert nothing.theta == 0 and list(nothing.history.skipped) == [1, 2]
 

@@ -146,6 +146,9 @@ def test_fixed_magnitudes_are_not_learned_and_saved_so(tmp_path):
     eqs.save(tmp_path / "fixed.npz", fixed, {})
     again = _made(start_from=str(tmp_path / "fixed.npz"))
     assert eqx.tree_equal(again, fixed)
+    # A nominal term alone has no network: what AdamAggMo reads has four decays.
+    alone: Any = _made(optimizer="hyperparam", magnitudes="fixed", nominal="adam-aggmo")
+    assert eqs.count_learned(alone) == 4 and isinstance(alone.network, eqs.NoNetwork)
 
 
 def test_parts_that_are_held_are_not_trainable():

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -308,6 +309,25 @@ def test_a_feed_changes_its_slab_every_so_many_steps():
             assert isinstance(unroll, eqs.InnerTraining)
             assert eqx.tree_equal(unroll.task, _task(same[step // 3]))
         assert feed.at(1) is feed.at(2)
+
+
+def test_a_feed_whose_slab_could_not_be_had_asks_for_it_again():
+    broken = []
+
+    def fragile(dataset):
+        if broken:
+            raise OSError(broken.pop())
+        return _task(dataset)
+
+    with _images() as slabs, _images(ahead=0) as same:
+        feed = _feed(slabs, every=1, make=fragile)
+        feed.at(0)
+        broken.append("the disk is gone")
+        with pytest.raises(OSError, match="the disk is gone"):
+            feed.at(1)
+        for step in (1, 0):
+            unroll: Any = feed.at(step)
+            assert eqx.tree_equal(unroll.task, _task(same[step]))
 
 
 def test_a_run_that_goes_on_in_the_middle_of_a_slab_ends_at_the_same_bits(tmp_path):

@@ -59,6 +59,19 @@ def test_a_state_of_another_optimizer_or_task_is_refused(as_users_call):
         refused(TASK, jnp.ones(3))
 
 
+def test_a_step_that_ends_all_directions_has_the_spectrum_zero():
+    # 1 - 1 * 1, of more directions than are computed densely.
+    task = eqs.tasks.Quadratic(jnp.ones(150))
+    spectrum = _spectrum(eqs.OptaxOptimizer(optax.sgd, learning_rate=1.0), task)
+    assert spectrum.converged and np.all(spectrum.eigenvalues == 0)
+    # Two are left: of the others nothing is known but that they are zero to rounding.
+    task = eqs.tasks.Quadratic(jnp.ones(150).at[:2].set(jnp.array([0.5, 0.25])))
+    spectrum = _spectrum(eqs.OptaxOptimizer(optax.sgd, learning_rate=1.0), task)
+    assert spectrum.converged
+    np.testing.assert_allclose(np.abs(spectrum.eigenvalues[:2]), [0.75, 0.5], rtol=1e-9)
+    assert np.all(np.abs(spectrum.eigenvalues[2:]) < 1e-12)
+
+
 def test_gradient_descents_spectrum_is_that_of_one_minus_the_step_times_the_hessian():
     spectrum = _spectrum(eqs.OptaxOptimizer(optax.sgd, learning_rate=1.2), number=3)
     expected = _leading(1 - 1.2 * CURVATURE, 3)
@@ -270,6 +283,14 @@ def test_the_descent_rate_is_that_of_the_method(measured):
 def test_invariances_are_a_table(measured):
     text = str(measured["adam"])
     assert "loss scale" in text and "descent rate" in text
+
+
+def test_invariances_are_those_of_any_scale_of_the_gradients():
+    sgd = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+    for scale in (1e-200, 1e200):
+        found = eqs.analysis.invariances(sgd, trials=1, scale=scale, key=jr.key(0))
+        np.testing.assert_allclose(found.loss_scale, 99, rtol=1e-6)
+        assert found.translation == 0
 
 
 def test_of_an_optimizer_that_does_not_move_nothing_is_said():

@@ -347,6 +347,11 @@ def test_an_unstable_optimizer_has_no_stationary_covariance():
     model = NoisyQuadratic(jnp.diag(jnp.array([1.0, 2.0])), jnp.eye(2))
     theta = LinearOptimizer(jnp.asarray(1.01), jnp.zeros((2, 2)))
     assert np.all(np.isnan(model.stationary_covariance(theta)))
+    # At rho = 1 of I - Q H = ones / 4, of which no power has an entry above 1/4.
+    model = NoisyQuadratic(jnp.eye(4), jnp.eye(4))
+    theta = LinearOptimizer(jnp.asarray(0.0), jnp.eye(4) - jnp.ones((4, 4)) / 4)
+    np.testing.assert_allclose(model.transition(theta), jnp.ones((4, 4)) / 4, atol=1e-15)
+    assert np.all(np.isnan(model.stationary_covariance(theta)))
 
 
 @settings(max_examples=50)

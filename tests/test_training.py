@@ -3,6 +3,7 @@
 import contextlib
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.monitoring
 import jax.numpy as jnp
@@ -182,6 +183,27 @@ def test_too_many_skipped_steps_stop_the_run_with_a_result():
     assert len(run(False).history.meta_loss) == 4
     with pytest.raises(RuntimeError, match="non-finite meta-gradient"):
         run(True)
+    with pytest.raises(ValueError, match="`max_skipped` must be a whole number"):
+        eqs.meta_train(
+            _Broken(), _NaNEstimator(), 0.0, steps=1, key=jr.key(0), max_skipped=0
+        )
+
+
+def test_the_norm_of_a_gradient_whose_square_overflows_is_logged():
+    class Steep(eqs.AbstractUnroll):
+        def init(self, theta, *, key):
+            return jnp.zeros(())
+
+        def step(self, theta, carry, *, key):
+            return carry, 3e200 * theta["a"] + 4e200 * theta["b"].astype(float)
+
+    theta = {"a": jnp.zeros(()), "b": jnp.zeros((), jnp.float32)}
+    theta = {"a": theta["a"], "b": theta["b"].astype(jnp.float64)}
+    estimator = eqs.FullBackprop(1, 1)
+    result = eqs.meta_train(
+        Steep(), estimator, theta, optax.sgd(1e-200), steps=1, key=jr.key(0)
+    )
+    np.testing.assert_allclose(result.history.gradient_norm, [5e200], rtol=1e-12)
 
 
 def test_an_interrupt_keeps_what_was_trained():
@@ -215,6 +237,26 @@ def test_the_paper_decays_the_trunk_and_the_blackbox_heads_only():
     assert decayed == 190
     assert not any(jtu.tree_leaves(mask.nominal) + jtu.tree_leaves(mask.accumulators))
     assert not any(jtu.tree_leaves(eqs.blackbox_mask({"a": jnp.ones(2)})))
+
+
+def test_scales_do_not_decay_and_an_optimizer_inside_of_another_does():
+    # Stored as its logarithm, a scale of 1e-3 would be drawn to 1.
+    scale = eqs.LearnedScale(1e-3)
+    magnitude = eqs.MagnitudeController(scale=scale, key=jr.key(0))
+    blackbox = eqs.BlackboxTerm(magnitude=magnitude, scale=scale, key=jr.key(1))
+    scaled = eqs.LearnedOptimizer(
+        features=eqs.AdafactorFeatures(),
+        network=eqs.BlackboxMLP(key=jr.key(2)),
+        blackbox=blackbox,
+    )
+    mask: Any = eqs.blackbox_mask(scaled)
+    assert mask.blackbox.direction.weight and mask.blackbox.magnitude.head.weight
+    assert not mask.blackbox.scale.log and not mask.blackbox.magnitude.scale.log
+    fallback = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+    safe = eqs.Safeguarded(scaled, fallback, eqs.StepBound(10.0))
+    inner: Any = eqs.blackbox_mask({"safe": safe})["safe"]
+    assert eqx.tree_equal(inner.learned, mask)
+    assert not any(jtu.tree_leaves(inner.fallback))
 
 
 def test_default_outer_is_clipped_adamw():

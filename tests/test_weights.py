@@ -1,9 +1,11 @@
 """Weights files: what is saved comes back, and what is damaged is named."""
 
+import collections
+import enum
 import json
 import os
 import zipfile
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -37,6 +39,7 @@ OPTIMIZERS = {
     "optax": lambda key: eqs.OptaxOptimizer(
         optax.adam, learning_rate=1e-2, b1=0.8, eps=0.0
     ),
+    "contrib": lambda key: eqs.OptaxOptimizer(optax.contrib.prodigy, learning_rate=1e-2),
     "safeguarded": lambda key: eqs.Safeguarded(
         eqs.STAR(key=key),
         eqs.OptaxOptimizer(optax.sgd, learning_rate=1e-2),
@@ -254,6 +257,55 @@ def test_a_missing_file_and_a_missing_folder_are_named(tmp_path):
         eqs.load(tmp_path / "nothing.npz")
     with pytest.raises(eqs.WeightsError, match="Choose a folder"):
         eqs.save(tmp_path / "no" / "o.npz", eqs.STAR(key=jr.key(0)))
+
+
+class _Pair(NamedTuple):
+    x: float
+    y: float
+
+
+class _Mode(enum.StrEnum):
+    SIGN = "sign"
+
+
+class _Holding(eqs.AbstractDirection):
+    held: Any = eqx.field(static=True)
+
+    def __call__(self, tensor):
+        return tensor.grad
+
+
+def _holding(value):
+    return eqs.LearnedOptimizer(nominal=eqs.NominalTerm(_Holding(value)))
+
+
+@pytest.mark.parametrize(
+    "value", [_Pair(1.0, 2.0), _Mode.SIGN, collections.OrderedDict(a=1.0)]
+)
+def test_what_would_come_back_as_something_else_is_not_saved(tmp_path, value):
+    with pytest.raises(eqs.WeightsError, match=type(value).__name__):
+        eqs.save(tmp_path / "a.npz", _holding(value))
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), (1, [None])])
+def test_plain_values_come_back_as_they_were(tmp_path, value):
+    eqs.save(tmp_path / "a.npz", _holding(value))
+    loaded: Any = eqs.load(tmp_path / "a.npz", parts=_Holding)
+    held = loaded.nominal.direction.held
+    assert type(held) is type(value) and repr(held) == repr(value)
+
+
+def test_a_prng_key_is_not_saved(tmp_path):
+    class Keyed(eqs.AbstractDirection):
+        key: Any
+
+        def __call__(self, tensor):
+            return tensor.grad
+
+    optimizer = eqs.LearnedOptimizer(nominal=eqs.NominalTerm(Keyed(jr.key(0))))
+    with pytest.raises(eqs.WeightsError, match=r"direction\.key is a PRNG key"):
+        eqs.save(tmp_path / "a.npz", optimizer)
 
 
 def test_what_a_file_cannot_hold_is_named_and_the_old_file_stays(saved):

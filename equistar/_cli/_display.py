@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.text import Text
 
 from .._logger import Metrics
-from ..plot import SMOOTHING
+from .._smoothing import SMOOTHING
 from ._watchers import AbstractWatcher, Watched, watching
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import tyro
 
 from .. import plot
+from .._smoothing import SMOOTHING
 from ._output import CommandError, console
 from ._run_files import read_json_lines
 
@@ -25,7 +26,7 @@ class Plot:
     """Output folders of `equistar meta-train`."""
     output: pathlib.Path = pathlib.Path("meta_training.png")
     """The PNG file to write; replaced if it is there."""
-    smoothing: float = plot.SMOOTHING
+    smoothing: float = SMOOTHING
     """Decay of the exponential moving average; the STAR paper's is 0.98."""
 
     def run(self) -> int:

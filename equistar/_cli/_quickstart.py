@@ -12,6 +12,7 @@ from .. import plot, tasks
 from .._curves import adam_curves, training_curves
 from .._episodes import ConstantLength
 from .._estimators import PES
+from .._files import write_npz_atomically
 from .._inner_training import InnerTraining
 from .._logger import Metrics, unstack_metrics
 from .._meta_train import meta_train
@@ -102,7 +103,7 @@ class Quickstart:
             f"{'below' if star < best else 'above'} the best of the seven Adams "
             f"({best:.4f}), with no learning rate to tune."
         )
-        np.savez(folder / "curves.npz", allow_pickle=False, **dict(rows))
+        write_npz_atomically(folder / "curves.npz", dict(rows))
         figure = folder / "curves.png"
         plot.training_curves(figure, dict(rows), title="digits, MLP 64-32-32-10")
 

@@ -5,10 +5,10 @@ import time
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
 import tyro
 from rich.table import Table
 
+from .._files import write_npz_atomically
 from .._names import suggest
 from .._reproduce import EXPERIMENTS
 from ._output import CommandError, console, new_folder
@@ -59,11 +59,7 @@ class Reproduce:
         for claim in reproduction.claims:
             table.add_row("yes" if claim.holds else "NO", claim.statement, claim.measured)
         out.print(table)
-        np.savez(
-            folder / f"{self.name}.npz",
-            allow_pickle=False,
-            **reproduction.data,  # pyright: ignore
-        )
+        write_npz_atomically(folder / f"{self.name}.npz", reproduction.data)
         figure = Figure(figsize=(9, 4.5), layout="constrained")
         reproduction.draw(figure)
         figure.savefig(folder / f"{self.name}.png", dpi=150)

@@ -12,6 +12,7 @@ import tyro
 from rich.table import Table
 
 from .. import tasks
+from .._files import write_npz_atomically
 from .._optimizers import OptaxOptimizer, Scaled
 from .._pretrained import weights_path
 from .._serialisation import load
@@ -134,4 +135,4 @@ def _write(
     right.set(title="leading eigenvalues", aspect="equal")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(folder / "spectrum.png", dpi=150)
-    np.savez(folder / "spectrum.npz", allow_pickle=False, **data)  # pyright: ignore
+    write_npz_atomically(folder / "spectrum.npz", data)

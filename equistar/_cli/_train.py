@@ -10,6 +10,7 @@ import tyro
 
 from .. import plot, tasks
 from .._curves import training_curves
+from .._files import write_npz_atomically
 from .._optimizers import Scaled
 from .._pretrained import weights_path
 from .._serialisation import load
@@ -58,7 +59,7 @@ class Train:
         curves = np.asarray(training_curves(task, optimizer, steps=self.steps, keys=keys))
         name = self.weights.name
         out.print(loss_table(f"Training loss on {self.task}", [(name, curves)]))
-        np.savez(folder / "curves.npz", allow_pickle=False, losses=curves)
+        write_npz_atomically(folder / "curves.npz", {"losses": curves})
         plot.training_curves(folder / "curves.png", {name: curves}, title=self.task)
         out.print(f"Curves: {folder / 'curves.png'} and {folder / 'curves.npz'}")
         if not np.all(np.isfinite(curves)):

@@ -8,10 +8,11 @@ from typing import Any
 import equinox as eqx
 from rich.table import Table
 
+from .._text import as_text
 from ._report import write_report
 from ._results import Failure, Results, Run
 from ._store import difference, FolderStore, LEFT_OUT
-from ._tables import as_text, summary_table
+from ._tables import summary_table
 
 
 ABOUT = "about"

@@ -30,8 +30,9 @@ class Run(eqx.Module):
     - `steps`: updates of each network.
     - `losses`: the training loss at each step, before its update.
     - `held_out`: the held-out loss at equally many steps apart, the last at the end.
-    - `seconds_per_step`: of one step of one seed, all seeds being trained in one program:
-        the median over segments of the training, compilation apart.
+    - `seconds_per_step`: of one step of one seed, with its share of the held-out losses,
+        all seeds being trained in one program: the median over segments of the training,
+        compilation apart.
     - `memory`: bytes of that program, all seeds together; -1 where it is not known.
     - `tuning`: how many settings were tried, in words.
     - `settings`: the chosen ones, of a baseline.

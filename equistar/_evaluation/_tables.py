@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from ._results import Results, Run, Summary
@@ -119,14 +118,6 @@ def summary_table(results: Results) -> Table:
     for row in summary_rows(results):
         table.add_row(*row)
     return table
-
-
-def as_text(table: Table) -> str:
-    """What `print` shows, in a terminal, a file or a notebook."""
-    console = Console(width=120, force_jupyter=False, force_terminal=False)
-    with console.capture() as capture:
-        console.print(table)
-    return capture.get()
 
 
 def markdown(headings: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

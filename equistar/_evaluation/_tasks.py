@@ -50,24 +50,25 @@ def evaluate_task(
         contents = fingerprint(task)
     except Exception as e:
         for optimizer in everyone:
-            _fail(plan, outcome, name, optimizer, e)
+            _fail(plan, outcome, name, optimizer, plan.steps, e)
         return outcome
     contestants = []
     for baseline in baselines:
         try:
             contestants.append(_tuned(plan, name, task, baseline))
         except Exception as e:
-            _fail(plan, outcome, name, baseline.name, e)
+            _fail(plan, outcome, name, baseline.name, plan.steps, e)
     contestants += [_given(label, o) for label, o in optimizers.items()]
     for horizon in plan.horizons:
         if not _affordable(plan, outcome, name, horizon):
             break
+        steps = plan.steps * horizon
         for contestant in contestants:
             try:
-                run = _run(plan, name, task, contents, contestant, plan.steps * horizon)
+                run = _run(plan, name, task, contents, contestant, steps)
                 outcome.runs.append(run)
             except Exception as e:
-                _fail(plan, outcome, name, contestant.name, e)
+                _fail(plan, outcome, name, contestant.name, steps, e)
     return outcome
 
 
@@ -175,15 +176,20 @@ def _affordable(plan: Plan, outcome: TaskOutcome, name: str, horizon: int) -> bo
 
 
 def _fail(
-    plan: Plan, outcome: TaskOutcome, task: str, optimizer: str, error: Exception
+    plan: Plan,
+    outcome: TaskOutcome,
+    task: str,
+    optimizer: str,
+    steps: int,
+    error: Exception,
 ) -> None:
-    """Records a failure; one of an earlier horizon loses nothing that was finished."""
+    """Records a failure where the run would stand, unless there is an earlier one."""
     first = next(iter(str(error).strip().splitlines()), "")
     message = f"{type(error).__name__}: {first}"
     outcome.failures.append(Failure(task, optimizer, message))
     plan.progress.say(f"{task}: {optimizer} failed: {message}")
     header = {"failure": message, "task": task, "optimizer": optimizer}
-    name = _key(task, optimizer, plan.steps)
+    name = _key(task, optimizer, steps)
     if plan.results.load(name) is None:
         plan.results.save(name, Entry(header, {}))
 

@@ -41,8 +41,8 @@ class Curves(eqx.Module):
 
     - `losses`: the training loss at each step, before its update.
     - `held_out`: the held-out loss after each segment.
-    - `seconds_per_step`: of one step of all draws and seeds together, compilation
-        apart; the median over segments.
+    - `seconds_per_step`: of one step of all draws and seeds together, with its share of
+        the held-out losses, compilation apart; the median over segments.
     - `memory`: bytes of the program: scratch, arguments and results; -1 if not known.
     """
 

@@ -35,6 +35,7 @@ from .._optimizers import (
     AdaptiveSTAR,
     Blackbox,
     HyperparamController,
+    LearnedOptimizer,
     STAR,
 )
 from .._pretrained import weights_path
@@ -114,7 +115,11 @@ class OptimizerRecipe:
         sized = BlackboxTerm, NominalTerm
         there = [name for name, term in terms.items() if isinstance(term, sized)]
         sizes = lambda o: [getattr(o, name).magnitude for name in there]
-        return eqx.tree_at(sizes, optimizer, [NoMagnitudeController() for _ in there])
+        fixed = eqx.tree_at(sizes, optimizer, [NoMagnitudeController() for _ in there])
+        if "blackbox" in there:
+            return fixed
+        # The network has nothing left to write.
+        return LearnedOptimizer(nominal=fixed.nominal)
 
     def check(self) -> None:
         """Raises a `ValueError` for parts that do not go together."""

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from .._estimators import AbstractEstimator
 from .._kinds import check_kind
+from .._text import as_text
 from .._unroll import AbstractUnroll, check_is_unroll
 from ._references import AbstractReference, run_many, windows_of
-from ._text import as_text
 
 
 class EstimatorReport(eqx.Module):
@@ -31,7 +31,8 @@ class EstimatorReport(eqx.Module):
     - `bias_error`: its standard error, the reference's included.
     - `bias_score`: the largest difference of a single number, in its standard errors.
     - `variance`: the trace of the covariance of a run's gradient.
-    - `seconds`: for one run, the median of several.
+    - `seconds`: for the windows of one run, the median of several; without those before
+        that do not count.
     - `cost`: `seconds * variance`: seconds for a mean of unit variance.
     - `memory`: bytes of scratch of the compiled run, beyond arguments and results; `None`
         where the backend does not say.
@@ -188,6 +189,7 @@ def _report(
     key: PRNGKeyArray,
 ) -> EstimatorReport:
     windows, skipped = windows_of(estimator, steps)
+    counted = windows / (windows + skipped)
     keys = jr.split(key, runs)
     arguments = unroll, estimator, theta, keys, windows, skipped
     started = time.perf_counter()
@@ -198,7 +200,7 @@ def _report(
     for _ in range(repetitions):
         started = time.perf_counter()
         jax.block_until_ready(compiled(*arguments))
-        seconds.append((time.perf_counter() - started) / runs)
+        seconds.append(counted * (time.perf_counter() - started) / runs)
     mean, spread = samples.mean(0), samples.std(0, ddof=1)
     errors = np.sqrt(spread**2 / runs + exact[1] ** 2)
     difference = mean - exact[0]
@@ -213,11 +215,11 @@ def _report(
         variance=variance,
         seconds=median,
         cost=median * variance,
-        memory=_scratch(compiled, runs),
+        memory=_scratch(compiled),
         compile_seconds=compile_seconds,
     )
 
 
-def _scratch(compiled: Any, runs: int) -> int | None:
+def _scratch(compiled: Any) -> int | None:
     analysis = compiled.compiled.memory_analysis()
     return None if analysis is None else int(analysis.temp_size_in_bytes)

@@ -17,8 +17,8 @@ from rich.table import Table
 
 from .._estimators import AbstractRematerialisation, WithinMemory
 from .._objectives import AbstractObjective, MeanLoss
+from .._text import as_text
 from .._unroll import AbstractUnroll, check_is_unroll
-from ._text import as_text
 
 
 class Health(enum.Enum):
@@ -160,10 +160,10 @@ def meta_gradient_health(
     """
     check_is_unroll(unroll)
     steps = np.asarray(horizons)
-    grow = steps.ndim == 1 and steps.size > 0 and np.all(np.diff(steps, prepend=0) > 0)
-    if not grow or particles < 1:
+    whole = np.issubdtype(steps.dtype, np.integer) and steps.ndim == 1 and steps.size > 0
+    if not whole or np.any(np.diff(steps, prepend=0) <= 0) or particles < 1:
         raise ValueError(
-            "`horizons` must be a list of increasing numbers of steps from 1 up, say "
+            "`horizons` must be a list of increasing whole numbers from 1 up, say "
             f"[1, 10, 100], and `particles` at least 1; got {horizons} and {particles}."
         )
     keys, grid = jr.split(key, particles), _with_halves(steps)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
@@ -13,8 +12,9 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from rich.table import Table
 
 from .._kinds import check_count
+from .._numerics import tree_norm
 from .._optimizers import AbstractOptimizer
-from ._text import as_text
+from .._text import as_text
 
 
 class Invariances(eqx.Module):
@@ -103,13 +103,14 @@ def invariances(
     grads = jax.vmap(lambda k: _normal(zeros, k))(jr.split(grads_key, steps))
     grads = jtu.tree_map(lambda g: scale * g, grads)
     update = _last_update(optimizer, params, grads)
-    size = _norm(update)
+    norm = lambda tree: tree_norm(tree, jnp.zeros(()).dtype)
+    size = norm(update)
 
     def broken(on_params: Callable, on_grads: Callable, on_update: Callable) -> float:
         stacked = jax.vmap(on_grads)(grads)
         moved = _last_update(optimizer, on_params(params), stacked)
         difference = jtu.tree_map(jnp.subtract, moved, on_update(update))
-        return float(_norm(difference) / size)
+        return float(norm(difference) / size)
 
     same: Callable[[PyTree], PyTree] = lambda tree: tree
     moves = {name: jr.fold_in(move_key, i) for i, name in enumerate(shapes)}
@@ -132,7 +133,7 @@ def invariances(
     over = lambda tree: {n: x / units[n] for n, x in tree.items()}
     still = _last_update(optimizer, params, jtu.tree_map(lambda g: 0 * g[:1], grads))
     return Invariances(
-        fixed_point=float(_norm(still) / size),
+        fixed_point=float(norm(still) / size),
         element_permutation=broken(elements, elements, elements),
         row_permutation=broken(rows, rows, rows),
         leaf_order=broken(renamed, renamed, renamed),
@@ -154,10 +155,6 @@ def _normal(tree: PyTree[Array], key: PRNGKeyArray) -> PyTree[Array]:
     keys = jr.split(key, len(leaves))
     drawn = [jr.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
     return structure.unflatten(drawn)
-
-
-def _norm(tree: PyTree[Array]) -> Any:
-    return jnp.sqrt(sum(jnp.sum(x * x) for x in jtu.tree_leaves(tree)))
 
 
 @eqx.filter_jit

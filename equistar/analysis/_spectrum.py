@@ -153,7 +153,10 @@ def joint_spectrum(
             for image, value, v in zip(images, values, vectors.T, strict=True)
         ]
     )
-    converged = converged and bool(np.all(residuals <= _TRUSTED * np.abs(values)))
+    # Of what is zero to rounding nothing more can be known.
+    least = np.finfo(flat.dtype).eps * np.max(np.abs(values), initial=0)
+    bound = np.maximum(_TRUSTED * np.abs(values), least)
+    converged = converged and bool(np.all(residuals <= bound))
     directions = np.abs(vectors * units[:, None]) ** 2
     share = directions[:split].sum(0) / directions.sum(0)
     products += rounds
@@ -187,6 +190,9 @@ def _arnoldi(
     operator: Any = LinearOperator((size, size), matvec=counted, dtype=np.float64)  # pyright: ignore
     start = np.asarray(jr.normal(key, (size,)), np.float64)
     settings = {"which": "LM", "v0": start, "tol": tolerance, "maxiter": 150}
+    # Where a random vector is mapped to zero all are: ARPACK has nothing to begin with.
+    if not np.any(counted(start)):
+        return np.zeros(number), np.eye(size, number), count[0], True
     krylov = min(size, max(4 * number, 24))
     try:
         found: Any = eigs(operator, k=number, ncv=krylov, **settings)
