@@ -219,6 +219,13 @@ class Checkpoints(AbstractCheckpoints):
         for old in self._newest_first()[self.keep :]:
             old.unlink(missing_ok=True)
 
+    def are_of_runs(self) -> bool:
+        """Whether the folder is there, and holds nothing but what this class writes."""
+        ours = ".lock", "checkpoint-*.npz", "best-*.npz", ".checkpoint-*", ".best-*"
+        return self.folder.is_dir() and all(
+            any(path.match(name) for name in ours) for path in self.folder.iterdir()
+        )
+
     def _newest_first(self) -> list[pathlib.Path]:
         return sorted(self.folder.glob("checkpoint-*.npz"), reverse=True)
 

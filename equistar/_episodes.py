@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ._kinds import check_count
+from ._kinds import check_count, check_steps
 
 
 class AbstractEpisodeLength(eqx.Module):
@@ -36,7 +36,7 @@ class ConstantLength(AbstractEpisodeLength):
     length: int = eqx.field(static=True)
 
     def __check_init__(self):
-        check_count(self.length, "length")
+        check_steps(self.length, "length")
 
     @property
     def maximum(self) -> int:
@@ -61,7 +61,7 @@ class LogUniformLength(AbstractEpisodeLength):
 
     def __check_init__(self):
         check_count(self.shortest, "shortest")
-        check_count(self.longest, "longest")
+        check_steps(self.longest, "longest")
         if self.shortest > self.longest:
             raise ValueError(
                 "LogUniformLength needs 1 <= shortest <= longest; got "

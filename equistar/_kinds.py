@@ -52,6 +52,13 @@ def check_count(number: Any, name: str, least: int = 1) -> None:
         )
 
 
+def check_steps(number: Any, name: str, least: int = 1) -> None:
+    """As `check_count`, of what is counted on the device: in 32 bits."""
+    check_count(number, name, least)
+    if number >= 2**31:
+        raise ValueError(f"`{name}` must be below 2**31; got {number}.")
+
+
 def check_counts(numbers: Any, name: str) -> None:
     """Raises a `ValueError` unless `numbers` is a tuple of whole ones of at least 1."""
     if not isinstance(numbers, tuple) or not all(_is_count(n, 1) for n in numbers):

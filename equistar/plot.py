@@ -1,6 +1,7 @@
 """Figures, as PNG files. Nothing is ever shown on a screen."""
 
 import os
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,13 +43,13 @@ def training_curves(
         quantiles = np.quantile(worst, [0.25, 0.5, 0.75], axis=0, method="nearest")
         low, middle, high = np.where(np.isfinite(quantiles), quantiles, np.nan)
         positive |= bool(np.any(middle > 0))
-        (line,) = axes.plot(steps, middle, label=label)
+        (line,) = axes.plot(steps, middle, label=as_label(label))
         axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
     scale = "log" if positive else "linear"
-    axes.set(xlabel="step", ylabel=ylabel, yscale=scale, title=title)
+    axes.set(xlabel="step", ylabel=ylabel, yscale=scale, title=as_label(title))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
 
 
 def meta_training_curves(
@@ -77,17 +78,29 @@ def meta_training_curves(
     for label, losses in meta_losses.items():
         losses = np.asarray(losses, np.float64)
         steps = np.arange(1, len(losses) + 1)
-        (line,) = axes[0].plot(steps, smoothed(losses, smoothing), label=label, zorder=2)
+        average = smoothed(losses, smoothing)
+        (line,) = axes[0].plot(steps, average, label=as_label(label), zorder=2)
         axes[0].plot(steps, losses, color=line.get_color(), alpha=0.2, linewidth=0.7)
-    axes[0].set(ylabel="meta-loss", title=title)
+    axes[0].set(ylabel="meta-loss", title=as_label(title))
     for label, (steps, losses) in (evaluations or {}).items():
-        axes[1].plot(steps, losses, marker=".", label=label)
+        axes[1].plot(steps, losses, marker=".", label=as_label(label))
         axes[1].set(ylabel="mean training loss", title="evaluation on fresh networks")
     for panel in axes:
         panel.set(xlabel="meta-step", yscale=_scale(panel))
         panel.grid(alpha=0.3)
         panel.legend(frameon=False, fontsize="small")
-    figure.savefig(path, dpi=150)
+    save_figure(figure, path)
+
+
+def as_label(text: str) -> str:
+    """A name as matplotlib shows it: as it is, with no formulas, and never left out."""
+    return f"{' ' * text.startswith('_')}{text}".replace("$", r"\$")
+
+
+def save_figure(figure: Any, path: str | os.PathLike) -> None:
+    """Writes a figure to this very path, as PNG if that says no format."""
+    ending = pathlib.Path(path).suffix
+    figure.savefig(path, dpi=150, format=ending[1:] if ending else "png")
 
 
 def _scale(axes: Any) -> str:

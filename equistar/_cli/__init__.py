@@ -2,11 +2,13 @@
 
 import contextlib
 import importlib.metadata
+import io
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
+import jax
 import tyro
 
 from .._checkpoint_file import CheckpointError
@@ -16,7 +18,7 @@ from ._data import Data
 from ._evaluate import Evaluate
 from ._info import Info
 from ._meta_train import MetaTrain
-from ._output import CommandError
+from ._output import CommandError, hush
 from ._plot import Plot
 from ._quickstart import Quickstart
 from ._recipe_choice import check_choice, chosen_recipe
@@ -32,6 +34,8 @@ Every command explains itself: `equistar meta-train --help`. `equistar --version
 which version this is."""
 
 _EXPECTED = CommandError, WeightsError, CheckpointError, ValueError, OSError
+_TOO_LARGE = MemoryError, OverflowError, jax.errors.JaxRuntimeError
+_OF_SIZE = "memory", "RESOURCE_EXHAUSTED"
 
 
 def main() -> None:
@@ -39,12 +43,29 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         print(f"equistar {importlib.metadata.version('equistar')}")
         sys.exit(0)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal of few letters loses some, and not the run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         with _plain_warnings():
-            sys.exit(_parse(sys.argv[1:]).run())
+            code = _parse(sys.argv[1:]).run()
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            sys.exit(code)
+    except BrokenPipeError:
+        # Whoever read has gone, as `head` does.
+        hush()
+        sys.exit(1)
     except _EXPECTED as e:
         print(f"equistar: {_sentence(e)}", file=sys.stderr)
         sys.exit(2 if isinstance(e, CommandError) else 1)
+    except _TOO_LARGE as e:
+        of_jax = isinstance(e, jax.errors.JaxRuntimeError)
+        if of_jax and not any(word in str(e) for word in _OF_SIZE):
+            raise
+        print(f"equistar: {_too_large(e)}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("equistar: interrupted.", file=sys.stderr)
         sys.exit(130)
@@ -58,6 +79,11 @@ def _sentence(error: Exception) -> str:
             "has room, and start the same command again."
         )
     return str(error)
+
+
+def _too_large(error: Exception) -> str:
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    return f"{first:.200}. If a number is too large for this machine, give a smaller one."
 
 
 def _parse(arguments: Sequence[str]) -> Any:

@@ -3,7 +3,6 @@
 import errno
 import os
 import pathlib
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -131,6 +130,7 @@ class Evaluate:
             return 130
         if earlier:
             evaluation = compare_evaluations({str(self.output): evaluation, **earlier})
+        # The report comes before anything is printed: what is printed into may be gone.
         report = self.output / "report.md"
         evaluation.report(report)
         out.print(evaluation.table())
@@ -169,6 +169,12 @@ class Evaluate:
         return self.horizons or ((1,) if self.tasks else tasks.HORIZONS[self.suite])
 
     def _earlier(self) -> dict[str, Evaluation]:
+        for path in self.compare:
+            if path.resolve() == self.output.resolve():
+                raise CommandError(
+                    f"--compare {path} is the output folder itself: leave it out, or "
+                    "choose another folder with --output."
+                )
         earlier = {str(path): load_evaluation(path) for path in self.compare}
         for path, evaluation in earlier.items():
             there = evaluation.about["steps"], evaluation.about["seeds"]
@@ -189,6 +195,9 @@ class Evaluate:
         if not self.weights and not self.baselines:
             raise CommandError("Give a weights file, or --baselines adam.")
         check_seed(self.seed)
+        for flag, names in (("--tasks", self.tasks), ("--baselines", self.baselines)):
+            if len(set(names)) < len(names):
+                raise CommandError(f"{flag} names one twice: give each of them once.")
         for name in self.tasks:
             check_task(name)
         if not self.tasks and self.suite not in tasks.SUITES:
@@ -217,7 +226,12 @@ def _optimizers(paths: Sequence[pathlib.Path]) -> dict[str, AbstractOptimizer]:
 
 def _sweeps_folder(cache: pathlib.Path) -> FolderStore:
     """The store of sweeps; refused now rather than after the first of them."""
-    path = cache.expanduser()
+    try:
+        path = cache.expanduser()
+    except RuntimeError as e:
+        raise CommandError(
+            "There is no home folder to keep sweeps in: choose a folder with --cache."
+        ) from e
     try:
         path.mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK):
@@ -232,9 +246,9 @@ def _sweeps_folder(cache: pathlib.Path) -> FolderStore:
 
 def _results_folder(output: pathlib.Path, overwrite: bool) -> FolderStore:
     """The store in the output folder, which may be that of an earlier evaluation."""
-    results = output / "results"
-    if not results.is_dir():
+    results = FolderStore(output / "results")
+    if not results.is_evaluation():
         new_folder(output, overwrite)
-    elif overwrite:
-        shutil.rmtree(results)
-    return FolderStore(results)
+    if overwrite:
+        results.clear()
+    return results

@@ -17,6 +17,7 @@ from .._keys import apart
 from .._logger import Metrics
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
+from ._output import CommandError
 from ._run_files import JsonLines, read_json_lines
 from ._watchers import AbstractWatcher
 
@@ -85,6 +86,8 @@ class HeldOutEvaluation(AbstractWatcher):
             "step": step,
             "mean_loss": {name: float(x.mean()) for name, x in means.items()},
             "standard_error": {name: float(error(x)) for name, x in means.items()},
+            "updates": self.steps,
+            "networks": count,
         }
         for tell in self.told:
             tell(step, row)
@@ -104,13 +107,21 @@ def _means(
 class EvaluationLines:
     """evaluation.jsonl: a line for each evaluation, none twice."""
 
-    def __init__(self, path: pathlib.Path):
+    def __init__(self, path: pathlib.Path, updates: int, networks: int):
         self.lines = JsonLines(path)
+        self.made_by = {"updates": updates, "networks": networks}
 
     def begun(self, first: int) -> None:
         """Drops what is made again: the evaluations from meta-step `first` on."""
         path = self.lines.path
         rows = read_json_lines(path)[0] if path.exists() else []
+        for row in rows:
+            if {k: row.get(k, n) for k, n in self.made_by.items()} != self.made_by:
+                raise CommandError(
+                    f"{path} holds evaluations of {row.get('networks')} networks and "
+                    f"{row.get('updates')} updates: pass --evaluate-seeds and "
+                    "--evaluate-steps as before, or move the file away."
+                )
         self.lines.restart(row for row in rows if row.get("step", first) < first)
 
     def tell(self, step: int, row: dict[str, Any]) -> None:

@@ -41,6 +41,7 @@ from ._run_files import (
     finished_steps,
     MetricsLines,
     RecipeFile,
+    remove_files,
     TensorBoard,
     WeightsFile,
 )
@@ -136,7 +137,7 @@ class MetaTrain:
         output, steps = self.folder.output, self.recipe.steps
         if self.folder.overwrite:
             return False
-        if not checkpoints.folder.is_dir():
+        if not checkpoints.are_of_runs():
             check_folder(output, overwrite=False)
         history = checkpoints.history()
         made = 0 if history is None else len(history.meta_loss)
@@ -145,10 +146,11 @@ class MetaTrain:
 
     def _prepare(self, checkpoints: Checkpoints, processes: Processes) -> None:
         if processes.first:
-            if not checkpoints.folder.is_dir():
+            if not checkpoints.are_of_runs():
                 new_folder(self.folder.output, self.folder.overwrite)
             if self.folder.overwrite:
                 checkpoints.clear()
+                remove_files(self.folder.output)
 
     def _watchers(self, processes: Processes, out: Console) -> list[AbstractWatcher]:
         """In the order in which they are told."""
@@ -156,7 +158,7 @@ class MetaTrain:
         labels, estimator = recipe.tasks.labels, recipe.estimator
         pairs = estimator.pairs * len(labels)
         watchers: list[AbstractWatcher] = []
-        told, lines = [], EvaluationLines(output / "evaluation.jsonl")
+        told, lines = [], self._evaluation_lines()
         if processes.first:
             board = TensorBoard(output / "tensorboard", labels)
             boards = [board] if watch.tensorboard else []
@@ -197,6 +199,10 @@ class MetaTrain:
             )
         return watchers
 
+    def _evaluation_lines(self) -> EvaluationLines:
+        watch, path = self.watch, self.folder.output / "evaluation.jsonl"
+        return EvaluationLines(path, watch.evaluate_steps, watch.evaluate_seeds)
+
     def _evaluation_tasks(self) -> dict[str, tasks.AbstractTask]:
         if self.watch.evaluate_task:
             return {name: tasks.named(name) for name in self.watch.evaluate_task}
@@ -235,7 +241,9 @@ class MetaTrain:
 
     def _say_what_next(self, out: Console) -> None:
         weights = self.folder.output / "weights.npz"
-        out.print(f"Weights: {weights} (where the meta-loss was lowest: weights_best.npz)")
+        best = " (where the meta-loss was lowest: weights_best.npz)"
+        there = (self.folder.output / "weights_best.npz").is_file()
+        out.print(f"Weights: {weights}{best if there else ''}")
         task = next(iter(self.recipe.tasks.task), "digits_mlp")
         out.print(f"Try:     equistar train {weights} --task {task}")
         out.print(f"         equistar plot {self.folder.output}")

@@ -55,11 +55,25 @@ def new_folder(path: pathlib.Path, overwrite: bool) -> pathlib.Path:
     return path
 
 
+class _Console(Console):
+    """A console whose reader may go: the command goes on, and prints no more."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        hush()
+
+
+def hush() -> None:
+    """Sends what is still printed to nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+
+
 def console() -> Console:
     """Where commands print: wide enough for a table when there is no terminal."""
     # What is printed are names and paths of users, not rich's markup.
-    out = Console(markup=False)
-    return out if out.is_terminal else Console(width=100, markup=False)
+    out = _Console(markup=False)
+    return out if out.is_terminal else _Console(width=100, markup=False)
 
 
 def loss_table(title: str, rows: Sequence[tuple[str, np.ndarray]]) -> Table:
@@ -105,10 +119,9 @@ def check_task(name: str) -> None:
 
 
 def check_seed(seed: int) -> None:
-    """Refuses a seed that JAX makes no key of: one beyond 64 bits."""
-    limits = np.iinfo(np.int64)
-    if not limits.min <= seed <= limits.max:
-        raise CommandError(f"--seed must be from -2**63 to 2**63 - 1; got {seed}.")
+    """Refuses a seed that JAX makes no key of its own of: one beyond 32 bits."""
+    if not 0 <= seed < 2**32:
+        raise CommandError(f"--seed must be from 0 to 2**32 - 1; got {seed}.")
 
 
 def same_command() -> str:

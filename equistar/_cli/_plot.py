@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -100,7 +101,8 @@ def _read(folder: pathlib.Path) -> _Run:
             "its first meta-step."
         )
     rows, complaints = read_json_lines(path)
-    rows = [row for row in rows if isinstance(row.get("step"), int)]
+    rows, odd = _of_steps(path, rows, 1, lambda row: row.get("meta_loss"))
+    complaints += odd
     if not rows:
         raise ValueError(f"{path} holds no meta-step yet: try again when the run has one.")
     losses = np.full(max(row["step"] for row in rows), np.nan)
@@ -116,12 +118,34 @@ def _evaluations(
     if not path.is_file():
         return {}, []
     rows, complaints = read_json_lines(path)
+    losses = lambda row: tuple(dict(row["mean_loss"]).values())
+    rows, odd = _of_steps(path, rows, 0, losses)
+    complaints += odd
     points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        for name, loss in row.get("mean_loss", {}).items():
+        for name, loss in row["mean_loss"].items():
             points.setdefault(name, []).append((row["step"], _number(loss)))
     curves = {name: np.array(p, np.float64).T for name, p in points.items()}
     return {name: (steps, losses) for name, (steps, losses) in curves.items()}, complaints
+
+
+def _of_steps(
+    path: pathlib.Path,
+    rows: list[dict[str, Any]],
+    first: int,
+    losses: Callable[[dict[str, Any]], Any],
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows that are of a meta-step and hold numbers, and what is wrong with others."""
+    whole, complaints = [], []
+    for row in rows:
+        try:
+            if not isinstance(row.get("step"), int) or row["step"] < first:
+                raise ValueError("no such step")
+            np.array(losses(row), np.float64)
+            whole.append(row)
+        except (KeyError, TypeError, ValueError):
+            complaints.append(f"{path}: a line of {row!s:.60} is none of a run's.")
+    return whole, complaints
 
 
 def _number(value: Any) -> float:

@@ -59,10 +59,13 @@ def recipes_table() -> Table:
 
 
 def _config(arguments: Sequence[str]) -> pathlib.Path | None:
+    found = []
     for i, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
         if name == "--config" and equals:
-            return pathlib.Path(value)
-        if name == "--config" and i + 1 < len(arguments):
-            return pathlib.Path(arguments[i + 1])
-    return None
+            found.append(value)
+        elif name == "--config" and i + 1 < len(arguments):
+            found.append(arguments[i + 1])
+    if len(found) > 1:
+        raise CommandError(f"Give one --config; got {' and '.join(found)}.")
+    return pathlib.Path(found[0]) if found else None

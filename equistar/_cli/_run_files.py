@@ -1,5 +1,6 @@
 """The files of a run that grow with it: JSON lines, and events for TensorBoard."""
 
+import contextlib
 import json
 import math
 import pathlib
@@ -14,6 +15,18 @@ from .._files import write_atomically
 from .._logger import Metrics, stack_metrics
 from .._serialisation import load_header, WeightsError
 from ._watchers import AbstractWatcher
+
+
+# What a run leaves beside its checkpoints and its events.
+_FILES = "recipe.json", "metrics.jsonl", "evaluation.jsonl", "meta_loss.png"
+_WEIGHTS = "weights.npz", "weights_best.npz"
+
+
+def remove_files(folder: pathlib.Path) -> None:
+    """Removes those of an earlier run, so that none is taken for the next one's."""
+    for name in (*_FILES, *_WEIGHTS):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
 
 
 class JsonLines:
@@ -51,6 +64,11 @@ class JsonLines:
             self._file = None
 
     def _error(self, e: OSError) -> OSError:
+        # What could not be written is tried again when a file is closed.
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._file = None
         return OSError(
             f"Cannot write {self.path} ({e.strerror}): make room, and start the same "
             "command again; it goes on from the last checkpoint."

@@ -17,6 +17,7 @@ from .._optimizers import OptaxOptimizer, Scaled
 from .._pretrained import weights_path
 from .._serialisation import load
 from ..analysis import invariances, JointSpectrum, spectrum_along_training
+from ..plot import as_label, save_figure
 from ._output import check_seed, check_task, CommandError, console, new_folder
 
 
@@ -69,10 +70,13 @@ class Stability:
         name = self.weights.name
         optimizer = Scaled(load(weights_path(self.weights)), self.learning_rate)
         adam = OptaxOptimizer(optax.adam, learning_rate=self.adam_rate)
+        other = f"Adam {self.adam_rate:g}"
+        if name == other:
+            raise CommandError(f"A weights file cannot be called '{name}': rename it.")
         folder = new_folder(self.output, self.overwrite)
         out = console()
         spectra = {}
-        for label, o in ((name, optimizer), (f"Adam {self.adam_rate:g}", adam)):
+        for label, o in ((name, optimizer), (other, adam)):
             steps = ", ".join(map(str, self.steps))
             out.print(f"{label}: compiling, then spectra at steps {steps} ...")
             spectra[label] = spectrum_along_training(
@@ -83,10 +87,11 @@ class Stability:
                 batches=self.batches,
                 key=jr.key(self.seed),
             )
+        # Before anything is printed: what is printed into may be gone.
+        _write(folder, self.steps, spectra)
         out.print(_table(self.task, self.steps, spectra))
         out.print(f"{name}: compiling, then what an update does not depend on ...")
         out.print(invariances(optimizer, key=jr.key(self.seed)).table())
-        _write(folder, self.steps, spectra)
         out.print(f"Spectra: {folder / 'spectrum.png'} and {folder / 'spectrum.npz'}")
         if len(spectra[name]) < len(self.steps):
             out.print("Training diverged before the last step that was asked for.")
@@ -125,7 +130,7 @@ def _write(
     data = {"steps": np.array(steps)}
     for label, row in spectra.items():
         radii = [s.radius for s in row]
-        left.plot(steps[: len(row)], radii, marker="o", label=label)
+        left.plot(steps[: len(row)], radii, marker="o", label=as_label(label))
         found = np.concatenate([s.eigenvalues for s in row] or [np.zeros(0)])
         right.plot(np.real(found), np.imag(found), ".", alpha=0.7)
         data[f"{label} rho"] = np.array(radii)
@@ -134,5 +139,5 @@ def _write(
     left.set(xlabel="step", title="rho, the joint spectral radius", xscale="symlog")
     right.set(title="leading eigenvalues", aspect="equal")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    figure.savefig(folder / "spectrum.png", dpi=150)
+    save_figure(figure, folder / "spectrum.png")
     write_npz_atomically(folder / "spectrum.npz", data)

@@ -58,9 +58,10 @@ class Train:
         keys = jr.split(jr.key(self.seed), self.seeds)
         curves = np.asarray(training_curves(task, optimizer, steps=self.steps, keys=keys))
         name = self.weights.name
-        out.print(loss_table(f"Training loss on {self.task}", [(name, curves)]))
+        # Before anything is printed: what is printed into may be gone.
         write_npz_atomically(folder / "curves.npz", {"losses": curves})
         plot.training_curves(folder / "curves.png", {name: curves}, title=self.task)
+        out.print(loss_table(f"Training loss on {self.task}", [(name, curves)]))
         out.print(f"Curves: {folder / 'curves.png'} and {folder / 'curves.npz'}")
         if not np.all(np.isfinite(curves)):
             out.print(

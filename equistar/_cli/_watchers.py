@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, ExitStack
 from typing import Any
 
 from jaxtyping import PyTree
@@ -68,8 +68,8 @@ class WatchedCheckpoints(AbstractCheckpoints):
 @contextmanager
 def watching(watchers: Sequence[AbstractWatcher]) -> Iterator[Watched]:
     """A logger that tells watchers, whose end it sees to."""
-    try:
+    # Each of them ends, whatever happens to the others.
+    with ExitStack() as ends:
+        for watcher in reversed(watchers):
+            ends.callback(watcher.end)
         yield Watched(tuple(watchers))
-    finally:
-        for watcher in watchers:
-            watcher.end()

@@ -11,17 +11,17 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
 
-from .._kinds import check_count, check_counts, check_key, check_kind
+from .._kinds import check_count, check_counts, check_key, check_kind, check_steps
 from .._optimizers import AbstractOptimizer
 from .._serialisation import versions
 from ..tasks import AbstractTask, Split
 from ._baselines import AbstractBaseline, TunedAdam
 from ._checks import as_makers, as_optimizers, check_baselines, check_names
-from ._evaluation import ABOUT, Evaluation
+from ._evaluation import Evaluation
 from ._plan import Plan
 from ._progress import AbstractProgress, NoProgress
 from ._results import Results
-from ._store import AbstractStore, difference, Entry, NoStore
+from ._store import ABOUT, AbstractStore, difference, Entry, NoStore
 from ._tasks import evaluate_task
 from ._training import HeldOutLoss, Programs
 
@@ -124,7 +124,7 @@ def evaluate(
 def _check(
     steps: int, seeds: int, horizons: Sequence[int], time_budget: float, held_out: Split
 ) -> None:
-    check_count(steps, "steps")
+    check_steps(steps, "steps")
     check_count(seeds, "seeds")
     check_kind(horizons, Sequence, "`horizons`", "a list of whole numbers, say `(1, 4)`")
     check_counts(tuple(horizons), "horizons")

@@ -11,11 +11,10 @@ from rich.table import Table
 from .._text import as_text
 from ._report import write_report
 from ._results import Failure, Results, Run
-from ._store import difference, FolderStore, LEFT_OUT
+from ._store import ABOUT, difference, FolderStore, LEFT_OUT
 from ._tables import summary_table
 
 
-ABOUT = "about"
 # What two evaluations must share for their numbers to be comparable.
 _COMPARABLE = "steps", "seeds", "keys", "held_out", "dtype"
 
@@ -69,7 +68,8 @@ def load_evaluation(path: str | os.PathLike) -> Evaluation:
     `ValueError` if there are no results in it.
     """
     path = pathlib.Path(path)
-    store = FolderStore(path if _is_results(path) else path / "results")
+    store = FolderStore(path)
+    store = store if store.is_evaluation() else FolderStore(path / "results")
     entry = store.load(ABOUT)
     if entry is None:
         raise ValueError(
@@ -77,6 +77,7 @@ def load_evaluation(path: str | os.PathLike) -> Evaluation:
             "--output` or `FolderStore` wrote."
         )
     runs, failures, left_out = [], [], []
+    fingerprints: dict[str, set[str]] = {}
     for found in store.entries():
         if LEFT_OUT in found.header:
             left_out.append(found.header)
@@ -84,13 +85,23 @@ def load_evaluation(path: str | os.PathLike) -> Evaluation:
             fields = (found.header[name] for name in ("task", "optimizer", "failure"))
             failures.append(Failure(*fields))
         elif "losses" in found.arrays:
-            runs.append(Run.from_entry(found))
+            runs.append(run := Run.from_entry(found))
+            # A baseline is tuned for each task, and so another one on each.
+            if not run.settings:
+                made = found.header["settings"]["optimizer"]
+                fingerprints.setdefault(run.optimizer, set()).add(made)
     reference = entry.header["reference"]
     results = Results(tuple(runs), reference)
     # What was left out once may have been run since.
     there = {(run.task, run.steps) for run in runs}
     missing = [h for h in left_out if (h["task"], h["steps"]) not in there]
     notes = tuple(header[LEFT_OUT] for header in missing)
+    notes += tuple(
+        f"'{name}' is not the same optimizer in all of its results: evaluate it again on "
+        "all tasks."
+        for name, made in fingerprints.items()
+        if len(made) > 1
+    )
     return Evaluation(results, tuple(failures), notes, entry.header["settings"])
 
 
@@ -148,7 +159,3 @@ def _names(
         else name
         for name in evaluation.results.optimizers
     }
-
-
-def _is_results(path: pathlib.Path) -> bool:
-    return (path / f"{ABOUT}.npz").is_file()

@@ -34,13 +34,13 @@ def draw_held_out(path: pathlib.Path, results: Results, task: str, steps: int) -
             where = steps * np.arange(1, points + 1) / points
             shown = np.where(np.isfinite(middle), middle, np.nan)
             marker = "." if points <= 20 else ""
-            axes.plot(where, shown, marker=marker, label=run.optimizer)
+            axes.plot(where, shown, marker=marker, label=plot.as_label(run.optimizer))
     positive = any(line.get_ydata()[0] > 0 for line in axes.lines)  # pyright: ignore
     axes.set(xlabel="step", ylabel="held-out loss", yscale="log" if positive else "linear")
-    axes.set_title(f"{task}, {steps:,} steps, held out")
+    axes.set_title(plot.as_label(f"{task}, {steps:,} steps, held out"))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
-    figure.savefig(path, dpi=150)
+    plot.save_figure(figure, path)
 
 
 def draw_summary(path: pathlib.Path, results: Results) -> None:
@@ -63,10 +63,10 @@ def draw_summary(path: pathlib.Path, results: Results) -> None:
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(alpha=0.3, axis="x")
-    panels[0].set_yticks(range(len(names)), names)
+    panels[0].set_yticks(range(len(names)), [plot.as_label(n) for n in names])
     panels[0].invert_yaxis()
-    figure.supxlabel(f"mean training loss / that of {results.reference}")
-    figure.savefig(path, dpi=150)
+    figure.supxlabel(plot.as_label(f"mean training loss / that of {results.reference}"))
+    plot.save_figure(figure, path)
 
 
 def _draw_row(axes: Any, results: Results, name: str, steps: int, place: int) -> None:

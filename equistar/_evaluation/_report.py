@@ -13,7 +13,6 @@ from ._tables import (
     summary_rows,
     TASK_HEADINGS,
     task_rows,
-    tuning,
 )
 
 
@@ -50,6 +49,8 @@ def _summary(figures: pathlib.Path, results: Results) -> list[str]:
     parts = ["## Summary", markdown(SUMMARY_HEADINGS, summary_rows(results))]
     if not results.reference:
         return [*parts, "Without tuned Adam there are no ratios and no speed-ups."]
+    if not results.runs:
+        return [*parts, "Nothing was finished."]
     draw_summary(figures / "summary.png", results)
     parts.append("![Ratios of the mean training loss](figures/summary.png)")
     parts.append(
@@ -79,7 +80,7 @@ def _tuning(results: Results) -> list[str]:
     for run in results.runs:
         if run.settings and run.steps == results.horizons[0]:
             values = ", ".join(f"{k} {v:.3g}" for k, v in run.settings.items())
-            rows.append((run.optimizer, tuning(results, run.optimizer), run.task, values))
+            rows.append((run.optimizer, run.tuning, run.task, values))
     if not rows:
         return []
     return [

@@ -16,6 +16,8 @@ from .._files import write_npz_atomically
 from .._kinds import as_path
 
 
+ABOUT = "about"
+"""The name of the entry that says what all others were made with."""
 LEFT_OUT = "left out"
 """In the header of an entry that says in a sentence what was not run, and why."""
 _HEADER = "header"
@@ -76,10 +78,21 @@ class FolderStore(AbstractStore):
 
     def entries(self) -> Iterator[Entry]:
         """All entries that can be read, in the order of their files' names."""
-        for path in sorted(self.path.glob("*.npz")):
-            entry = _read(path)
-            if entry is not None:
-                yield entry
+        return (entry for _, entry in self._files())
+
+    def is_evaluation(self) -> bool:
+        """Whether this is where an evaluation keeps its results, damaged or not."""
+        return self._file(ABOUT).is_file()
+
+    def clear(self) -> None:
+        """Removes all entries, and no other file."""
+        for path, _ in self._files():
+            path.unlink()
+        self._file(ABOUT).unlink(missing_ok=True)
+
+    def _files(self) -> list[tuple[pathlib.Path, Entry]]:
+        read = ((path, _read(path)) for path in sorted(self.path.glob("*.npz")))
+        return [(path, entry) for path, entry in read if entry is not None]
 
     def _file(self, name: str) -> pathlib.Path:
         return self.path / f"{file_name(name)}.npz"

@@ -103,7 +103,8 @@ def ratio(summary: Summary) -> str:
 
 def tuning(results: Results, optimizer: str) -> str:
     """How much tuning an optimizer had."""
-    return next(r.tuning for r in results.runs if r.optimizer == optimizer)
+    found = dict.fromkeys(r.tuning for r in results.runs if r.optimizer == optimizer)
+    return "; ".join(found)
 
 
 def summary_table(results: Results) -> Table:

@@ -1,5 +1,6 @@
 """All optimizers on one task; an error stays with the one that raised it."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import equinox as eqx
@@ -12,7 +13,7 @@ from ._checks import check_task
 from ._fingerprint import fingerprint
 from ._plan import Plan
 from ._results import Failure, Run
-from ._store import difference, Entry, LEFT_OUT
+from ._store import difference, digest, Entry, LEFT_OUT
 from ._training import train_many
 from ._tuning import as_batch, optimizers_of, tune
 
@@ -107,14 +108,20 @@ def _run(
 ) -> Run:
     """One optimizer at one horizon, from the store where it was run before."""
     optimizers = contestant.batch(steps)
-    settings = {"task": contents, "optimizer": fingerprint(optimizers)}
+    about = digest(plan.about)
+    settings = {"task": contents, "optimizer": fingerprint(optimizers), "settings": about}
     key = _key(name, contestant.name, steps)
     entry = plan.results.load(key)
     if entry is not None and "failure" not in entry.header:
         differs = difference(entry.header["settings"], settings)
         if not differs:
             plan.progress.say(f"{key}: there from before.")
-            return Run.from_entry(entry)
+            run = Run.from_entry(entry)
+            if run.tuning != contestant.tuning:
+                # The same optimizer, chosen from more draws or fewer.
+                run = dataclasses.replace(run, tuning=contestant.tuning)
+                plan.results.save(key, run.entry(settings))
+            return run
         plan.progress.say(
             f"{key}: what is there was made with another "
             f"{' and '.join(n for n in settings if n in differs)}, and is made again."

@@ -28,7 +28,7 @@ def read_recipe(path: pathlib.Path) -> Recipe:
         data = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as e:
         raise FileNotFoundError(f"The recipe {path} is not there.") from e
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise ValueError(f"{path} is no recipe in JSON: {e}.") from e
     return _typed(Recipe, data, path, "")
 
@@ -80,4 +80,7 @@ def _plain(hint: type, value: Any, path: pathlib.Path, place: str) -> Any:
     # In Python, though not in JSON, true is a whole number.
     if not isinstance(value, accepted) or isinstance(value, bool):
         raise ValueError(f"{path}: '{place}' must be {name}; got {value!r}.")
-    return hint(value)
+    try:
+        return hint(value)
+    except OverflowError:
+        raise ValueError(f"{path}: '{place}' is too large a number.") from None

@@ -1,5 +1,6 @@
 """Which optimizer is meta-trained, from which parts."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -134,6 +135,9 @@ class OptimizerRecipe:
             raise ValueError(
                 "hyperparam has no blackbox term to precondition: leave `preconditioner`."
             )
+        for name in ("nominal_scale", "blackbox_scale", "magnitude_scale"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"`{name}` must be finite; got {getattr(self, name)}.")
         if self.width < 1:
             raise ValueError(f"`width` must be at least 1; got {self.width}.")
 

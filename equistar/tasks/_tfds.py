@@ -133,7 +133,12 @@ def tfds_errors(name: str, folder: pathlib.Path) -> Iterator[None]:
 def data_folder(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
     """Where data sets are prepared: an argument, or the variable, or the default."""
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return pathlib.Path(chosen).expanduser()
+    try:
+        return pathlib.Path(chosen).expanduser()
+    except RuntimeError as e:
+        raise ValueError(
+            "There is no home folder to keep data in: set TFDS_DATA_DIR to a folder."
+        ) from e
 
 
 def prepared_folder(
