@@ -348,6 +348,49 @@ def test_an_optimizer_that_fails_or_diverges_loses_nothing_else(tmp_path):
     assert "not today" in (tmp_path / "report.md").read_text()
 
 
+def test_the_budget_of_tuning_is_that_of_the_last_evaluation(tmp_path):
+    budgets = []
+    # The rate that is too small is never chosen.
+    for rates in ((0.1,), (0.1, 1e-12)):
+        heard, adam = Heard(), eqs.TunedAdam(rates=rates)
+        found = _evaluate({}, {"quadratic": _quadratic}, tmp_path, heard, baselines=(adam,))
+        loaded = eqs.load_evaluation(tmp_path)
+        budgets += [found.results.runs[0].tuning, loaded.results.runs[0].tuning]
+    assert heard.count("there from before") == 1
+    assert budgets[0] == budgets[1] != budgets[2] == budgets[3]
+
+
+def test_an_optimizer_that_is_another_one_on_some_tasks_is_noted(tmp_path):
+    tasks = {"quadratic": _quadratic, "again": _quadratic}
+    _evaluate({"sgd": _sgd(0.3)}, tasks, tmp_path, Heard())
+    assert not eqs.load_evaluation(tmp_path).notes
+    _evaluate({"sgd": _sgd(0.1)}, {"again": _quadratic}, tmp_path, Heard())
+    (note,) = eqs.load_evaluation(tmp_path).notes
+    assert "'sgd' is not the same optimizer in all of its results" in note
+
+
+def test_results_whose_settings_were_lost_are_made_again_under_others(tmp_path):
+    tasks = {"quadratic": _quadratic}
+    first = _evaluate({"sgd": _sgd(0.3)}, tasks, tmp_path, Heard())
+    (tmp_path / "about.npz").write_bytes(b"damaged")
+    heard = Heard()
+    other = _evaluate({"sgd": _sgd(0.3)}, tasks, tmp_path, heard, key=jr.key(99))
+    assert heard.count("there from before") == 0
+    one, another = (e.results.find("quadratic", "sgd", 20) for e in (first, other))
+    assert one is not None and another is not None
+    assert not np.array_equal(one.losses, another.losses)
+
+
+def test_an_evaluation_of_which_nothing_was_finished_has_a_report(tmp_path):
+    def missing():
+        raise FileNotFoundError("no such data")
+
+    evaluation = _evaluate({"sgd": _sgd(0.3)}, {"gone": missing}, tmp_path, Heard())
+    evaluation.report(tmp_path / "report.md")
+    text = (tmp_path / "report.md").read_text()
+    assert "Nothing was finished" in text and "no such data" in text
+
+
 def test_a_failure_at_a_longer_horizon_is_found_again(tmp_path, monkeypatch):
     train = _tasks._train
 

@@ -1,0 +1,147 @@
+"""What commands do to the folders that they write into, and to whoever reads along."""
+
+import os
+import re
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+import equistar as eqs
+from equistar import plot
+from equistar._cli import main
+
+
+EVALUATE = ("evaluate", "hyperparam", "--tasks", "quadratic", "--steps", 5, "--seeds", 2)
+TRAIN = (
+    *("meta-train", "--task", "quadratic", "--optimizer", "hyperparam", "--quiet"),
+    *("--window", 2, "--pairs", 2, "--length", 5, "--no-tensorboard", "-n", 3),
+)
+
+
+def _run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["equistar", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    return exit.value.code
+
+
+@pytest.fixture
+def sweeps(tmp_path):
+    return ("--cache", tmp_path / "sweeps", "--baselines", "momentum")
+
+
+def test_an_evaluation_leaves_the_files_of_others_alone(
+    tmp_path, monkeypatch, capsys, sweeps
+):
+    output = tmp_path / "project"
+    (output / "results").mkdir(parents=True)
+    (output / "results" / "mine.csv").write_text("precious")
+    np.savez(output / "results" / "mine.npz", x=np.ones(3))
+    command = (*EVALUATE, *sweeps, "--output", output)
+    assert _run(monkeypatch, *command) == 2
+    assert "is not empty" in capsys.readouterr().err
+    for _ in range(2):
+        assert _run(monkeypatch, *command, "--overwrite") == 0
+        assert (output / "results" / "mine.csv").read_text() == "precious"
+        assert (output / "results" / "mine.npz").is_file()
+    assert capsys.readouterr().out.count("hyperparam, 5 steps, 2 seeds ...") == 2
+    assert _run(monkeypatch, *command, "--compare", output) == 2
+    assert "is the output folder itself" in capsys.readouterr().err
+
+
+def test_a_meta_training_leaves_the_files_of_others_alone(tmp_path, monkeypatch, capsys):
+    output = tmp_path / "project"
+    (output / "checkpoints").mkdir(parents=True)
+    (output / "checkpoints" / "model.pt").write_text("precious")
+    (output / "weights.npz").write_text("mine")
+    assert _run(monkeypatch, *TRAIN, "--output", output) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert (output / "weights.npz").read_text() == "mine"
+
+
+def test_an_overwritten_run_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+    output = tmp_path / "run"
+    evaluated = ("--evaluate-every", 3, "--evaluate-steps", 2)
+    assert _run(monkeypatch, *TRAIN, *evaluated, "--output", output) == 0
+    # Evaluations of other updates make no curve with these.
+    more = ("--evaluate-every", 3, "--evaluate-steps", 4, "-n", 6)
+    assert _run(monkeypatch, *TRAIN, *more, "--output", output) == 2
+    assert "holds evaluations of 3 networks and 2 updates" in capsys.readouterr().err
+
+    def fail(*arguments, **settings):
+        raise OSError("no more room")
+
+    monkeypatch.setattr("equistar._cli._meta_train.meta_train", fail)
+    again = (*TRAIN, "--seed", 1, "--output", output, "--overwrite")
+    assert _run(monkeypatch, *again) == 1
+    left = {p.name for p in output.iterdir()}
+    assert not left & {"weights.npz", "weights_best.npz", "evaluation.jsonl"}
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("evaluate", "star", "--tasks", "quadratic", "quadratic"), "--tasks names one"),
+        ((*TRAIN, "--config", "a.json", "--config", "b.json"), "Give one --config"),
+        ((*TRAIN, "--nominal-scale", "nan"), "`nominal_scale` must be finite"),
+        ((*TRAIN, "--length", 3_000_000_000), r"must be below 2\*\*31"),
+    ],
+)
+def test_what_makes_no_sense_is_a_wrong_argument(
+    tmp_path, monkeypatch, capsys, arguments, message
+):
+    code = _run(monkeypatch, *arguments, "--output", tmp_path / "out")
+    error = " ".join(capsys.readouterr().err.split())
+    assert code == 2 and re.search(message, error), error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_reader_that_goes_and_an_alphabet_of_few_letters_cost_no_results(tmp_path):
+    train = ("train", "hyperparam", "--task", "quadratic", "--steps", "3", "--seeds", "2")
+    command = [sys.executable, "-m", "equistar", *train, "--output", str(tmp_path / "a")]
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, env=env, **pipes) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline().startswith(b"Training 2 networks")
+        process.stdout.close()
+        errors = process.stderr.read()
+        assert process.wait() == 0 and b"Broken pipe" not in errors, errors
+    assert {p.name for p in (tmp_path / "a").iterdir()} == {"curves.npz", "curves.png"}
+
+
+def test_a_figure_is_where_it_was_asked_for_whatever_is_drawn(tmp_path):
+    curves = {"my$_{$": np.ones((2, 5)), "_hidden": 2 * np.ones((2, 5))}
+    for name in ("figure", "figure.svg"):
+        plot.training_curves(tmp_path / name, curves, title="a$b_{")
+    assert (tmp_path / "figure").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in (tmp_path / "figure.svg").read_bytes()
+    losses = {name: c[0] for name, c in curves.items()}
+    plot.meta_training_curves(tmp_path / "other", losses, title="$x_{")
+    assert {p.name for p in tmp_path.iterdir()} == {"figure", "figure.svg", "other"}
+
+
+def test_lines_that_are_none_of_a_runs_are_left_out_of_a_figure(
+    tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "meta_loss": 1.0}\n{"step": -5, "meta_loss": 9.0}\n'
+        '{"step": 2, "meta_loss": "x"}\n{"step": 3, "meta_loss": null}\n'
+    )
+    (tmp_path / "evaluation.jsonl").write_text(
+        '{"mean_loss": {"quadratic": 1}}\n{"step": 5, "mean_loss": [1]}\n'
+        '{"step": 0, "mean_loss": {"quadratic": 1.0}}\n'
+    )
+    output = tmp_path / "figure.png"
+    assert _run(monkeypatch, "plot", tmp_path, "--output", output) == 0
+    assert capsys.readouterr().out.count("is none of a run's") == 4
+    assert output.is_file()
+
+
+def test_steps_of_any_number_are_named_where_they_cannot_be_counted():
+    with pytest.raises(ValueError, match="below 2"):
+        eqs.ConstantLength(2**31)
+    assert eqs.ConstantLength(2**31 - 1).maximum == 2**31 - 1
