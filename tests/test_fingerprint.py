@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 import threading
+import types
 
 import equinox as eqx
 import jax
@@ -221,3 +222,22 @@ def _square(x):
 
 def _flat(x):
     return 0.1 * x
+
+
+def test_values_that_were_set_on_functions_and_modules_are_seen():
+    module = types.ModuleType("my_settings")
+    module.scale = 1.0  # pyright: ignore
+
+    def square(x):
+        return square.factor * x**2  # pyright: ignore
+
+    def through_a_module(x):
+        return module.scale * x**2  # pyright: ignore
+
+    square.factor = 1.0  # pyright: ignore
+    before = fingerprint(square), fingerprint(through_a_module)
+    assert before == (fingerprint(square), fingerprint(through_a_module))
+    square.factor = 7.0  # pyright: ignore
+    module.scale = 7.0  # pyright: ignore
+    after = fingerprint(square), fingerprint(through_a_module)
+    assert before[0] != after[0] and before[1] != after[1]

@@ -28,8 +28,9 @@ class AbstractAccumulator(AbstractReader):
     def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
         """The state before the first update, for one parameter tensor: a tuple of arrays.
 
-        Arrays are float32 or wider unless rounding is taken care of, as
-        [`equistar.InBFloat16`][] does, and sharded as `param` is where it is concrete.
+        As many for a parameter of any shape. They are stored in these dtypes for good:
+        float32 or wider unless rounding is taken care of, as [`equistar.InBFloat16`][]
+        does. Sharded as `param` is where it is concrete.
         """
 
     @abc.abstractmethod

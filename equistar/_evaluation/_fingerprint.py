@@ -58,7 +58,8 @@ class _Walk:
 
     def _look_into(self, value: Any) -> bytes:
         if isinstance(value, types.ModuleType):
-            return _hash("module", value.__name__, _source(value))
+            values = {} if _is_installed(value.__name__) else _values(value)
+            return self._all("module", value.__name__, _source(value), values)
         if _is_importable(value):
             return _hash("named", *_name(value), _version(value.__module__))
         match value:
@@ -102,7 +103,8 @@ class _Walk:
         # Not `__module__`, which a decorator copies from what it decorates.
         module = value.__globals__.get("__name__")
         read = {} if _is_installed(module) else _globals(value)
-        return self._all("function", *_name(value), value.__code__, *parts, read)
+        notes = vars(value)
+        return self._all("function", *_name(value), value.__code__, *parts, notes, read)
 
     def _code(self, code: types.CodeType) -> bytes:
         """What it does; not where it was written."""
@@ -221,6 +223,13 @@ def _is_installed(module: str | None) -> bool:
 
 def _version(module: str) -> str:
     return str(getattr(sys.modules.get(module.partition(".")[0]), "__version__", ""))
+
+
+def _values(module: types.ModuleType) -> dict[str, Any]:
+    """The numbers, texts and arrays of a module, which may have been set since."""
+    kinds = *_PLAIN, jax.Array, np.ndarray, np.generic
+    named = {n: x for n, x in vars(module).items() if not n.startswith("__")}
+    return {n: x for n, x in named.items() if isinstance(x, kinds)}
 
 
 def _source(module: types.ModuleType) -> bytes:
