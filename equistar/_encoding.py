@@ -31,33 +31,15 @@ def encode(
     """
     inner = lambda v, name: encode(v, arrays, own, where + name)
     match value:
-        case _optimizers.Stacked():
-            raise WeightsError(
-                f"{where} is Stacked, which belongs to one tree of parameters: save its "
-                "`.optimizer`, and wrap what `load` gives."
-            )
-        case eqx.Module():
+        case eqx.Module() if not isinstance(value, _optimizers.Stacked):
             fields = {
                 f.name: inner(getattr(value, f.name), f".{f.name}")
                 for f in dataclasses.fields(value)  # pyright: ignore
             }
             is_own = _is_own(type(value), own, where)
             return {"class": type(value).__name__, "own": is_own, "fields": fields}
-        case jax.Array() if jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
-            raise WeightsError(
-                f"{where} is a PRNG key, which a weights file cannot hold: keep "
-                "`jax.random.key_data` of it."
-            )
-        case jax.Array() | np.ndarray():
-            name = f"array_{len(arrays)}"
-            array = np.asarray(value)
-            node = {"array": name, "shape": list(array.shape)}
-            # NumPy's files know no bfloat16: its bits are kept.
-            if array.dtype.isbuiltin != 1:
-                node["dtype"] = array.dtype.name
-                array = array.view(f"uint{8 * array.dtype.itemsize}")
-            arrays[name] = array
-            return node
+        case jax.Array() | np.ndarray() if not _is_key(value):
+            return _array(np.asarray(value), arrays)
         # Not their subclasses, which would come back as something else.
         case tuple() | list() if type(value) in (tuple, list):
             items = [inner(v, f"[{i}]") for i, v in enumerate(value)]
@@ -70,15 +52,45 @@ def encode(
             return value
         case _ if callable(value) and _optax_name(value) is not None:
             return {"optax": _optax_name(value)}
-    if callable(value):
-        raise WeightsError(
-            f"{where} is a {type(value).__name__} that is not optax's own, and a weights "
-            "file holds no code: save the optimizer that it belongs to without it, or the "
-            "arrays alone with `equinox.tree_serialise_leaves`."
+    raise WeightsError(f"{where} is {_why_not(value)}.")
+
+
+def _array(array: np.ndarray, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    name = f"array_{len(arrays)}"
+    node = {"array": name, "shape": list(array.shape)}
+    # NumPy's files know no bfloat16: its bits are kept.
+    if array.dtype.isbuiltin != 1:
+        node["dtype"] = array.dtype.name
+        array = array.view(f"uint{8 * array.dtype.itemsize}")
+    arrays[name] = array
+    return node
+
+
+def _is_key(array: Any) -> bool:
+    return jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+
+
+def _why_not(value: Any) -> str:
+    """What a value is that no file can hold, and what to do instead."""
+    kind = type(value).__name__
+    if isinstance(value, _optimizers.Stacked):
+        return (
+            "Stacked, which belongs to one tree of parameters: save its `.optimizer`, and "
+            "wrap what `load` gives"
         )
-    raise WeightsError(
-        f"{where} is a {type(value).__name__}, which a weights file cannot hold: save "
-        "the optimizer that it belongs to without it."
+    if isinstance(value, jax.Array):
+        return (
+            "a PRNG key, which a weights file cannot hold: keep `jax.random.key_data` of it"
+        )
+    if callable(value):
+        return (
+            f"a {kind} that is not optax's own, and a weights file holds no code: save the "
+            "optimizer that it belongs to without it, or the arrays alone with "
+            "`equinox.tree_serialise_leaves`"
+        )
+    return (
+        f"a {kind}, which a weights file cannot hold: save the optimizer that it belongs "
+        "to without it"
     )
 
 

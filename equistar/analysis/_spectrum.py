@@ -146,13 +146,7 @@ def joint_spectrum(
         )
     order = np.argsort(-np.abs(values), kind="stable")[:number]
     values, vectors = values[order], vectors[:, order]
-    images = [product(v.real) + 1j * product(v.imag) for v in vectors.T]
-    residuals = np.array(
-        [
-            np.linalg.norm(image - value * v)
-            for image, value, v in zip(images, values, vectors.T, strict=True)
-        ]
-    )
+    residuals = _residuals(product, values, vectors)
     # Of what is zero to rounding nothing more can be known.
     least = np.finfo(flat.dtype).eps * np.max(np.abs(values), initial=0)
     bound = np.maximum(_TRUSTED * np.abs(values), least)
@@ -162,6 +156,13 @@ def joint_spectrum(
     products += rounds
     cost = products * _relative_cost(task, optimizer, state, flat, product, key)
     return JointSpectrum(values, share, residuals, products, cost, converged)
+
+
+def _residuals(product: Callable, values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """The norms of A v - lambda v, of v in the columns of `vectors`."""
+    pairs = zip(values, vectors.T, strict=True)
+    image = lambda v: product(v.real) + 1j * product(v.imag)
+    return np.array([np.linalg.norm(image(v) - value * v) for value, v in pairs])
 
 
 # Each number of the state in units of its own size, to start from.
