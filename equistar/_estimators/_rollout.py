@@ -18,7 +18,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from .._devices import shard_particles
-from .._episodes import AbstractEpisodeLength, AbstractStarts
+from .._episodes import AbstractEpisodeLength, AbstractStarts, LockStep
 from .._objectives import AbstractObjective, AbstractStepObjective
 from .._unroll import AbstractUnroll
 
@@ -129,17 +129,14 @@ def whole_episodes(
     A particle whose episode is shorter than the longest one goes on with another, of
     which nothing is recorded.
     """
-    steps = length.maximum
-    first = jax.vmap(lambda k: jr.split(k, steps)[0])(keys)
-    carry = _init(unroll, members, _split(first, "init"))
-    draw = jax.vmap(lambda k: length.draw(meta_step, key=k))
-    lengths = draw(_split(first, "length"))
-    begun = Particles(carry, jnp.zeros_like(lengths), lengths, meta_step)
-    begun = shard_particles(begun, len(keys))
+    # A first episode that is already over makes `advance` start the real one.
+    blank = start(unroll, members, length, LockStep(), keys)
+    ended = Particles(blank.carry, blank.length, blank.length, meta_step)
     # A derivative of what follows an episode may overflow, and zero times that is NaN.
     others = lax.stop_gradient(eqx.filter(members, eqx.is_inexact_array))
     others = eqx.combine(others, members)
-    particles, window = advance(unroll, members, begun, length, steps, keys, others, scan)
+    window = length.maximum, keys, others, 1
+    particles, window = advance(unroll, members, ended, length, *window, scan=scan)
     episode = lambda losses, n: objective.episode(losses, n, window.mean_length)
     of_members = jax.vmap(episode, in_axes=(1, None))
     values = jax.vmap(of_members, in_axes=(1, 0))(window.losses, window.length[0])
@@ -154,6 +151,7 @@ def advance(
     window: int,
     keys: Array,
     fresh_members: PyTree | None = None,
+    own: int = 0,
     scan: Callable[..., tuple[PyTree, PyTree]] = lax.scan,
 ) -> tuple[Particles, Window]:
     """Runs every particle through `window` steps, restarting episodes that are done.
@@ -168,11 +166,12 @@ def advance(
     - `keys`: a key for each particle.
     - `fresh_members`: `theta` for episodes that begin inside the window; by default
         `members`.
+    - `own`: how many of a particle's episodes that begin inside the window are not fresh.
     - `scan`: `lax.scan`, or one that rematerialises.
     """
     keys = jax.vmap(lambda k: jr.split(k, window), out_axes=1)(keys)
     restarts, step, lengths = _schedule(particles, length, keys)
-    fresh = jnp.cumsum(restarts, axis=0) > 0
+    fresh = jnp.cumsum(restarts, axis=0) > own
     one_theta = fresh_members is None
     fresh_members = members if one_theta else fresh_members
 
@@ -181,9 +180,9 @@ def advance(
     ) -> tuple[PyTree[Array], PyTree[Array]]:
         restart, began, key = x
         init_keys, step_keys = _split(key, "init"), _split(key, "step")
-        init = eqx.filter_closure_convert(lambda: _init(unroll, fresh_members, init_keys))
-        carry = _restart(init, restart, carry)
         theta = members if one_theta else _choose(began, fresh_members, members)
+        init = eqx.filter_closure_convert(lambda: _init(unroll, theta, init_keys))
+        carry = _restart(init, restart, carry)
         return _step(unroll, theta, carry, step_keys)
 
     carry, losses = scan(body, particles.carry, (restarts, fresh, keys))
