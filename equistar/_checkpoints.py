@@ -220,11 +220,9 @@ class Checkpoints(AbstractCheckpoints):
             old.unlink(missing_ok=True)
 
     def are_of_runs(self) -> bool:
-        """Whether the folder is there, and holds nothing but what this class writes."""
-        ours = ".lock", "checkpoint-*.npz", "best-*.npz", ".checkpoint-*", ".best-*"
-        return self.folder.is_dir() and all(
-            any(path.match(name) for name in ours) for path in self.folder.iterdir()
-        )
+        """Whether a run has begun in the folder, whatever else there is."""
+        checkpoints = self._newest_first()
+        return bool(checkpoints) or (self.folder / ".lock").is_file()
 
     def _newest_first(self) -> list[pathlib.Path]:
         return sorted(self.folder.glob("checkpoint-*.npz"), reverse=True)

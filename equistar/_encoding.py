@@ -14,7 +14,7 @@ import optax.contrib
 from . import _components, _optimizers
 
 
-_PLAIN = type(None), bool, int, float, str, np.float64
+_PLAIN = type(None), bool, int, float, str, np.float64, np.str_
 
 
 class WeightsError(ValueError):
@@ -38,7 +38,7 @@ def encode(
             }
             is_own = _is_own(type(value), own, where)
             return {"class": type(value).__name__, "own": is_own, "fields": fields}
-        case jax.Array() | np.ndarray() if not _is_key(value):
+        case jax.Array() | np.ndarray() if _is_of_numbers(value):
             return _array(np.asarray(value), arrays)
         # Not their subclasses, which would come back as something else.
         case tuple() | list() if type(value) in (tuple, list):
@@ -66,8 +66,10 @@ def _array(array: np.ndarray, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return node
 
 
-def _is_key(array: Any) -> bool:
-    return jnp.issubdtype(array.dtype, jax.dtypes.prng_key)
+def _is_of_numbers(array: Any) -> bool:
+    plain = isinstance(array, jax.Array) or type(array) is np.ndarray
+    kinds = jnp.number, jnp.bool_
+    return plain and any(jnp.issubdtype(array.dtype, kind) for kind in kinds)
 
 
 def _why_not(value: Any) -> str:
@@ -78,7 +80,7 @@ def _why_not(value: Any) -> str:
             "Stacked, which belongs to one tree of parameters: save its `.optimizer`, and "
             "wrap what `load` gives"
         )
-    if isinstance(value, jax.Array):
+    if isinstance(value, jax.Array):  # Any other is of numbers.
         return (
             "a PRNG key, which a weights file cannot hold: keep `jax.random.key_data` of it"
         )

@@ -48,7 +48,7 @@ def meta_train(
     trainable: PyTree = eqx.is_inexact_array,
     logger: AbstractLogger = NoLogger(),
     checkpoints: AbstractCheckpoints = NoCheckpoints(),
-    max_skipped: int = 100,
+    max_skipped: int | float = 100,
     throw: bool = True,
 ) -> MetaTrainResult:
     """Meta-trains `theta`, say a learned optimizer, through an unroll.
@@ -97,7 +97,8 @@ def meta_train(
     until then is returned.
     """
     check_count(steps, "steps")
-    check_count(max_skipped, "max_skipped")
+    if not max_skipped >= 1:
+        raise ValueError(f"`max_skipped` must be at least 1; got {max_skipped}.")
     check_kind(estimator, AbstractEstimator, "`estimator`", "an estimator, say `PES()`")
     wanted = "NoCheckpoints() or a folder's, say `Checkpoints('my-run')`"
     check_kind(checkpoints, AbstractCheckpoints, "`checkpoints`", wanted)

@@ -369,6 +369,22 @@ def test_an_optimizer_that_is_another_one_on_some_tasks_is_noted(tmp_path):
     assert "'sgd' is not the same optimizer in all of its results" in note
 
 
+def test_results_of_another_optimizer_are_not_those_of_one_that_fails(tmp_path):
+    class Broken(eqs.AbstractOptimizer):
+        def init(self, params):
+            raise ValueError("not today")
+
+        def update(self, grads, state, params, **extra):
+            return grads, state
+
+    tasks = {"quadratic": _quadratic}
+    _evaluate({"mine": _sgd(0.3)}, tasks, tmp_path, Heard())
+    evaluation = _evaluate({"mine": Broken()}, tasks, tmp_path, Heard())
+    loaded = eqs.load_evaluation(tmp_path)
+    assert eqx.tree_equal(loaded.failures, evaluation.failures)
+    assert loaded.results.find("quadratic", "mine", 20) is None
+
+
 def test_results_whose_settings_were_lost_are_made_again_under_others(tmp_path):
     tasks = {"quadratic": _quadratic}
     first = _evaluate({"sgd": _sgd(0.3)}, tasks, tmp_path, Heard())

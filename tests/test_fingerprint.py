@@ -237,6 +237,10 @@ def test_values_that_were_set_on_functions_and_modules_are_seen():
     square.factor = 1.0  # pyright: ignore
     before = fingerprint(square), fingerprint(through_a_module)
     assert before == (fingerprint(square), fingerprint(through_a_module))
+    # What neither reads may be anything, a time or a cache.
+    square.calls = 1  # pyright: ignore
+    module.started = 12.5  # pyright: ignore
+    assert before == (fingerprint(square), fingerprint(through_a_module))
     square.factor = 7.0  # pyright: ignore
     module.scale = 7.0  # pyright: ignore
     after = fingerprint(square), fingerprint(through_a_module)

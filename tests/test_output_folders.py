@@ -60,6 +60,20 @@ def test_a_meta_training_leaves_the_files_of_others_alone(tmp_path, monkeypatch,
     assert _run(monkeypatch, *TRAIN, "--output", output) == 2
     assert "is not empty" in capsys.readouterr().err
     assert (output / "weights.npz").read_text() == "mine"
+    (output / "checkpoints" / "model.pt").unlink()
+    assert _run(monkeypatch, *TRAIN, "--output", output) == 2
+    board = output / "tensorboard" / "notes"
+    board.parent.mkdir()
+    board.write_text("precious")
+    assert _run(monkeypatch, *TRAIN, "--output", output, "--overwrite") == 0
+    assert board.read_text() == "precious"
+    # What an operating system leaves in a folder ends no run.
+    (output / "checkpoints" / ".DS_Store").touch()
+    assert _run(monkeypatch, *TRAIN, "--output", output, "-n", 4) == 0
+    capsys.readouterr()
+    again = ("--start-from", output / "weights.npz", "--output", output, "--overwrite")
+    assert _run(monkeypatch, *TRAIN, *again) == 2
+    assert "which the run starts from" in capsys.readouterr().err
 
 
 def test_an_overwritten_run_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
@@ -130,14 +144,16 @@ def test_lines_that_are_none_of_a_runs_are_left_out_of_a_figure(
     (tmp_path / "metrics.jsonl").write_text(
         '{"step": 1, "meta_loss": 1.0}\n{"step": -5, "meta_loss": 9.0}\n'
         '{"step": 2, "meta_loss": "x"}\n{"step": 3, "meta_loss": null}\n'
+        '{"step": 4, "meta_loss": [1, 2]}\n'
     )
     (tmp_path / "evaluation.jsonl").write_text(
         '{"mean_loss": {"quadratic": 1}}\n{"step": 5, "mean_loss": [1]}\n'
+        '{"step": 5, "mean_loss": [["a", 1]]}\n{"step": 5, "mean_loss": {"a": [1]}}\n'
         '{"step": 0, "mean_loss": {"quadratic": 1.0}}\n'
     )
     output = tmp_path / "figure.png"
     assert _run(monkeypatch, "plot", tmp_path, "--output", output) == 0
-    assert capsys.readouterr().out.count("is none of a run's") == 4
+    assert capsys.readouterr().out.count("is none of a run's") == 7
     assert output.is_file()
 
 

@@ -280,15 +280,27 @@ def _holding(value):
 
 
 @pytest.mark.parametrize(
-    "value", [_Pair(1.0, 2.0), _Mode.SIGN, collections.OrderedDict(a=1.0)]
+    "value",
+    [
+        _Pair(1.0, 2.0),
+        _Mode.SIGN,
+        collections.OrderedDict(a=1.0),
+        np.array(["a"]),
+        np.array([None]),
+        np.ma.array([1.0], mask=[True]),
+    ],
+    ids=lambda x: type(x).__name__,
 )
+@pytest.mark.filterwarnings("ignore:A JAX array is being set as static")
 def test_what_would_come_back_as_something_else_is_not_saved(tmp_path, value):
     with pytest.raises(eqs.WeightsError, match=type(value).__name__):
         eqs.save(tmp_path / "a.npz", _holding(value))
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan"), (1, [None])])
+@pytest.mark.parametrize(
+    "value", [float("inf"), float("-inf"), float("nan"), (1, [None]), "bfloat16"]
+)
 def test_plain_values_come_back_as_they_were(tmp_path, value):
     eqs.save(tmp_path / "a.npz", _holding(value))
     loaded: Any = eqs.load(tmp_path / "a.npz", parts=_Holding)

@@ -251,4 +251,5 @@ def _results_folder(output: pathlib.Path, overwrite: bool) -> FolderStore:
         new_folder(output, overwrite)
     if overwrite:
         results.clear()
+        (output / "report.md").unlink(missing_ok=True)
     return results

@@ -115,6 +115,7 @@ class EvaluationLines:
         """Drops what is made again: the evaluations from meta-step `first` on."""
         path = self.lines.path
         rows = read_json_lines(path)[0] if path.exists() else []
+        rows = [row for row in rows if row.get("step", first) < first]
         for row in rows:
             if {k: row.get(k, n) for k, n in self.made_by.items()} != self.made_by:
                 raise CommandError(
@@ -122,7 +123,7 @@ class EvaluationLines:
                     f"{row.get('updates')} updates: pass --evaluate-seeds and "
                     "--evaluate-steps as before, or move the file away."
                 )
-        self.lines.restart(row for row in rows if row.get("step", first) < first)
+        self.lines.restart(rows)
 
     def tell(self, step: int, row: dict[str, Any]) -> None:
         """Adds a line."""

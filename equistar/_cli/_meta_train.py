@@ -28,6 +28,7 @@ from ._faults import FaultWatch
 from ._held_out import EvaluationLines, HeldOutEvaluation
 from ._output import (
     check_folder,
+    check_outside,
     check_seed,
     CommandError,
     console,
@@ -131,6 +132,8 @@ class MetaTrain:
         _checked(self.recipe.check)
         self.folder.check()
         self.watch.check()
+        if self.folder.overwrite:
+            check_outside(self.recipe.optimizer.start_from, self.folder.output)
 
     def _is_finished(self, checkpoints: Checkpoints) -> bool:
         """Whether the folder holds this run whole; refuses that of another run."""
@@ -241,9 +244,9 @@ class MetaTrain:
 
     def _say_what_next(self, out: Console) -> None:
         weights = self.folder.output / "weights.npz"
-        best = " (where the meta-loss was lowest: weights_best.npz)"
-        there = (self.folder.output / "weights_best.npz").is_file()
-        out.print(f"Weights: {weights}{best if there else ''}")
+        best = weights.with_name("weights_best.npz")
+        lowest = f" (where the meta-loss was lowest: {best.name})"
+        out.print(f"Weights: {weights}{lowest if best.is_file() else ''}")
         task = next(iter(self.recipe.tasks.task), "digits_mlp")
         out.print(f"Try:     equistar train {weights} --task {task}")
         out.print(f"         equistar plot {self.folder.output}")
@@ -265,8 +268,7 @@ class MetaTrain:
         print(
             f"Another process of the run, or a device, failed after {steps} meta-steps. "
             f"What was trained until then is in {rescued}."
-            f"{earlier if weights.is_file() else ''} Every process stops within "
-            f"{STOPPED_WITHIN} s."
+            f"{earlier * weights.is_file()} Every process stops within {STOPPED_WITHIN} s."
         )
         leave(1)
 

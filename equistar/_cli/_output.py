@@ -69,6 +69,15 @@ def hush() -> None:
     os.dup2(nowhere, sys.stdout.fileno())
 
 
+def check_outside(file: str, folder: pathlib.Path) -> None:
+    """Refuses to overwrite a folder with the file that a run starts from, if any."""
+    if file and folder.resolve() in pathlib.Path(file).resolve().parents:
+        raise CommandError(
+            f"--overwrite would remove {file}, which the run starts from: choose another "
+            "folder with --output, or move the file."
+        )
+
+
 def console() -> Console:
     """Where commands print: wide enough for a table when there is no terminal."""
     # What is printed are names and paths of users, not rich's markup.

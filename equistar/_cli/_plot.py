@@ -101,7 +101,7 @@ def _read(folder: pathlib.Path) -> _Run:
             "its first meta-step."
         )
     rows, complaints = read_json_lines(path)
-    rows, odd = _of_steps(path, rows, 1, lambda row: row.get("meta_loss"))
+    rows, odd = _of_steps(path, rows, 1, lambda row: [row.get("meta_loss")])
     complaints += odd
     if not rows:
         raise ValueError(f"{path} holds no meta-step yet: try again when the run has one.")
@@ -118,7 +118,7 @@ def _evaluations(
     if not path.is_file():
         return {}, []
     rows, complaints = read_json_lines(path)
-    losses = lambda row: tuple(dict(row["mean_loss"]).values())
+    losses = lambda row: row["mean_loss"].values()
     rows, odd = _of_steps(path, rows, 0, losses)
     complaints += odd
     points: dict[str, list[tuple[float, float]]] = {}
@@ -141,9 +141,10 @@ def _of_steps(
         try:
             if not isinstance(row.get("step"), int) or row["step"] < first:
                 raise ValueError("no such step")
-            np.array(losses(row), np.float64)
+            for loss in losses(row):
+                _number(loss)
             whole.append(row)
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             complaints.append(f"{path}: a line of {row!s:.60} is none of a run's.")
     return whole, complaints
 

@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import pathlib
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, IO
 
@@ -17,16 +16,17 @@ from .._serialisation import load_header, WeightsError
 from ._watchers import AbstractWatcher
 
 
-# What a run leaves beside its checkpoints and its events.
-_FILES = "recipe.json", "metrics.jsonl", "evaluation.jsonl", "meta_loss.png"
-_WEIGHTS = "weights.npz", "weights_best.npz"
+# What a run leaves beside its checkpoints; its recipe is written anew at once.
+_FILES = "metrics.jsonl", "evaluation.jsonl", "meta_loss.png"
+_WEIGHTS = "weights.npz", "weights_best.npz", "rescued-by-process-*.npz"
+_EVENTS = "*tfevents*"
 
 
 def remove_files(folder: pathlib.Path) -> None:
     """Removes those of an earlier run, so that none is taken for the next one's."""
-    for name in (*_FILES, *_WEIGHTS):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+    for pattern in (*_FILES, *_WEIGHTS, f"tensorboard/{_EVENTS}"):
+        for path in folder.glob(pattern):
+            path.unlink()
 
 
 class JsonLines:
@@ -163,11 +163,12 @@ class TensorBoard(AbstractWatcher):
         from tensorboardX import SummaryWriter
 
         if not history:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            for path in self.folder.glob(_EVENTS):
+                path.unlink()
         # The last step that was kept may not have been told of; TensorBoard forgets the
         # events from there on, and they are written again.
         # Names have the second only: of two starts in one the later would replace a file.
-        number = len(list(self.folder.glob("*tfevents*")))
+        number = len(list(self.folder.glob(_EVENTS)))
         self._writer = SummaryWriter(
             str(self.folder), purge_step=len(history), filename_suffix=f".{number}"
         )

@@ -37,7 +37,10 @@ class FolderOptions:
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """What is shown and measured while it runs; a run that goes on may change these."""
+    """What is shown and measured while it runs; a run that goes on may change these.
+
+    Not --evaluate-steps and --evaluate-seeds where there are evaluations already.
+    """
 
     quiet: bool = False
     """Print nothing but warnings and errors."""

@@ -98,7 +98,7 @@ def load_evaluation(path: str | os.PathLike) -> Evaluation:
     notes = tuple(header[LEFT_OUT] for header in missing)
     notes += tuple(
         f"'{name}' is not the same optimizer in all of its results: evaluate it again on "
-        "all tasks."
+        "all tasks and horizons."
         for name, made in fingerprints.items()
         if len(made) > 1
     )

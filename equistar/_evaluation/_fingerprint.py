@@ -15,7 +15,7 @@ import re
 import sys
 import types
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -58,8 +58,7 @@ class _Walk:
 
     def _look_into(self, value: Any) -> bytes:
         if isinstance(value, types.ModuleType):
-            values = {} if _is_installed(value.__name__) else _values(value)
-            return self._all("module", value.__name__, _source(value), values)
+            return _hash("module", value.__name__, _source(value))
         if _is_importable(value):
             return _hash("named", *_name(value), _version(value.__module__))
         match value:
@@ -103,8 +102,13 @@ class _Walk:
         # Not `__module__`, which a decorator copies from what it decorates.
         module = value.__globals__.get("__name__")
         read = {} if _is_installed(module) else _globals(value)
-        notes = vars(value)
-        return self._all("function", *_name(value), value.__code__, *parts, notes, read)
+        # What was set on itself, and on modules since their files were read.
+        names = sorted(set(_attributes(value.__code__)))
+        cells = (x for cell in value.__closure__ or () for x in _inside(cell))
+        modules = [x for x in (*read.values(), *cells) if isinstance(x, types.ModuleType)]
+        there = [vars(x) for x in modules if not _is_installed(x.__name__)]
+        said = [_values(x, names) for x in (vars(value), *there)]
+        return self._all("function", *_name(value), value.__code__, *parts, read, said)
 
     def _code(self, code: types.CodeType) -> bytes:
         """What it does; not where it was written."""
@@ -196,6 +200,16 @@ def _reads(code: types.CodeType) -> Iterator[str]:
             yield from _reads(constant)
 
 
+def _attributes(code: types.CodeType) -> Iterator[str]:
+    """The attributes that a function reads, of whatever."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _attributes(constant)
+
+
 def _name(value: Any) -> tuple[str, str]:
     name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
     return str(getattr(value, "__module__", None)), str(name)
@@ -225,11 +239,10 @@ def _version(module: str) -> str:
     return str(getattr(sys.modules.get(module.partition(".")[0]), "__version__", ""))
 
 
-def _values(module: types.ModuleType) -> dict[str, Any]:
-    """The numbers, texts and arrays of a module, which may have been set since."""
+def _values(there: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Those of these names that are numbers, texts and arrays."""
     kinds = *_PLAIN, jax.Array, np.ndarray, np.generic
-    named = {n: x for n, x in vars(module).items() if not n.startswith("__")}
-    return {n: x for n, x in named.items() if isinstance(x, kinds)}
+    return {n: there[n] for n in names if isinstance(there.get(n, there), kinds)}
 
 
 def _source(module: types.ModuleType) -> bytes:

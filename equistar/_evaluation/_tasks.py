@@ -126,6 +126,8 @@ def _run(
             f"{key}: what is there was made with another "
             f"{' and '.join(n for n in settings if n in differs)}, and is made again."
         )
+        unmade = {"failure": "not finished", "task": name, "optimizer": contestant.name}
+        plan.results.save(key, Entry(unmade, {}))
     plan.progress.say(f"{key} steps, {len(plan.keys)} seeds ...")
     run = _train(plan, name, task, contestant, optimizers, steps)
     plan.results.save(key, run.entry(settings))
@@ -197,7 +199,8 @@ def _fail(
     plan.progress.say(f"{task}: {optimizer} failed: {message}")
     header = {"failure": message, "task": task, "optimizer": optimizer}
     name = _key(task, optimizer, steps)
-    if plan.results.load(name) is None:
+    there = plan.results.load(name)
+    if there is None or "failure" in there.header:
         plan.results.save(name, Entry(header, {}))
 
 

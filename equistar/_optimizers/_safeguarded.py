@@ -218,8 +218,9 @@ def _falls(
         )
     # Of the fallback an energy that is NaN is no fall; of the learned step it is refused,
     # for a comparison with NaN is false.
-    theirs = fall(fallback)
-    return fall(learned) >= factor * jnp.where(jnp.isnan(theirs), 0, theirs)
+    ours, theirs = fall(learned), fall(fallback)
+    least = factor * jnp.where(jnp.isnan(theirs), 0, theirs)
+    return (ours >= least) & (ours > -jnp.inf)
 
 
 def _bounded(learned: PyTree[Array], fallback: PyTree[Array], multiple: float) -> Array:

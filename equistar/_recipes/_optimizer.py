@@ -129,6 +129,12 @@ class OptimizerRecipe:
             raise ValueError(
                 "hyperparam without a nominal term makes no updates: use another `nominal`."
             )
+        fixed = self.magnitudes == "fixed"
+        if self.optimizer == "hyperparam" and fixed and nominal == "sgd":
+            raise ValueError(
+                "hyperparam of fixed magnitudes and the gradient has nothing to learn: use "
+                "another `nominal`, or `magnitudes` learned."
+            )
         if self.optimizer == "adaptive" and nominal == "none":
             raise ValueError("adaptive needs a nominal term: use another `nominal`.")
         if self.optimizer == "hyperparam" and preconditioner != "none":
