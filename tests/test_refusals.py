@@ -122,6 +122,10 @@ def _compare(unroll, estimators, reference: Any = ExactGradient(THETA)):
             lambda: untyped.meta_gradient_health(WALK, THETA, 10, key=jr.key(0)),
             r"`horizons` must be a list .*got 10 ",
         ),
+        (
+            lambda: untyped.meta_gradient_health(WALK, THETA, [1.5], key=jr.key(0)),
+            r"increasing whole numbers .*got \[1.5\] ",
+        ),
     ],
 )
 def test_arguments_of_another_kind_are_named(as_users_call, call, message):
