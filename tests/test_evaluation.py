@@ -327,15 +327,16 @@ def test_a_failure_loses_nothing_else_and_is_tried_again(tmp_path):
         _evaluate({"sgd": _sgd(0.1)}, tasks, tmp_path, heard, seeds=3)
 
 
+class _Broken(eqs.AbstractOptimizer):
+    def init(self, params):
+        raise ValueError("not today")
+
+    def update(self, grads, state, params, **extra):
+        return grads, state
+
+
 def test_an_optimizer_that_fails_or_diverges_loses_nothing_else(tmp_path):
-    class Broken(eqs.AbstractOptimizer):
-        def init(self, params):
-            raise ValueError("not today")
-
-        def update(self, grads, state, params, **extra):
-            return grads, state
-
-    optimizers = {"broken": Broken(), "wild": _sgd(1e200)}
+    optimizers = {"broken": _Broken(), "wild": _sgd(1e200)}
     tasks = {"quadratic": _quadratic}
     evaluation = _evaluate(optimizers, tasks, tmp_path / "results", Heard())
     assert [f.message for f in evaluation.failures] == ["ValueError: not today"]
@@ -370,16 +371,9 @@ def test_an_optimizer_that_is_another_one_on_some_tasks_is_noted(tmp_path):
 
 
 def test_results_of_another_optimizer_are_not_those_of_one_that_fails(tmp_path):
-    class Broken(eqs.AbstractOptimizer):
-        def init(self, params):
-            raise ValueError("not today")
-
-        def update(self, grads, state, params, **extra):
-            return grads, state
-
     tasks = {"quadratic": _quadratic}
     _evaluate({"mine": _sgd(0.3)}, tasks, tmp_path, Heard())
-    evaluation = _evaluate({"mine": Broken()}, tasks, tmp_path, Heard())
+    evaluation = _evaluate({"mine": _Broken()}, tasks, tmp_path, Heard())
     loaded = eqs.load_evaluation(tmp_path)
     assert eqx.tree_equal(loaded.failures, evaluation.failures)
     assert loaded.results.find("quadratic", "mine", 20) is None
