@@ -1,10 +1,13 @@
 """Small things that several test files need."""
 
+import sys
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
+import pytest
 
 import equistar as eqs
 
@@ -80,3 +83,14 @@ class Growth(eqs.AbstractUnroll):
     def step(self, theta, carry, *, key):
         after = carry * jnp.cos(theta * jr.uniform(key))
         return after, after**2
+
+
+def run_command(patch, *arguments):
+    """The exit code of `equistar ARGUMENTS`, in the process itself."""
+    # Imported late: most tests need no command line.
+    from equistar._cli import main
+
+    patch.setattr(sys, "argv", ["equistar", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit:
+        main()
+    return exit.value.code

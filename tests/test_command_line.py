@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import sys
 
 import jax.random as jr
 import numpy as np
@@ -10,15 +9,9 @@ import pytest
 
 import equistar as eqs
 from equistar import tasks
-from equistar._cli import main
 from equistar._recipes import OptimizerRecipe
 
-
-def _run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["equistar", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit:
-        main()
-    return exit.value.code
+from .helpers import run_command as _run
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ import pytest
 
 import equistar as eqs
 from equistar import plot
-from equistar._cli import main
+
+from .helpers import run_command as _run
 
 
 EVALUATE = ("evaluate", "hyperparam", "--tasks", "quadratic", "--steps", 5, "--seeds", 2)
@@ -19,13 +20,6 @@ TRAIN = (
     *("meta-train", "--task", "quadratic", "--optimizer", "hyperparam", "--quiet"),
     *("--window", 2, "--pairs", 2, "--length", 5, "--no-tensorboard", "-n", 3),
 )
-
-
-def _run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["equistar", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit:
-        main()
-    return exit.value.code
 
 
 @pytest.fixture

@@ -24,6 +24,8 @@ from equistar._cli._held_out import _means
 from equistar._cli._run_files import JsonLines, MetricsLines, read_json_lines, TensorBoard
 from equistar._curves import training_curves
 
+from .helpers import run_command as _run
+
 
 def _metrics(loss=1.0, diverged=0, dead=0, dropped=0, skipped=0, losses=(1.0,)):
     counts = (jnp.asarray(n, jnp.int32) for n in (diverged, dead, dropped, skipped))
@@ -38,13 +40,6 @@ RUN = (
     *("--window", "2", "--pairs", "2", "--length", "5", "--save-every", "2"),
     *("--evaluate-every", "2", "--evaluate-steps", "3", "--evaluate-seeds", "2"),
 )
-
-
-def _run(patch, *arguments):
-    patch.setattr(sys, "argv", ["equistar", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit:
-        main()
-    return exit.value.code
 
 
 def _programs():
