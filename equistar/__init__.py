@@ -21,6 +21,7 @@ from ._components import (
     AbstractMovingAverage as AbstractMovingAverage,
     AbstractNetwork as AbstractNetwork,
     AbstractNominalTerm as AbstractNominalTerm,
+    AbstractPart as AbstractPart,
     AbstractPreconditioner as AbstractPreconditioner,
     AbstractScale as AbstractScale,
     AbstractTerm as AbstractTerm,

@@ -1,6 +1,7 @@
 """The parts beyond the paper's, and the optimizer that they make."""
 
 import functools as ft
+import math
 
 import equinox as eqx
 import jax
@@ -256,6 +257,21 @@ def test_parts_that_make_no_sense_are_refused():
         _run(star, _gradients(1), jnp.ones((5, 3)))
 
 
+@pytest.mark.parametrize("shape", [(5, 3), (7,), ()])
+def test_mean_squares_that_adafactors_features_know_are_those_of_their_inputs(shape):
+    param, g = (
+        jnp.linspace(-1.0, 2.0, math.prod(shape)).reshape(shape),
+        _gradients(1, shape)[0],
+    )
+    tensor = eqs.Tensor(param, g, _after(default_accumulators(), g), jnp.array(7))
+    inputs = eqs.AdafactorFeatures()(tensor)
+    kinds = {"element"} if len(shape) == 2 else {"element", "row", "column"}
+    assert set(inputs.mean_squares) == kinds
+    for kind in kinds:
+        expected = [jnp.mean(x * x) for x in getattr(inputs, kind)]
+        np.testing.assert_allclose(inputs.mean_squares[kind], expected, rtol=1e-12)
+
+
 def test_joined_features_are_both_sets():
     param, g = jnp.ones((5, 3)), _gradients(1)[0]
     tensor = eqs.Tensor(param, g, _after(default_accumulators(), g), jnp.array(7))
@@ -263,12 +279,15 @@ def test_joined_features_are_both_sets():
     first, second = (part(tensor) for part in both.sets)
     joined = both(tensor)
     assert len(joined) == len(first) + len(second) == 28 + 2 + 11
-    for kind in ("element", "element_squares", "row", "column"):
+    for kind in ("element", "row", "column", "mean_squares"):
         assert eqx.tree_equal(getattr(joined, kind), getattr(first, kind))
     np.testing.assert_allclose(joined.tensor[:2], np.tanh([6, -0.3]), rtol=1e-12)
     np.testing.assert_array_equal(joined.tensor[2:], second.tensor)
     twice = eqs.JoinedFeatures(eqs.AdafactorFeatures(), eqs.AdafactorFeatures())(tensor)
-    for kind in ("element", "element_squares", "row", "column"):
+    assert jnp.array_equal(
+        twice.mean_squares["element"], jnp.tile(first.mean_squares["element"], 2)
+    )
+    for kind in ("element", "row", "column"):
         once = list(getattr(first, kind))
         for x, y in zip(getattr(twice, kind), once + once, strict=True):
             np.testing.assert_array_equal(x, y)

@@ -89,6 +89,20 @@ def test_what_reads_old_accumulators_keeps_no_copy_of_them(fast_math):
     assert _memory(program).temp_size_in_bytes <= 0.5 * 512 * 512 * 4
 
 
+@pytest.mark.parametrize("make, passes", [(eqs.STAR, 1), (eqs.AdaptiveSTAR, 2)])
+def test_what_parts_want_the_means_of_is_one_pass_over_memory(make, passes):
+    # AdaptiveSTAR's other one is of the old accumulators, for the step size.
+    optimizer = make(key=jr.key(0))
+    params = _tree((256, 128))
+    state = jax.eval_shape(optimizer.init, params)
+    text = (
+        jax.jit(lambda g, s, p: optimizer.update(g, s, p))
+        .lower(params, state, params)
+        .as_text()
+    )
+    assert len(re.findall(r"stablehlo\.reduce\([^)]*\), \(", text)) == passes
+
+
 def test_scratch_under_vmap_over_optimizers_is_below_the_largest_array():
     thetas = jax.vmap(lambda k: eqs.STAR(key=k))(jr.split(jr.key(0), 4))
     params = _tree((4, 128, 256))

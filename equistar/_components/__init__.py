@@ -62,6 +62,7 @@ from ._preconditioner import (
     GradientScale as GradientScale,
     NoPreconditioner as NoPreconditioner,
 )
+from ._reader import AbstractPart as AbstractPart, with_means as with_means
 from ._scale import (
     AbstractScale as AbstractScale,
     FixedScale as FixedScale,

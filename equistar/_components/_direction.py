@@ -5,11 +5,11 @@ from typing import ClassVar
 
 from jaxtyping import Array, Float
 
-from ._reader import AbstractReader
+from ._reader import AbstractPart
 from ._tensor import Tensor
 
 
-class AbstractDirection(AbstractReader):
+class AbstractDirection(AbstractPart):
     """A descent direction, to be subtracted from the parameters.
 
     A new one is a class of a few lines: `reads` names the accumulators that it needs,

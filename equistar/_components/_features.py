@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from .._kinds import check_kind
 from .._numerics import alike, inverse, inverse_root, unstack
 from ._factors import stacked_factors
-from ._reader import AbstractReader
+from ._reader import AbstractPart
 from ._tensor import Tensor
 
 
@@ -50,19 +50,19 @@ class Inputs(eqx.Module):
 
     - `element`: arrays of the tensor's shape, apart: side by side they would be the
         largest array of the program.
-    - `element_squares`: the squares of `element`, where there is a cheaper way to them
-        than to square each; else empty.
     - `row`, `column`: arrays that broadcast to the tensor's shape: a tuple of them, or
         stacked on a new leading axis. Those of a vector are of its shape: a tuple, for
         stacked they would be the largest array of the program.
     - `tensor`: a tuple of numbers, or a vector.
+    - `mean_squares`: of all inputs of a kind, by the name of the kind, where they are
+        known; the network computes others in a pass of its own.
     """
 
     element: tuple[Array, ...] = ()
-    element_squares: tuple[Array, ...] = ()
     row: Any = eqx.field(default=(), converter=_of_one_shape)
     column: Any = eqx.field(default=(), converter=_of_one_shape)
     tensor: Any = eqx.field(default=(), converter=_vector)
+    mean_squares: dict[str, Float[Array, " inputs"]] = eqx.field(default_factory=dict)
 
     def __len__(self) -> int:
         return sum(map(len, (self.element, self.row, self.column, self.tensor)))
@@ -77,12 +77,20 @@ def check_inputs(inputs: Any) -> None:
 def check_shapes(inputs: Inputs, shape: tuple[int, ...]) -> Inputs:
     """`inputs`, or a `ValueError` where one has not the shape that its kind has."""
     check_inputs(inputs)
-    for x in (*inputs.element, *inputs.element_squares):
+    for x in inputs.element:
         if jnp.shape(x) != shape:
             raise ValueError(
                 f"An input per element has shape {jnp.shape(x)} in a tensor of shape "
                 f"{shape}: numbers of the whole tensor go into `tensor`, and those of its "
                 "rows and columns into `row` and `column`."
+            )
+    for kind, mean in inputs.mean_squares.items():
+        number = len(getattr(inputs, kind)) if kind in ("element", "row", "column") else 0
+        if jnp.shape(mean) != (number,) or not number:
+            raise ValueError(
+                f"`mean_squares['{kind}']` has shape {jnp.shape(mean)} for {number} "
+                "inputs: it must be a vector with one entry for each input per element, "
+                "row or column."
             )
     pairs = lambda x: zip(x.shape, shape, strict=True)
     for kind, stack in (("row", inputs.row), ("column", inputs.column)):
@@ -96,7 +104,7 @@ def check_shapes(inputs: Inputs, shape: tuple[int, ...]) -> Inputs:
     return inputs
 
 
-class AbstractFeatures(AbstractReader):
+class AbstractFeatures(AbstractPart):
     """A set of network inputs, computed from one tensor and its accumulators.
 
     `reads` names the accumulators that it needs.
@@ -145,25 +153,37 @@ class AdafactorFeatures(AbstractFeatures):
     reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment", "factored")
     timescales: tuple[int, ...] = eqx.field(static=True, default=TIMESCALES)
 
+    # Every input is a product: its square is the same product of squares, which share
+    # their factors and need no roots.
+    def averaged(self, tensor: Tensor) -> dict[str, Array]:
+        g, p, ms, v = tensor.grad, tensor.param, tensor.momentum, tensor.second_moment
+        rows, columns = _rows_and_columns(tensor)
+        squares = _products(
+            *(g * g, p * p, tuple(m * m for m in ms), v * v, inverse(v + 1e-6)),
+            *_factors(tensor, rows, columns, inverse),
+        )
+        if tensor.param.ndim < 2:
+            squares += tuple(x * x for x in _with_inverse_roots(rows))
+        return dict(zip(itertools.chain(*_names(tensor).values()), squares, strict=True))
+
     def __call__(self, tensor: Tensor) -> Inputs:
         g, p, ms, v = tensor.grad, tensor.param, tensor.momentum, tensor.second_moment
         rows, columns = _rows_and_columns(tensor)
         row = _with_inverse_roots(rows)
         column = row if columns is rows else _with_inverse_roots(columns)
-        # Every input is a product: its square is the same product of squares, which
-        # share their factors and need no roots.
+        means, names = self.means(tensor), _names(tensor)
+        known = {kind: jnp.stack([means[n] for n in names[kind]]) for kind in names}
+        if columns is rows:
+            known["column"] = known["row"]
         return Inputs(
             element=_products(
                 *(g, p, ms, v, tensor.inverse_rms),
                 *_factors(tensor, rows, columns, inverse_root),
             ),
-            element_squares=_products(
-                *(g * g, p * p, tuple(m * m for m in ms), v * v, inverse(v + 1e-6)),
-                *_factors(tensor, rows, columns, inverse),
-            ),
             row=row,
             column=column,
             tensor=_time_inputs(tensor, self.timescales),
+            mean_squares=known,
         )
 
 
@@ -191,19 +211,26 @@ class JoinedFeatures(AbstractFeatures):
     def reads(self) -> tuple[str, ...]:
         return tuple(name for part in self.sets for name in part.reads)
 
+    def averaged(self, tensor: Tensor) -> dict[str, Array]:
+        every = (part.averaged(tensor).items() for part in self.sets)
+        return dict(itertools.chain(*every))
+
     def __call__(self, tensor: Tensor) -> Inputs:
         each = [part(tensor) for part in self.sets]
         for inputs in each:
             check_inputs(inputs)
-        # Where one set has no short way to its squares, there is none for all.
-        short = all(x.element_squares or not x.element for x in each)
-        squares = [x.element_squares for x in each] if short else []
+        kinds = ("element", "row", "column")
+        have = {kind: [x for x in each if len(getattr(x, kind))] for kind in kinds}
         return Inputs(
             element=tuple(itertools.chain(*(x.element for x in each))),
-            element_squares=tuple(itertools.chain(*squares)),
             row=_concatenated([x.row for x in each]),
             column=_concatenated([x.column for x in each]),
             tensor=_concatenated([x.tensor for x in each]),
+            mean_squares={
+                kind: jnp.concatenate([x.mean_squares[kind] for x in inputs])
+                for kind, inputs in have.items()
+                if inputs and all(kind in x.mean_squares for x in inputs)
+            },
         )
 
 
@@ -235,6 +262,18 @@ def _products(
     grads = (g * f for f in of_grad)
     scaled = (m * f for m, f in zip(momenta, of_momentum, strict=True))
     return (g, p, *momenta, v, *normalised, inverse_rms, *grads, *scaled)
+
+
+# Of the squares of inputs whose means are known, by kind, in the order of the inputs. The
+# rows of a vector have its shape.
+def _names(tensor: Tensor) -> dict[str, list[str]]:
+    number, factors = len(tensor.momentum), len(tensor.factored)
+    of_each = lambda name, count: [f"{name}_{j} {name}_{j}" for j in range(count)]
+    normalised, scaled = of_each("A", number), of_each("scaled_m", number)
+    element = ["grad grad", "param param", *of_each("m", number), "v v", *normalised]
+    names = {"element": [*element, "R R", *of_each("scaled_grad", factors), *scaled]}
+    rows = of_each("row", factors) + of_each("row_root", factors)
+    return names if tensor.param.ndim >= 2 else names | {"row": rows}
 
 
 def _time_inputs(tensor: Tensor, scales: tuple[int, ...]) -> Float[Array, " scales"]:

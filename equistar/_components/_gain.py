@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ._features import AbstractFeatures, check_inputs
-from ._reader import AbstractReader
+from ._reader import AbstractPart
 from ._statistics import TensorStatistics
 from ._tensor import Tensor
 
 
-class AbstractGain(AbstractReader):
+class AbstractGain(AbstractPart):
     """A positive factor on the blackbox and the nominal term of one tensor.
 
     `reads` names the accumulators that it needs.
@@ -76,6 +76,9 @@ class TensorGain(AbstractGain):
     @property
     def reads(self) -> tuple[str, ...]:
         return tuple(self.statistics.reads)
+
+    def averaged(self, tensor: Tensor) -> dict[str, Array]:
+        return self.statistics.averaged(tensor)
 
     def __call__(self, tensor: Tensor) -> Float[Array, ""]:
         inputs = self.statistics(tensor)

@@ -246,19 +246,23 @@ def _first_layer(
     return (of_element, biases), elements
 
 
-# Of inputs per element, row and column. Those of the tensor's size in one pass, each once.
+# Of inputs per element, row and column. Those of the tensor's size that are not known yet
+# in one pass, each once.
 def _mean_squares(inputs: Inputs) -> Float[Array, " inputs"]:
-    element, stacks = inputs.element, [x for x in (inputs.row, inputs.column) if len(x)]
-    squares = {id(element): inputs.element_squares or _squares(element)}
-    squares |= {id(x): _squares(x) for x in stacks if _are_elements(x, inputs)}
-    ends = list(itertools.accumulate(map(len, squares.values())))
-    of_all = means(tuple(itertools.chain(*squares.values())))
-    found = dict(zip(squares, jnp.split(of_all, ends[:-1]), strict=True))
-    for x in stacks:
-        if id(x) not in found:
-            square = _stacked(x) * _stacked(x)
-            found[id(x)] = jnp.mean(square, range(1, square.ndim))
-    return jnp.concatenate([found[id(x)] for x in (element, *stacks)])
+    kinds = {"element": inputs.element, "row": inputs.row, "column": inputs.column}
+    there = {kind: x for kind, x in kinds.items() if len(x)}
+    found = {id(there[kind]): mean for kind, mean in inputs.mean_squares.items()}
+    todo = {id(x): x for x in there.values() if id(x) not in found}
+    large = {i: _squares(x) for i, x in todo.items() if _are_elements(x, inputs)}
+    if large:
+        ends = list(itertools.accumulate(map(len, large.values())))
+        of_large = means(tuple(itertools.chain(*large.values())))
+        found |= zip(large, jnp.split(of_large, ends[:-1]), strict=True)
+    for i in todo.keys() - found.keys():
+        square = _stacked(todo[i]) * _stacked(todo[i])
+        found[i] = jnp.mean(square, range(1, square.ndim))
+    each = [found[id(x)] for x in there.values()]
+    return jnp.concatenate(each) if each else jnp.zeros(0)
 
 
 def _squares(xs: Iterable[Array]) -> tuple[Array, ...]:

@@ -7,11 +7,11 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ._reader import AbstractReader
+from ._reader import AbstractPart
 from ._tensor import Tensor
 
 
-class AbstractPreconditioner(AbstractReader):
+class AbstractPreconditioner(AbstractPart):
     """A factor on the blackbox direction, from a tensor's statistics.
 
     `reads` names the accumulators that it needs.
@@ -59,14 +59,21 @@ class GradientScale(AbstractPreconditioner):
                 f"`index` is the number of a momentum, 0, 1, ...; got {self.index!r}."
             )
 
-    def __call__(self, tensor: Tensor) -> Array:
+    def averaged(self, tensor: Tensor) -> dict[str, Array]:
         number = len(tensor.momentum)
         if self.index >= number:
             raise ValueError(
                 f"GradientScale reads momentum {self.index}, but there are only "
                 f"{number}: use a smaller `index`."
             )
-        square = tensor.moments.momentum[self.index]
+        return {self._name: tensor.products[self._name]}
+
+    @property
+    def _name(self) -> str:
+        return f"A_{self.index} A_{self.index}"
+
+    def __call__(self, tensor: Tensor) -> Array:
+        square = self.means(tensor)[self._name]
         # The root has no slope at zero.
         positive = square > 0
         return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)

@@ -28,20 +28,25 @@ class TensorStatistics(AbstractFeatures):
 
     reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment")
 
-    def __call__(self, tensor: Tensor) -> Inputs:
-        p, number = tensor.param, len(tensor.momentum)
+    def averaged(self, tensor: Tensor) -> dict[str, Array]:
+        number = len(tensor.momentum)
         if number != 3:
             raise ValueError(
                 f"TensorStatistics reads three momenta; got {number}: use a `Momentum` "
                 "with three decays."
             )
-        moments = tensor.moments
-        square, squares = moments.param, moments.momentum
+        return tensor.products
+
+    def __call__(self, tensor: Tensor) -> Inputs:
+        p, means = tensor.param, self.means(tensor)
+        square = means["param param"]
+        squares = jnp.stack([means[f"A_{j} A_{j}"] for j in range(3)])
+        turns = jnp.stack([means[f"A_{j} A_{j + 1}"] for j in range(2)])
         matrix = jnp.asarray(p.ndim >= 2, p.dtype)
         kernel = jnp.asarray(p.ndim > 2, p.dtype)
         size = jnp.asarray(math.log10(p.size) / 2 - 1, p.dtype)
         updates = jnp.log10(1 + jnp.minimum(tensor.count.astype(p.dtype), 3000)) / 3.5
-        cosines = moments.turns * lax.rsqrt(squares[:-1] * squares[1:] + 1e-20)
+        cosines = turns * lax.rsqrt(squares[:-1] * squares[1:] + 1e-20)
         return Inputs(
             tensor=(
                 jnp.ones((), p.dtype),

@@ -7,28 +7,43 @@ import equinox as eqx
 import jax.tree_util as jtu
 from jaxtyping import Array, Float, Int
 
-from .._means import means
 from .._numerics import inverse, inverse_root
 from ._factors import factor_means, Factors
 
 
-@jtu.register_pytree_node_class
-class Declared(dict[str, tuple[Any, ...]]):
-    """The accumulators that parts declare, by name; any other is refused."""
-
-    def __missing__(self, name: str) -> tuple[Any, ...]:
-        raise ValueError(
-            f"A part reads the accumulator '{name}' and does not declare it: add '{name}' "
-            f"to the part's `reads`. Declared are {sorted(self)}."
-        )
+class _Named(dict[str, Any]):
+    """A dictionary that is a pytree of its own kind."""
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
         names = tuple(sorted(self))
         return tuple(self[name] for name in names), names
 
     @classmethod
-    def tree_unflatten(cls, names: tuple[str, ...], values: Iterable[Any]) -> "Declared":
+    def tree_unflatten(cls, names: tuple[str, ...], values: Iterable[Any]) -> "_Named":
         return cls(zip(names, values, strict=True))
+
+
+@jtu.register_pytree_node_class
+class Declared(_Named):
+    """The accumulators that parts declare, by name; any other is refused."""
+
+    def __missing__(self, name: str) -> Any:
+        raise ValueError(
+            f"A part reads the accumulator '{name}' and does not declare it: add '{name}' "
+            f"to the part's `reads`. Declared are {sorted(self)}."
+        )
+
+
+@jtu.register_pytree_node_class
+class Means(_Named):
+    """The means that parts ask for, by name; any other is refused."""
+
+    def __missing__(self, name: str) -> Any:
+        raise ValueError(
+            f"A part reads the mean '{name}' and does not ask for it: return the array by "
+            "this name from `averaged` of the part, and of any part that holds it. Asked "
+            f"for are {sorted(self)}."
+        )
 
 
 class Tensor(eqx.Module):
@@ -42,6 +57,8 @@ class Tensor(eqx.Module):
       its decays, already updated with `grad`.
     - `count`: the number of updates made before this one.
     - `summaries`: by name, what accumulators say of the whole tensor, if they do.
+    - `means`: by name, the means over the tensor that parts need
+        (`AbstractPart.averaged`); `None` where they are not known yet.
     """
 
     param: Float[Array, "*shape"]
@@ -49,6 +66,7 @@ class Tensor(eqx.Module):
     accumulators: dict[str, tuple[Any, ...]] = eqx.field(converter=Declared)
     count: Int[Array, ""]
     summaries: dict[str, Any] = eqx.field(default_factory=dict)
+    means: Means | None = None
 
     @property
     def momentum(self) -> tuple[Float[Array, "*shape"], ...]:
@@ -81,31 +99,15 @@ class Tensor(eqx.Module):
         """Adam's direction without bias correction, `A_j = m_j R`, for each decay."""
         return tuple(m * self.inverse_rms for m in self.momentum)
 
-    # The parts that need one of them ask for all: XLA then makes one pass for all parts.
+    # With R squared, which needs no root: R itself, which the network reads too, XLA would
+    # write to memory for both.
     @property
-    def moments(self) -> "Moments":
-        """Means over the tensor of squares and products, in one pass over memory."""
-        # With R squared, which needs no root: R itself, which the network reads too, XLA
-        # would write to memory for both.
-        p, ms = self.param, self.momentum
-        square = inverse(self.second_moment + 1e-6)
-        scaled = tuple(m * square for m in ms)
-        squares = (m * x for m, x in zip(ms, scaled, strict=True))
-        turns = (m * x for m, x in zip(ms[1:], scaled[:-1], strict=True))
-        all_means = means((p * p, *squares, *turns))
-        return Moments(all_means[0], all_means[1 : 1 + len(ms)], all_means[1 + len(ms) :])
+    def products(self) -> dict[str, Float[Array, "*shape"]]:
+        """Products whose means several parts need, by name, for their `averaged`.
 
-
-class Moments(eqx.Module):
-    """Means over one tensor.
-
-    **Attributes:**
-
-    - `param`: of the squared parameters.
-    - `momentum`: of the squared `A_j`, one for each decay.
-    - `turns`: of the products of each `A_j` with the next one.
-    """
-
-    param: Float[Array, ""]
-    momentum: Float[Array, " decays"]
-    turns: Float[Array, " pairs"]
+        `"param param"`, and `"A_j A_k"` for each j and for k = j and j + 1.
+        """
+        ms, square = self.momentum, inverse(self.second_moment + 1e-6)
+        pairs = [(j, k) for k in range(len(ms)) for j in (k - 1, k) if j >= 0]
+        scaled = {f"A_{j} A_{k}": ms[j] * ms[k] * square for j, k in pairs}
+        return {"param param": self.param * self.param} | scaled

@@ -10,12 +10,12 @@ from ._direction import AbstractDirection, AdamAggMoDirection
 from ._magnitude import AbstractMagnitude, NoMagnitudeController
 from ._network import Head, Initializer
 from ._preconditioner import AbstractPreconditioner, EMAPreconditioner
-from ._reader import AbstractReader
+from ._reader import AbstractPart
 from ._scale import AbstractScale, as_scale
 from ._tensor import Tensor
 
 
-class AbstractTerm(AbstractReader):
+class AbstractTerm(AbstractPart):
     """A term of the update, to be subtracted from the parameters."""
 
     @abc.abstractmethod
@@ -82,6 +82,9 @@ class BlackboxTerm(AbstractBlackboxTerm):
     def reads(self) -> tuple[str, ...]:
         return self.preconditioner.reads
 
+    def averaged(self, tensor: Tensor) -> dict[str, Array]:
+        return self.preconditioner.averaged(tensor)
+
     def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
         step = self.direction(hidden) * self.magnitude(hidden)
         return self.scale() * step * self.preconditioner(tensor)
@@ -129,6 +132,9 @@ class NominalTerm(AbstractNominalTerm):
     @property
     def reads(self) -> tuple[str, ...]:
         return tuple(self.direction.reads)
+
+    def averaged(self, tensor: Tensor) -> dict[str, Array]:
+        return self.direction.averaged(tensor)
 
     def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
         return self.scale() * self.magnitude(hidden) * self.direction(tensor)

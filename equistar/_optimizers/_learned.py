@@ -25,6 +25,7 @@ from .._components import (
     check_shapes,
     start_accumulators,
     Tensor,
+    with_means,
 )
 from .._numerics import accumulator_dtype, together
 from ._base import AbstractOptimizer
@@ -137,6 +138,7 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
     # the inputs between the two by writing ten of them to memory, at twice the time. What
     # is of rows and columns alone they do share.
     def _step(self, tensor: Tensor) -> Float[Array, "..."]:
+        tensor = with_means(self._readers, tensor)
         inputs = check_shapes(self.features(tensor), tensor.param.shape)
         scales = self.network.normalise(inputs)
         is_large = lambda x: x.shape == tensor.param.shape
