@@ -2,7 +2,7 @@
 
 import functools as ft
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -95,6 +95,24 @@ def described(value: Any) -> str:
 def count_learned(tree: PyTree) -> int:
     """How many numbers of a pytree are meta-learned: those of its inexact arrays."""
     return sum(x.size for x in jtu.tree_leaves(eqx.filter(tree, eqx.is_inexact_array)))
+
+
+def by_device(default: Callable, **forms: Callable) -> Callable:
+    """`default`, or the form of the same function for the device of the program.
+
+    Chosen when a program is lowered. Derivatives are those of `default`.
+
+    **Arguments:**
+
+    - `forms`: by platform, as in `jax.lax.platform_dependent`.
+    """
+
+    @jax.custom_jvp
+    def function(*args: Any) -> Any:
+        return lax.platform_dependent(*args, default=default, **forms)
+
+    function.defjvp(lambda primals, tangents: jax.jvp(default, primals, tangents))
+    return function
 
 
 # With derivatives out of the result alone: those of JAX divide once more, and what divides

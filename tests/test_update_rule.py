@@ -88,6 +88,21 @@ def test_fast_update_equals_the_reference_to_1e_11_of_the_largest(variant):
     _check_against_the_reference(variant, SHAPES_OF[variant])
 
 
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_so_are_its_forms_for_other_devices(monkeypatch, platform):
+    taken = []
+
+    def of_platform(*args, default, **forms):
+        taken.append(platform in forms)
+        return forms.get(platform, default)(*args)
+
+    jax.clear_caches()
+    monkeypatch.setattr(lax, "platform_dependent", of_platform)
+    _check_against_the_reference("star", ("scalar", "vector", "matrix", "rank3"))
+    assert any(taken)
+    jax.clear_caches()
+
+
 def _check_against_the_reference(variant, names):
     keys = jr.split(jr.key(1), 3)
     optimizer = randomised(VARIANTS[variant](keys[0]), keys[1])

@@ -6,6 +6,7 @@ from ._accumulators import (
     Momentum as Momentum,
     SecondMoment as SecondMoment,
 )
+from ._adafactor import AdafactorFeatures as AdafactorFeatures, TIMESCALES as TIMESCALES
 from ._bank import (
     accumulate as accumulate,
     default_accumulators as default_accumulators,
@@ -29,18 +30,15 @@ from ._direction import (
 from ._factors import factored_axes as factored_axes, Factors as Factors
 from ._features import (
     AbstractFeatures as AbstractFeatures,
-    AdafactorFeatures as AdafactorFeatures,
-    check_shapes as check_shapes,
-    Inputs as Inputs,
     JoinedFeatures as JoinedFeatures,
     NoFeatures as NoFeatures,
-    TIMESCALES as TIMESCALES,
 )
 from ._gain import AbstractGain as AbstractGain, NoGain as NoGain, TensorGain as TensorGain
 from ._hypergradient import (
     HypergradientDescent as HypergradientDescent,
     LogStepSize as LogStepSize,
 )
+from ._inputs import check_shapes as check_shapes, Inputs as Inputs
 from ._magnitude import (
     AbstractAggregation as AbstractAggregation,
     AbstractMagnitude as AbstractMagnitude,

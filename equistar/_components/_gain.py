@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._features import AbstractFeatures, check_inputs
+from ._features import AbstractFeatures
+from ._inputs import check_inputs
 from ._reader import AbstractPart
 from ._statistics import TensorStatistics
 from ._tensor import Tensor

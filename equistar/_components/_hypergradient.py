@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 from .._means import means
 from .._numerics import accumulator_dtype
 from ._accumulators import AbstractAccumulator
-from ._features import AbstractFeatures, Inputs
+from ._features import AbstractFeatures
+from ._inputs import Inputs
 from ._tensor import Tensor
 
 

@@ -3,7 +3,7 @@
 import abc
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -14,9 +14,8 @@ import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._means import means
-from .._numerics import inverse_root, unstack
-from ._features import check_inputs, Inputs
+from .._numerics import by_device, inverse_root, unstack
+from ._inputs import are_elements, as_stack, check_inputs, Inputs, mean_squares
 
 
 Initializer = Callable[..., Array]
@@ -128,7 +127,7 @@ class BlackboxMLP(AbstractNetwork):
 
     def normalise(self, inputs: Inputs) -> Float[Array, " normalised"]:
         check_inputs(inputs)
-        return inverse_root(1e-5 + _mean_squares(inputs))
+        return inverse_root(1e-5 + mean_squares(inputs))
 
     def __call__(
         self, inputs: Inputs, scales: Float[Array, " normalised"]
@@ -157,7 +156,7 @@ _FUSED_WIDTH = 8
 
 # Of one layer: the weights, and the biases as one or more stacks, one bias for each unit,
 # that broadcast to the tensor's shape and are to be added.
-_Layer = tuple[Array, tuple[Array, ...]]
+_Layer = tuple[Array, Sequence[Array]]
 
 
 # Two forms of one function. The first is scalar arithmetic that XLA fuses with what comes
@@ -236,63 +235,39 @@ def _first_layer(
     stacks = [(inputs.row, of_row), (inputs.column, of_column)]
     if inputs.row is inputs.column:
         stacks = [(inputs.row, of_row + of_column)]
-    elements, biases = inputs.element, (bias,)
+    elements, small = inputs.element, []
     for stack, w in stacks:
-        if _are_elements(stack, inputs):
+        if are_elements(stack, inputs):
             elements += tuple(jnp.broadcast_to(x, elements[0].shape) for x in stack)
             of_element = jnp.concatenate([of_element, w])
         elif len(stack):
-            biases += (_mix(w, _stacked(stack)),)
-    return (of_element, biases), elements
-
-
-# Of inputs per element, row and column. Those of the tensor's size that are not known yet
-# in one pass, each once.
-def _mean_squares(inputs: Inputs) -> Float[Array, " inputs"]:
-    kinds = {"element": inputs.element, "row": inputs.row, "column": inputs.column}
-    there = {kind: x for kind, x in kinds.items() if len(x)}
-    found = {id(there[kind]): mean for kind, mean in inputs.mean_squares.items()}
-    todo = {id(x): x for x in there.values() if id(x) not in found}
-    large = {i: _squares(x) for i, x in todo.items() if _are_elements(x, inputs)}
-    if large:
-        ends = list(itertools.accumulate(map(len, large.values())))
-        of_large = means(tuple(itertools.chain(*large.values())))
-        found |= zip(large, jnp.split(of_large, ends[:-1]), strict=True)
-    for i in todo.keys() - found.keys():
-        square = _stacked(todo[i]) * _stacked(todo[i])
-        found[i] = jnp.mean(square, range(1, square.ndim))
-    each = [found[id(x)] for x in there.values()]
-    return jnp.concatenate(each) if each else jnp.zeros(0)
-
-
-def _squares(xs: Iterable[Array]) -> tuple[Array, ...]:
-    return tuple(x * x for x in xs)
-
-
-def _are_elements(stack: Any, inputs: Inputs) -> bool:
-    there = len(stack) and len(inputs.element)
-    return bool(there) and stack[0].size == inputs.element[0].size
-
-
-def _stacked(xs: Any) -> Array:
-    return jnp.stack(xs) if isinstance(xs, tuple) else xs
-
-
-@jax.custom_jvp
-def _mix(weight: Float[Array, "inputs width"], xs: Array) -> Float[Array, "width ..."]:
-    return lax.platform_dependent(weight, xs, cuda=_sums, rocm=_sums, default=_product)
-
-
-_mix.defjvp(lambda primals, tangents: jax.jvp(_product, primals, tangents))
+            small.append((w, as_stack(stack)))
+    return (of_element, _biases(bias, small)), elements
 
 
 def _product(weight: Float[Array, "inputs width"], xs: Array) -> Float[Array, "width ..."]:
     return jnp.tensordot(weight, xs, (0, 0), precision=lax.Precision.HIGHEST)
 
 
-# On a GPU a product takes a kernel more, to join what is multiplied. XLA for CPU fuses sums
-# with what reads them in spite of the barrier.
 def _sums(weight: Float[Array, "inputs width"], xs: Array) -> Float[Array, "width ..."]:
     columns = weight.reshape(*weight.shape, *(1,) * (xs.ndim - 1))
     terms = zip(unstack(columns), unstack(xs), strict=True)
-    return lax.optimization_barrier(_total([w * x[None] for w, x in terms]))
+    return _total([w * x[None] for w, x in terms])
+
+
+def _products_and_bias(bias: Float[Array, " width"], stacks: list[Any]) -> list[Array]:
+    return [bias, *(_product(w, xs) for w, xs in stacks)]
+
+
+# On a GPU a product takes a kernel more, to join what is multiplied, and so does the bias.
+# XLA for CPU fuses sums with what reads them in spite of the barrier.
+def _sums_with_bias(bias: Float[Array, " width"], stacks: list[Any]) -> list[Array]:
+    if not stacks:
+        return [bias]
+    first, *others = (_sums(w, xs) for w, xs in stacks)
+    first = first + bias.reshape(-1, *(1,) * (first.ndim - 1))
+    return [jnp.zeros_like(bias), *lax.optimization_barrier([first, *others])]
+
+
+_mix = by_device(_product, cuda=_sums, rocm=_sums)
+_biases = by_device(_products_and_bias, cuda=_sums_with_bias, rocm=_sums_with_bias)

@@ -7,7 +7,8 @@ import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._features import AbstractFeatures, Inputs
+from ._features import AbstractFeatures
+from ._inputs import Inputs
 from ._tensor import Tensor
 
 

@@ -143,7 +143,7 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
         scales = self.network.normalise(inputs)
         is_large = lambda x: x.shape == tensor.param.shape
         large, small = eqx.partition(tensor, is_large)
-        large, scales = lax.optimization_barrier((large, scales))
+        large = lax.optimization_barrier(large)
         tensor = eqx.combine(large, small)
         hidden = self.network(self.features(tensor), scales)
         learned = self.blackbox(tensor, hidden) + self.nominal(tensor, hidden)

@@ -11,8 +11,7 @@ import jax.nn as jnn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .._components import BlackboxMLP, factored_axes, NoNetwork, Tensor
-from .._components._features import TIMESCALES
+from .._components import BlackboxMLP, factored_axes, NoNetwork, Tensor, TIMESCALES
 from ._learned import AbstractLearnedOptimizer
 
 
