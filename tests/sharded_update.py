@@ -114,14 +114,14 @@ def count_collectives(optimizer, cut, order):
 
 adaptive = eqs.AdaptiveSTAR(key=jr.key(1))
 counts = {}
-for optimizer, cut, most in (
-    (star, "fully sharded", 2),
-    (star, "both axes", 6),
-    (adaptive, "fully sharded", 3),
-    (adaptive, "both axes", 8),
+# The updates returned first, or the state.
+for optimizer, cut, orders, most in (
+    (star, "fully sharded", (1, -1), 2),
+    (star, "both axes", (1,), 6),
+    (adaptive, "fully sharded", (-1,), 3),
+    (adaptive, "both axes", (1,), 8),
 ):
-    # The updates returned first, and the state.
-    found = [count_collectives(optimizer, cut, order) for order in (1, -1)]
+    found = [count_collectives(optimizer, cut, order) for order in orders]
     counts[type(optimizer).__name__, cut] = found
     assert max(found) <= most, counts
 # Small tensors of one shape: on two devices two stacks, and inside of a shard_map one.
