@@ -54,13 +54,13 @@ from ._network import (
     NoNetwork as NoNetwork,
     release_init as release_init,
 )
+from ._part import AbstractPart as AbstractPart, means_for as means_for
 from ._preconditioner import (
     AbstractPreconditioner as AbstractPreconditioner,
     EMAPreconditioner as EMAPreconditioner,
     GradientScale as GradientScale,
     NoPreconditioner as NoPreconditioner,
 )
-from ._reader import AbstractPart as AbstractPart, with_means as with_means
 from ._scale import (
     AbstractScale as AbstractScale,
     FixedScale as FixedScale,

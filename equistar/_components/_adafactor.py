@@ -66,7 +66,7 @@ class AdafactorFeatures(AbstractFeatures):
         row = _with_inverse_roots(rows)
         column = row if columns is rows else _with_inverse_roots(columns)
         means, names = self.means(tensor), _names(tensor)
-        known = {kind: jnp.stack([means[n] for n in names[kind]]) for kind in names}
+        known = {kind: tuple(means[n] for n in names[kind]) for kind in names}
         if columns is rows:
             known["column"] = known["row"]
         return Inputs(
@@ -105,9 +105,10 @@ def _products(
 # rows of a vector have its shape.
 def _names(tensor: Tensor) -> dict[str, list[str]]:
     number, factors = len(tensor.momentum), len(tensor.factored)
-    of_each = lambda name, count: [f"{name}_{j} {name}_{j}" for j in range(count)]
-    normalised, scaled = of_each("A", number), of_each("scaled_m", number)
-    element = ["grad grad", "param param", *of_each("m", number), "v v", *normalised]
+    square = lambda name, j: f"{name}_{j} {name.removeprefix('tensor.')}_{j}"
+    of_each = lambda name, count: [square(name, j) for j in range(count)]
+    normalised, scaled = of_each("tensor.A", number), of_each("scaled_m", number)
+    element = ["grad grad", "tensor.p p", *of_each("m", number), "v v", *normalised]
     names = {"element": [*element, "R R", *of_each("scaled_grad", factors), *scaled]}
     rows = of_each("row", factors) + of_each("row_root", factors)
     return names if tensor.param.ndim >= 2 else names | {"row": rows}

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from jaxtyping import Array, Float
 
-from ._reader import AbstractPart
+from ._part import AbstractPart
 from ._tensor import Tensor
 
 

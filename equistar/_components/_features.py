@@ -1,14 +1,15 @@
 """Feature sets: what the per-element network reads of a tensor."""
 
 import abc
+import dataclasses
 import itertools
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ._inputs import check_inputs, Inputs, KINDS
-from ._reader import AbstractPart
+from ._inputs import check_inputs, Inputs, KINDS, known_mean_squares
+from ._part import AbstractPart, scoped, within
 from ._tensor import Tensor
 
 
@@ -57,25 +58,29 @@ class JoinedFeatures(AbstractFeatures):
         return tuple(name for part in self.sets for name in part.reads)
 
     def averaged(self, tensor: Tensor) -> dict[str, Array]:
-        every = (part.averaged(tensor).items() for part in self.sets)
-        return dict(itertools.chain(*every))
+        return scoped([part.averaged(tensor) for part in self.sets])
 
     def __call__(self, tensor: Tensor) -> Inputs:
-        each = [part(tensor) for part in self.sets]
-        for inputs in each:
-            check_inputs(inputs)
-        have = {kind: [x for x in each if len(getattr(x, kind))] for kind in KINDS}
+        each = [self._inputs(i, tensor) for i in range(len(self.sets))]
+        known = lambda kind: [known_mean_squares(x, kind) for x in each]
         return Inputs(
             element=tuple(itertools.chain(*(x.element for x in each))),
             row=_concatenated([x.row for x in each]),
             column=_concatenated([x.column for x in each]),
             tensor=_concatenated([x.tensor for x in each]),
             mean_squares={
-                kind: jnp.concatenate([x.mean_squares[kind] for x in inputs])
-                for kind, inputs in have.items()
-                if inputs and all(kind in x.mean_squares for x in inputs)
+                kind: tuple(itertools.chain(*known(kind)))
+                for kind in KINDS
+                if any(kind in x.mean_squares for x in each)
             },
         )
+
+    def _inputs(self, i: int, tensor: Tensor) -> Inputs:
+        if tensor.means is not None:
+            tensor = dataclasses.replace(tensor, means=within(tensor.means, i))
+        inputs = self.sets[i](tensor)
+        check_inputs(inputs)
+        return inputs
 
 
 # A single one stays the same object: of a vector, rows and columns are one.

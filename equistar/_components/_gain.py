@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from ._features import AbstractFeatures
 from ._inputs import check_inputs
-from ._reader import AbstractPart
+from ._part import AbstractPart
 from ._statistics import TensorStatistics
 from ._tensor import Tensor
 

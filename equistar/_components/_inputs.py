@@ -1,7 +1,5 @@
 """What the per-element network reads of a tensor, by kind."""
 
-import itertools
-from collections.abc import Iterable
 from typing import Any
 
 import equinox as eqx
@@ -10,7 +8,7 @@ from jaxtyping import Array, Float
 
 from .._kinds import check_kind
 from .._means import means
-from .._numerics import alike
+from .._numerics import alike, unstack
 
 
 # Of inputs that are normalised.
@@ -52,15 +50,16 @@ class Inputs(eqx.Module):
         stacked on a new leading axis. Those of a vector are of its shape: a tuple, for
         stacked they would be the largest array of the program.
     - `tensor`: a tuple of numbers, or a vector.
-    - `mean_squares`: of all inputs of a kind, by the name of the kind, where they are
-        known; the network computes others in a pass of its own.
+    - `mean_squares`: where they are known, for a kind by its name a tuple with a number,
+        or `None`, for each of its inputs; the network computes the others in a pass over
+        memory of its own.
     """
 
     element: tuple[Array, ...] = ()
     row: Any = eqx.field(default=(), converter=_of_one_shape)
     column: Any = eqx.field(default=(), converter=_of_one_shape)
     tensor: Any = eqx.field(default=(), converter=_vector)
-    mean_squares: dict[str, Float[Array, " inputs"]] = eqx.field(default_factory=dict)
+    mean_squares: dict[str, Any] = eqx.field(default_factory=dict)
 
     def __len__(self) -> int:
         return sum(map(len, (self.element, self.row, self.column, self.tensor)))
@@ -70,6 +69,19 @@ def check_inputs(inputs: Any) -> None:
     """Raises a `ValueError` for what features return in place of `Inputs`."""
     wanted = "`Inputs`, say `Inputs(element=(tensor.grad,))`"
     check_kind(inputs, Inputs, "What features return", wanted)
+    for kind, known in inputs.mean_squares.items():
+        number = len(getattr(inputs, kind)) if kind in KINDS else 0
+        if len(known) != number:
+            raise ValueError(
+                f"`mean_squares` has {len(known)} numbers of {number} inputs in '{kind}': "
+                "there must be one for each input in 'element', 'row' or 'column', or "
+                "`None` where it is not known."
+            )
+
+
+def known_mean_squares(inputs: Inputs, kind: str) -> tuple[Array | None, ...]:
+    """Of each input of a kind, or `None` where it is not known."""
+    return tuple(inputs.mean_squares.get(kind, (None,) * len(getattr(inputs, kind))))
 
 
 def check_shapes(inputs: Inputs, shape: tuple[int, ...]) -> Inputs:
@@ -81,14 +93,6 @@ def check_shapes(inputs: Inputs, shape: tuple[int, ...]) -> Inputs:
                 f"An input per element has shape {jnp.shape(x)} in a tensor of shape "
                 f"{shape}: numbers of the whole tensor go into `tensor`, and those of its "
                 "rows and columns into `row` and `column`."
-            )
-    for kind, mean in inputs.mean_squares.items():
-        number = len(getattr(inputs, kind)) if kind in KINDS else 0
-        if jnp.shape(mean) != (number,) or not number:
-            raise ValueError(
-                f"`mean_squares['{kind}']` has shape {jnp.shape(mean)} for {number} "
-                "inputs: it must be a vector with one entry for each input per element, "
-                "row or column."
             )
     pairs = lambda x: zip(x.shape, shape, strict=True)
     for kind, stack in (("row", inputs.row), ("column", inputs.column)):
@@ -107,20 +111,30 @@ def mean_squares(inputs: Inputs) -> Float[Array, " normalised"]:
 
     Those of the tensor's size that are not known yet in one pass over it, each once.
     """
-    there = {kind: x for kind in KINDS if len(x := getattr(inputs, kind))}
-    found = {id(there[kind]): mean for kind, mean in inputs.mean_squares.items()}
-    todo = {id(x): x for x in there.values() if id(x) not in found}
-    large = {i: _squares(x) for i, x in todo.items() if are_elements(x, inputs)}
-    if large:
-        ends = list(itertools.accumulate(map(len, large.values())))
-        of_large = means(tuple(itertools.chain(*large.values())))
-        found |= zip(large, jnp.split(of_large, ends[:-1]), strict=True)
-    for i, x in todo.items():
-        if i not in found:
-            square = as_stack(x) * as_stack(x)
-            found[i] = jnp.mean(square, range(1, square.ndim))
-    each = [found[id(x)] for x in there.values()]
-    return jnp.concatenate(each) if each else jnp.zeros(0)
+    kinds = [(getattr(inputs, k), known_mean_squares(inputs, k)) for k in KINDS]
+    # The rows and the columns of a vector are one object.
+    different = {id(xs): (xs, known) for xs, known in kinds if len(xs)}
+    large = {i for i, (xs, _) in different.items() if are_elements(xs, inputs)}
+    todo = [x for i in different if i in large for x in _unknown(*different[i])]
+    of_large = iter(unstack(means([x * x for x in todo])) if todo else ())
+    found: dict[int, list[Array]] = {}
+    for i, (xs, known) in different.items():
+        own = of_large if i in large else iter(_small_mean_squares(xs, known))
+        found[i] = [next(own) if mean is None else mean for mean in known]
+    each = [mean for xs, _ in kinds if len(xs) for mean in found[id(xs)]]
+    return jnp.stack(each) if each else jnp.zeros(0)
+
+
+def _unknown(xs: Any, known: tuple[Array | None, ...]) -> list[Array]:
+    return [x for x, mean in zip(xs, known, strict=True) if mean is None]
+
+
+def _small_mean_squares(xs: Any, known: tuple[Array | None, ...]) -> list[Array]:
+    todo = _unknown(xs, known)
+    if not todo:
+        return []
+    stack = as_stack(xs) if len(todo) == len(xs) else jnp.stack(todo)
+    return unstack(jnp.mean(stack * stack, range(1, stack.ndim)))
 
 
 def are_elements(stack: Any, inputs: Inputs) -> bool:
@@ -132,7 +146,3 @@ def are_elements(stack: Any, inputs: Inputs) -> bool:
 def as_stack(xs: Any) -> Array:
     """Row or column inputs on a leading axis."""
     return jnp.stack(xs) if isinstance(xs, tuple) else xs
-
-
-def _squares(xs: Iterable[Array]) -> tuple[Array, ...]:
-    return tuple(x * x for x in xs)

@@ -259,8 +259,9 @@ def _products_and_bias(bias: Float[Array, " width"], stacks: list[Any]) -> list[
     return [bias, *(_product(w, xs) for w, xs in stacks)]
 
 
-# On a GPU a product takes a kernel more, to join what is multiplied, and so does the bias.
-# XLA for CPU fuses sums with what reads them in spite of the barrier.
+# On a GPU a product takes a kernel more, to join what is multiplied, and so does the bias:
+# in its own place there is zero. XLA for CPU fuses sums with what reads them in spite of
+# the barrier.
 def _sums_with_bias(bias: Float[Array, " width"], stacks: list[Any]) -> list[Array]:
     if not stacks:
         return [bias]

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ._reader import AbstractPart
+from ._part import AbstractPart
 from ._tensor import Tensor
 
 
@@ -70,7 +70,7 @@ class GradientScale(AbstractPreconditioner):
 
     @property
     def _name(self) -> str:
-        return f"A_{self.index} A_{self.index}"
+        return f"tensor.A_{self.index} A_{self.index}"
 
     def __call__(self, tensor: Tensor) -> Array:
         square = self.means(tensor)[self._name]

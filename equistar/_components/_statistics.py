@@ -40,9 +40,9 @@ class TensorStatistics(AbstractFeatures):
 
     def __call__(self, tensor: Tensor) -> Inputs:
         p, means = tensor.param, self.means(tensor)
-        square = means["param param"]
-        squares = jnp.stack([means[f"A_{j} A_{j}"] for j in range(3)])
-        turns = jnp.stack([means[f"A_{j} A_{j + 1}"] for j in range(2)])
+        square = means["tensor.p p"]
+        squares = jnp.stack([means[f"tensor.A_{j} A_{j}"] for j in range(3)])
+        turns = jnp.stack([means[f"tensor.A_{j} A_{j + 1}"] for j in range(2)])
         matrix = jnp.asarray(p.ndim >= 2, p.dtype)
         kernel = jnp.asarray(p.ndim > 2, p.dtype)
         size = jnp.asarray(math.log10(p.size) / 2 - 1, p.dtype)

@@ -46,6 +46,14 @@ class Means(_Named):
         )
 
 
+def _as_means(means: dict[str, Any] | None) -> Means | None:
+    return None if means is None else Means(means)
+
+
+# Names of means that are the same to every part begin with it.
+SHARED = "tensor."
+
+
 class Tensor(eqx.Module):
     """One parameter tensor as the parts of a learned optimizer see it.
 
@@ -57,8 +65,11 @@ class Tensor(eqx.Module):
       its decays, already updated with `grad`.
     - `count`: the number of updates made before this one.
     - `summaries`: by name, what accumulators say of the whole tensor, if they do.
-    - `means`: by name, the means over the tensor that parts need
-        (`AbstractPart.averaged`); `None` where they are not known yet.
+    - `means`: by name, the means over the tensor that a part asks for
+        ([`equistar.AbstractPart`][]); `None` where they are not known yet.
+    - `products`: arrays of which several parts need the means, by name, for their
+        `averaged`: `"tensor.p p"`, the squared parameters, and `"tensor.A_j A_k"` for
+        each momentum j, and k = j and j + 1, of $A_j = m_j R$.
     """
 
     param: Float[Array, "*shape"]
@@ -66,7 +77,7 @@ class Tensor(eqx.Module):
     accumulators: dict[str, tuple[Any, ...]] = eqx.field(converter=Declared)
     count: Int[Array, ""]
     summaries: dict[str, Any] = eqx.field(default_factory=dict)
-    means: Means | None = None
+    means: Means | None = eqx.field(default=None, converter=_as_means)
 
     @property
     def momentum(self) -> tuple[Float[Array, "*shape"], ...]:
@@ -103,11 +114,9 @@ class Tensor(eqx.Module):
     # write to memory for both.
     @property
     def products(self) -> dict[str, Float[Array, "*shape"]]:
-        """Products whose means several parts need, by name, for their `averaged`.
-
-        `"param param"`, and `"A_j A_k"` for each j and for k = j and j + 1.
-        """
+        """Arrays of which several parts need the means, by name."""
         ms, square = self.momentum, inverse(self.second_moment + 1e-6)
         pairs = [(j, k) for k in range(len(ms)) for j in (k - 1, k) if j >= 0]
-        scaled = {f"A_{j} A_{k}": ms[j] * ms[k] * square for j, k in pairs}
-        return {"param param": self.param * self.param} | scaled
+        # Of a huge gradient this is 0, and not infinity times 0.
+        scaled = {f"{SHARED}A_{j} A_{k}": ms[k] * (ms[j] * square) for j, k in pairs}
+        return {f"{SHARED}p p": self.param * self.param} | scaled

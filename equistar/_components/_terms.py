@@ -9,8 +9,8 @@ from jaxtyping import Array, PRNGKeyArray
 from ._direction import AbstractDirection, AdamAggMoDirection
 from ._magnitude import AbstractMagnitude, NoMagnitudeController
 from ._network import Head, Initializer
+from ._part import AbstractPart
 from ._preconditioner import AbstractPreconditioner, EMAPreconditioner
-from ._reader import AbstractPart
 from ._scale import AbstractScale, as_scale
 from ._tensor import Tensor
 

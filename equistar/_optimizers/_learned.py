@@ -1,5 +1,6 @@
 """The one update rule of every learned optimizer."""
 
+import dataclasses
 import functools as ft
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,9 +24,9 @@ from .._components import (
     accumulate,
     check_parts,
     check_shapes,
+    means_for,
     start_accumulators,
     Tensor,
-    with_means,
 )
 from .._numerics import accumulator_dtype, together
 from ._base import AbstractOptimizer
@@ -39,6 +40,9 @@ from ._trees import (
     gather,
     scatter,
 )
+
+
+_READERS = "features", "blackbox", "nominal", "weight_decay", "gain"
 
 
 class LearnedOptimizerState(eqx.Module):
@@ -76,10 +80,9 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
         check_parts(self)
 
     @property
-    def _readers(self) -> tuple[Any, ...]:
-        """The parts that read accumulators."""
-        terms = self.blackbox, self.nominal, self.weight_decay
-        return (self.features, *terms, self.gain)
+    def _readers(self) -> list[Any]:
+        """The parts that read accumulators, and ask for means."""
+        return [getattr(self, name) for name in _READERS]
 
     def init(self, params: PyTree) -> LearnedOptimizerState:
         return init_tree(self, [0] * len(jtu.tree_leaves(params)), params)
@@ -133,21 +136,25 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
         step = optimizer._step(Tensor(p, g, seen, count, summaries))
         return -jnp.broadcast_to(step, param.shape).astype(param.dtype)
 
-    # Two passes over memory. The first reduces every input to its mean square; the second
-    # computes the inputs again and applies the network. Without the barrier XLA shares
-    # the inputs between the two by writing ten of them to memory, at twice the time. What
-    # is of rows and columns alone they do share.
+    # Two passes over memory. The first takes all means that parts ask for and that the
+    # network normalises its inputs by; the second computes the inputs again and applies
+    # the network. Without the barrier XLA shares the inputs between the two by writing ten
+    # of them to memory, at twice the time. What is of rows and columns alone they do share.
     def _step(self, tensor: Tensor) -> Float[Array, "..."]:
-        tensor = with_means(self._readers, tensor)
-        inputs = check_shapes(self.features(tensor), tensor.param.shape)
+        means = dict(zip(_READERS, means_for(self._readers, tensor), strict=True))
+        seen_by = lambda part, tensor: dataclasses.replace(tensor, means=means[part])
+        first = seen_by("features", tensor)
+        inputs = check_shapes(self.features(first), tensor.param.shape)
         scales = self.network.normalise(inputs)
         is_large = lambda x: x.shape == tensor.param.shape
         large, small = eqx.partition(tensor, is_large)
-        large = lax.optimization_barrier(large)
-        tensor = eqx.combine(large, small)
-        hidden = self.network(self.features(tensor), scales)
-        learned = self.blackbox(tensor, hidden) + self.nominal(tensor, hidden)
-        return self.gain(tensor) * learned + self.weight_decay(tensor, hidden)
+        tensor = eqx.combine(lax.optimization_barrier(large), small)
+        hidden = self.network(self.features(seen_by("features", tensor)), scales)
+        learned = self.blackbox(seen_by("blackbox", tensor), hidden) + self.nominal(
+            seen_by("nominal", tensor), hidden
+        )
+        decay = self.weight_decay(seen_by("weight_decay", tensor), hidden)
+        return self.gain(seen_by("gain", tensor)) * learned + decay
 
 
 def init_tree(

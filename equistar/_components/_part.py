@@ -1,0 +1,85 @@
+"""Parts of the step, and the means over a whole tensor that they ask for."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._means import means
+from .._numerics import unstack
+from ._reader import AbstractReader
+from ._tensor import Means, SHARED, Tensor
+
+
+class AbstractPart(AbstractReader):
+    """A part of the step: features, a term, a direction, a preconditioner or a gain.
+
+    It may need means over the whole tensor: `averaged` says of what, and `means` gives
+    them. Those of all parts are taken in one pass over memory. A part that holds another
+    hands `averaged` on, as it does `reads`; one that changes the tensor for the other
+    also gives it `means=None`.
+    """
+
+    def averaged(self, tensor: Tensor) -> dict[str, Float[Array, "*shape"]]:
+        """What this part needs the means of, by name: arrays of the tensor's shape.
+
+        By default none. Names are the part's own, but for those of
+        [`Tensor.products`][equistar.Tensor], which begin with `tensor.`: their means are
+        taken once for all parts.
+        """
+        del tensor
+        return {}
+
+    def means(self, tensor: Tensor) -> dict[str, Float[Array, ""]]:
+        """The means of `averaged`, by name.
+
+        Outside of an optimizer, where `tensor.means` is `None`, in a pass of their own.
+        """
+        return means_for([self], tensor)[0] if tensor.means is None else tensor.means
+
+
+def means_for(parts: list[AbstractPart], tensor: Tensor) -> list[Means]:
+    """For each part the means that it asks for, of all in one pass over memory."""
+    each = (_checked(part, tensor) for part in parts)
+    wanted = scoped(list(each))
+    dtype = tensor.param.dtype
+    arrays = [jnp.asarray(x).astype(dtype) for x in wanted.values()]
+    numbers = unstack(means(arrays)) if arrays else []
+    every = Means(zip(wanted, numbers, strict=True))
+    return [within(every, i) for i in range(len(parts))]
+
+
+def scoped(each: list[dict[str, Any]]) -> dict[str, Any]:
+    """What several parts ask for, under names of which no two mean different arrays."""
+    return {_scoped(name, i): x for i, d in enumerate(each) for name, x in d.items()}
+
+
+def within(every: Means, i: int) -> Means:
+    """What the i-th of these parts asked for, under its own names."""
+    ours = _scoped("", i)
+    names = (name for name in every if name.startswith((ours, SHARED)))
+    return Means({name.removeprefix(ours): every[name] for name in names})
+
+
+def _scoped(name: str, i: int) -> str:
+    return name if name.startswith(SHARED) else f"{i}/{name}"
+
+
+def _checked(part: AbstractPart, tensor: Tensor) -> dict[str, Any]:
+    wanted, name_of = part.averaged(tensor), type(part).__name__
+    if not isinstance(wanted, dict) or not all(isinstance(n, str) for n in wanted):
+        raise ValueError(
+            f"`averaged` of {name_of} must return a dictionary of arrays by name, say "
+            "`{'m g': tensor.momentum[0] * tensor.grad}`."
+        )
+    for name, x in wanted.items():
+        if not isinstance(x, jax.Array | np.ndarray) or x.shape != tensor.param.shape:
+            got = f"shape {jnp.shape(x)}" if hasattr(x, "shape") else type(x).__name__
+            raise ValueError(
+                f"{name_of}, or a part that it holds, wants the mean of '{name}', which is "
+                f"of {got} in a tensor of shape {tensor.param.shape}: `averaged` must "
+                "return arrays of the tensor's shape."
+            )
+    return wanted
