@@ -59,14 +59,14 @@ class Quickstart:
 
         out.print(
             f"1. Meta-training STAR on digits: {meta_steps} meta-steps of PES, 8 pairs, "
-            f"window 50, episodes of {length} steps."
+            f"window 50, episodes of {length} steps, outer weight decay 0.5."
         )
         with progress_logger(out, meta_steps, 8) as logger:
             result = meta_train(
                 InnerTraining(task),
                 PES(window=50, pairs=8, length=ConstantLength(length)),
                 fresh,
-                default_outer(_learning_rate(meta_steps)),
+                default_outer(_learning_rate(meta_steps), weight_decay=0.5),
                 steps=meta_steps,
                 key=run_key,
                 logger=logger,
