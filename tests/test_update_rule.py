@@ -264,6 +264,11 @@ class _Given(eqs.AbstractFeatures):
             lambda t: eqs.Inputs((t.grad,), mean_squares={"rows": (None,)}),
             r"`mean_squares` has 1 numbers of 0 inputs in 'rows'",
         ),
+        (
+            (4,),
+            lambda t: eqs.Inputs((t.grad,), mean_squares={"element": 1.0}),
+            r"must be a dictionary of tuples",
+        ),
     ],
 )
 def test_an_input_of_the_wrong_shape_is_named(shape, give, message):

@@ -69,7 +69,13 @@ def check_inputs(inputs: Any) -> None:
     """Raises a `ValueError` for what features return in place of `Inputs`."""
     wanted = "`Inputs`, say `Inputs(element=(tensor.grad,))`"
     check_kind(inputs, Inputs, "What features return", wanted)
-    for kind, known in inputs.mean_squares.items():
+    known_kinds = inputs.mean_squares
+    if not isinstance(known_kinds, dict) or not all(map(_is_sized, known_kinds.values())):
+        raise ValueError(
+            "`mean_squares` must be a dictionary of tuples, as in "
+            "`mean_squares={'element': (mean, None)}` for two inputs."
+        )
+    for kind, known in known_kinds.items():
         number = len(getattr(inputs, kind)) if kind in KINDS else 0
         if len(known) != number:
             raise ValueError(
@@ -77,6 +83,10 @@ def check_inputs(inputs: Any) -> None:
                 "there must be one for each input in 'element', 'row' or 'column', or "
                 "`None` where it is not known."
             )
+
+
+def _is_sized(known: Any) -> bool:
+    return isinstance(known, tuple | list) or jnp.ndim(known) == 1
 
 
 def known_mean_squares(inputs: Inputs, kind: str) -> tuple[Array | None, ...]:
