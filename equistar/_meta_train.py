@@ -1,5 +1,9 @@
 """The outer loop: meta-training of an optimizer, or of any pytree, through an unroll."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
 import equinox as eqx
 import jax
 import optax
@@ -10,7 +14,7 @@ from ._checkpoints import AbstractCheckpoints, NoCheckpoints
 from ._devices import any_process, replicate
 from ._estimators import AbstractEstimator
 from ._feed import AbstractFeed
-from ._interrupts import deferred_interrupts
+from ._interrupts import deferred_interrupts, Interrupts
 from ._kinds import check_count, check_kind
 from ._logger import AbstractLogger, Metrics, NoLogger, stack_metrics, unstack_metrics
 from ._meta_step import meta_train_init, MetaTrainState, step_through
@@ -96,58 +100,85 @@ def meta_train(
     device or another process failed: otherwise the result says so, and what was trained
     until then is returned.
     """
-    check_count(steps, "steps")
-    if not max_skipped >= 1:
-        raise ValueError(f"`max_skipped` must be at least 1; got {max_skipped}.")
-    check_kind(estimator, AbstractEstimator, "`estimator`", "an estimator, say `PES()`")
-    wanted = "NoCheckpoints() or a folder's, say `Checkpoints('my-run')`"
-    check_kind(checkpoints, AbstractCheckpoints, "`checkpoints`", wanted)
+    _check(steps, estimator, checkpoints, max_skipped)
     outer = default_outer() if outer is None else outer
     wanted = "an optax optimizer, say `optax.adamw(1e-3)`"
     check_kind(outer, optax.GradientTransformation, "`outer`", wanted)
     # Once for all steps; in each, only what a feed has brought is still to be placed.
     mixture = replicate(as_mixture(unroll))
     state = meta_train_init(mixture, estimator, theta, outer, key=key, trainable=trainable)
-    result = RESULTS.successful
+
+    def advance(state: MetaTrainState, done: int) -> tuple[MetaTrainState, Metrics]:
+        unrolls = replicate(mixture.at(done))
+        return step_through(mixture, unrolls, estimator, outer, state, trainable)
+
     with checkpoints.locked(), deferred_interrupts() as interrupts:
         state, earlier = checkpoints.restore(state)
         history = [] if earlier is None else unstack_metrics(earlier)
         check_reach(len(history), steps)
-        spent = lambda: bool(history) and history[-1].skipped >= max_skipped
-        if spent():
-            result = RESULTS.no_meta_gradient
-        begin = steps if spent() else len(history)
-        keep = lambda *, last: checkpoints.save(len(history), state, history, last=last)
+        run = _Run(state, history, max_skipped, logger, checkpoints)
         try:
-            for step in range(begin + 1, steps + 1):
-                unrolls = replicate(mixture.at(step - 1))
-                # Nothing of a step is kept before its metrics have arrived: where a process
-                # has died, the arrays of the step that it missed cannot be read.
-                after, metrics = step_through(
-                    mixture, unrolls, estimator, outer, state, trainable
-                )
-                history.append(jax.device_get(metrics))
-                state = after
-                if spent():
-                    result = RESULTS.no_meta_gradient
-                elif step < steps and any_process(interrupts.asked):
-                    result = RESULTS.interrupted
-                stop = bool(result != RESULTS.successful)
-                keep(last=stop or step == steps)
-                logger(step, history[-1], state.theta)
-                if stop:
-                    break
+            result = run.to(steps, advance, interrupts)
         except KeyboardInterrupt:
-            # It may have come between a step's metrics and its state.
-            del history[int(state.step) :]
-            if not history:
+            run.cut_off()
+            if not run.history:
                 raise
-            keep(last=True)
             result = RESULTS.interrupted
         except jax.errors.JaxRuntimeError:
-            if throw or not history:
+            if throw or not run.history:
                 raise
             result = RESULTS.process_lost
     if throw and result == RESULTS.no_meta_gradient:
         raise RuntimeError(RESULTS[result])
-    return MetaTrainResult(state.theta, stack_metrics(history), state, result)
+    return MetaTrainResult(run.state.theta, stack_metrics(run.history), run.state, result)
+
+
+def _check(steps: Any, estimator: Any, checkpoints: Any, max_skipped: Any) -> None:
+    check_count(steps, "steps")
+    if not max_skipped >= 1:
+        raise ValueError(f"`max_skipped` must be at least 1; got {max_skipped}.")
+    check_kind(estimator, AbstractEstimator, "`estimator`", "an estimator, say `PES()`")
+    wanted = "NoCheckpoints() or a folder's, say `Checkpoints('my-run')`"
+    check_kind(checkpoints, AbstractCheckpoints, "`checkpoints`", wanted)
+
+
+@dataclass
+class _Run:
+    """A run as far as it has come."""
+
+    state: MetaTrainState
+    history: list[Metrics]
+    max_skipped: int | float
+    logger: AbstractLogger
+    checkpoints: AbstractCheckpoints
+
+    def to(self, steps: int, advance: Callable, interrupts: Interrupts) -> RESULTS:
+        """Goes on to so many meta-steps, or to what ends it before."""
+        result = RESULTS.no_meta_gradient if self.is_spent() else RESULTS.successful
+        while result == RESULTS.successful and len(self.history) < steps:
+            # Nothing of a step is kept before its metrics have arrived: where a process
+            # has died, the arrays of the step that it missed cannot be read.
+            after, metrics = advance(self.state, len(self.history))
+            self.history.append(jax.device_get(metrics))
+            self.state = after
+            last = len(self.history) == steps
+            if self.is_spent():
+                result = RESULTS.no_meta_gradient
+            elif not last and any_process(interrupts.asked):
+                result = RESULTS.interrupted
+            self.keep(last=last or bool(result != RESULTS.successful))
+            self.logger(len(self.history), self.history[-1], self.state.theta)
+        return result
+
+    def is_spent(self) -> bool:
+        """Whether it has skipped all the meta-steps that it may."""
+        return bool(self.history) and bool(self.history[-1].skipped >= self.max_skipped)
+
+    def cut_off(self) -> None:
+        """Ends it where it stands, which may be between a step's metrics and its state."""
+        del self.history[int(self.state.step) :]
+        if self.history:
+            self.keep(last=True)
+
+    def keep(self, *, last: bool) -> None:
+        self.checkpoints.save(len(self.history), self.state, self.history, last=last)

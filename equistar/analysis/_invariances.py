@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 import equinox as eqx
 import jax
@@ -15,6 +16,13 @@ from .._kinds import check_count
 from .._numerics import tree_norm
 from .._optimizers import AbstractOptimizer
 from .._text import as_text
+
+
+_Tensors: TypeAlias = dict[str, Array]
+
+# The problem's tensors, and names that sort the other way round.
+_SHAPES = {"a": (6, 4), "b": (4,), "c": (5,)}
+_RENAMED = {"a": "z", "b": "y", "c": "x"}
 
 
 class Invariances(eqx.Module):
@@ -97,51 +105,63 @@ def invariances(
     check_count(steps, "steps")
     check_count(trials, "trials")
     params_key, grads_key, trial_key, move_key = jr.split(key, 4)
-    shapes = {"a": (6, 4), "b": (4,), "c": (5,)}
-    zeros = {name: jnp.zeros(shape) for name, shape in shapes.items()}
-    params = _normal(zeros, params_key)
-    grads = jax.vmap(lambda k: _normal(zeros, k))(jr.split(grads_key, steps))
-    grads = jtu.tree_map(lambda g: scale * g, grads)
+    params, grads = _problem(scale, steps, params_key, grads_key)
     update = _last_update(optimizer, params, grads)
     norm = lambda tree: tree_norm(tree, jnp.zeros(()).dtype)
     size = norm(update)
 
-    def broken(on_params: Callable, on_grads: Callable, on_update: Callable) -> float:
-        stacked = jax.vmap(on_grads)(grads)
-        moved = _last_update(optimizer, on_params(params), stacked)
-        difference = jtu.tree_map(jnp.subtract, moved, on_update(update))
+    def broken(change: _Change) -> float:
+        stacked = jax.vmap(change.grads)(grads)
+        moved = _last_update(optimizer, change.params(params), stacked)
+        difference = jtu.tree_map(jnp.subtract, moved, change.update(update))
         return float(norm(difference) / size)
 
-    same: Callable[[PyTree], PyTree] = lambda tree: tree
-    moves = {name: jr.fold_in(move_key, i) for i, name in enumerate(shapes)}
-    elements = lambda tree: {
-        n: jr.permutation(moves[n], x.reshape(-1)).reshape(x.shape) for n, x in tree.items()
-    }
-
-    def rows(tree: dict[str, Array]) -> dict[str, Array]:
-        def one(name: str, x: Array) -> Array:
-            for axis in range(x.ndim):
-                x = jr.permutation(jr.fold_in(moves[name], axis), x, axis=axis)
-            return x
-
-        return {name: one(name, x) for name, x in tree.items()}
-
-    names = dict(zip("abc", "zyx", strict=True))
-    renamed = lambda tree: {names[n]: x for n, x in tree.items()}
-    units = {n: jnp.exp(jr.normal(moves[n], s)) for n, s in shapes.items()}
-    times = lambda tree: {n: x * units[n] for n, x in tree.items()}
-    over = lambda tree: {n: x / units[n] for n, x in tree.items()}
     still = _last_update(optimizer, params, jtu.tree_map(lambda g: 0 * g[:1], grads))
     return Invariances(
         fixed_point=float(norm(still) / size),
-        element_permutation=broken(elements, elements, elements),
-        row_permutation=broken(rows, rows, rows),
-        leaf_order=broken(renamed, renamed, renamed),
-        translation=broken(lambda t: jtu.tree_map(lambda x: x + 3, t), same, same),
-        loss_scale=broken(same, lambda t: jtu.tree_map(lambda g: 100 * g, t), same),
-        coordinate_scale=broken(times, over, times),
-        descent_rate=float(_descent(optimizer, zeros, scale, steps, trials, trial_key)),
+        **{name: broken(change) for name, change in _changes(move_key).items()},
+        descent_rate=float(_descent(optimizer, scale, steps, trials, trial_key)),
     )
+
+
+class _Change(NamedTuple):
+    """A change of a problem: of its parameters, its gradients, and thus of its update."""
+
+    params: Callable[[_Tensors], _Tensors]
+    grads: Callable[[_Tensors], _Tensors]
+    update: Callable[[_Tensors], _Tensors]
+
+
+def _changes(key: PRNGKeyArray) -> dict[str, _Change]:
+    """What an update may not depend on, by the name of the property."""
+    keys = {name: jr.fold_in(key, i) for i, name in enumerate(_SHAPES)}
+    units = {name: jnp.exp(jr.normal(keys[name], s)) for name, s in _SHAPES.items()}
+    elements = lambda tree: {n: _permuted(x, keys[n]) for n, x in tree.items()}
+    rows = lambda tree: {n: _permuted_by_axis(x, keys[n]) for n, x in tree.items()}
+    renamed = lambda tree: {_RENAMED[n]: x for n, x in tree.items()}
+    same = lambda tree: tree
+    moved = lambda tree: {n: x + 3 for n, x in tree.items()}
+    larger = lambda tree: {n: 100 * x for n, x in tree.items()}
+    times = lambda tree: {n: x * units[n] for n, x in tree.items()}
+    over = lambda tree: {n: x / units[n] for n, x in tree.items()}
+    return {
+        "element_permutation": _Change(elements, elements, elements),
+        "row_permutation": _Change(rows, rows, rows),
+        "leaf_order": _Change(renamed, renamed, renamed),
+        "translation": _Change(moved, same, same),
+        "loss_scale": _Change(same, larger, same),
+        "coordinate_scale": _Change(times, over, times),
+    }
+
+
+def _permuted(x: Array, key: PRNGKeyArray) -> Array:
+    return jr.permutation(key, x.reshape(-1)).reshape(x.shape)
+
+
+def _permuted_by_axis(x: Array, key: PRNGKeyArray) -> Array:
+    for axis in range(x.ndim):
+        x = jr.permutation(jr.fold_in(key, axis), x, axis=axis)
+    return x
 
 
 def _holds(value: float) -> str:
@@ -150,11 +170,19 @@ def _holds(value: float) -> str:
     return "yes" if value < 1e-3 else "no"
 
 
-def _normal(tree: PyTree[Array], key: PRNGKeyArray) -> PyTree[Array]:
-    leaves, structure = jtu.tree_flatten(tree)
-    keys = jr.split(key, len(leaves))
-    drawn = [jr.normal(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)]
-    return structure.unflatten(drawn)
+def _problem(
+    scale: float, steps: int, params_key: PRNGKeyArray, grads_key: PRNGKeyArray
+) -> tuple[_Tensors, _Tensors]:
+    """Parameters, and a gradient for each step."""
+    grads = jax.vmap(_normal)(jr.split(grads_key, steps))
+    return _normal(params_key), jtu.tree_map(lambda g: scale * g, grads)
+
+
+def _normal(key: PRNGKeyArray) -> _Tensors:
+    keys = jr.split(key, len(_SHAPES))
+    dtype = jnp.zeros(()).dtype
+    pairs = zip(_SHAPES.items(), keys, strict=True)
+    return {name: jr.normal(k, shape, dtype) for (name, shape), k in pairs}
 
 
 @eqx.filter_jit
@@ -175,19 +203,15 @@ def _last_update(
 @eqx.filter_jit
 def _descent(
     optimizer: AbstractOptimizer,
-    zeros: PyTree[Array],
     scale: float,
     steps: int,
     trials: int,
     key: PRNGKeyArray,
 ) -> Array:
     def trial(key: PRNGKeyArray) -> Array:
-        params_key, grads_key = jr.split(key)
-        params = _normal(zeros, params_key)
-        grads = jax.vmap(lambda k: _normal(zeros, k))(jr.split(grads_key, steps))
-        grads = jtu.tree_map(lambda g: scale * g, grads)
+        params, grads = _problem(scale, steps, *jr.split(key))
         update = _last_update(optimizer, params, grads)
         products = jtu.tree_map(lambda u, g: jnp.sum(u * g[-1]), update, grads)
         return jnp.sum(jnp.stack(jtu.tree_leaves(products))) < 0
 
-    return jnp.mean(jax.vmap(trial)(jr.split(key, trials)).astype(zeros["a"].dtype))
+    return jnp.mean(jax.vmap(trial)(jr.split(key, trials)).astype(jnp.zeros(()).dtype))
