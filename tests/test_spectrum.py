@@ -194,6 +194,20 @@ def test_stars_spectrum_on_a_network_is_that_of_its_dense_jacobian():
     assert spectrum.products > 5 and spectrum.cost > 0
 
 
+def test_eigenvalues_of_one_magnitude_are_estimated_and_not_called_converged(monkeypatch):
+    # Under momentum b all eigenvalues of these curvatures have magnitude sqrt(b).
+    monkeypatch.setattr("equistar.analysis._spectrum._DENSE", 10)
+    task = eqs.tasks.Quadratic(jnp.linspace(0.2, 1.7, 70))
+    optimizer = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.9, momentum=0.8)
+    state = eqs.train_init(task, optimizer, key=jr.key(0))
+    spectrum = joint_spectrum(task, optimizer, state, number=4, key=jr.key(1))
+    assert len(spectrum.eigenvalues) == 4 and not spectrum.converged
+    assert spectrum.radius == pytest.approx(np.sqrt(0.8), rel=0.02)
+    monkeypatch.undo()
+    spectrum = joint_spectrum(task, optimizer, state, number=4, key=jr.key(1))
+    assert spectrum.converged and spectrum.radius == pytest.approx(np.sqrt(0.8), rel=1e-5)
+
+
 def test_the_share_of_a_direction_says_whether_params_or_state_are_unstable():
     # Momentum that grows by itself, and does not reach the parameters: rate zero.
     runaway = lambda learning_rate: optax.chain(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import equinox as eqx
 import jax
@@ -17,6 +17,7 @@ from .._kinds import check_count
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
 from ._balance import balance
+from ._eigenpairs import eigenpairs, leading_eigenpairs, residual_norms
 from ._joint_map import (
     check_state,
     is_finite,
@@ -25,10 +26,15 @@ from ._joint_map import (
 )
 
 
-# Problems up to this size are solved densely: that is exact, and as fast.
-_DENSE = 100
+# Problems up to this size are solved densely: that is exact, and takes no longer than an
+# iteration that converges slowly.
+_DENSE = 400
 # Residuals above this share of an eigenvalue say that it is none.
 _TRUSTED = 1e-2
+
+# What stays as it is while the state is moved: also its parts that are no numbers, and
+# the keys of the minibatches.
+_Setting: TypeAlias = tuple[AbstractTask, AbstractOptimizer, PyTree, Array]
 
 
 class JointSpectrum(eqx.Module):
@@ -45,8 +51,8 @@ class JointSpectrum(eqx.Module):
     - `products`: Jacobian-vector products that were computed.
     - `cost`: their time, in steps of training.
     - `converged`: whether as many eigenvalues as were asked for (or as there are) were
-        found, with residuals
-        below a hundredth of them.
+        found, with residuals below a hundredth of them. If not, they are estimates: where
+        many are of one magnitude, as under momentum, they cannot be told apart.
     """
 
     eigenvalues: np.ndarray
@@ -114,55 +120,47 @@ def joint_spectrum(
     check_state(task, optimizer, state)
     arrays, rest = eqx.partition(state, eqx.is_inexact_array)
     flat, unravel = ravel_pytree(arrays)
-    if not bool(jnp.all(jnp.isfinite(flat))):
-        raise ValueError(
-            "The parameters or the optimizer's state are not finite: training has "
-            "diverged before this point, so there is no spectrum to compute."
-        )
-    split = ravel_pytree(arrays.params)[0].size
     setting = task, optimizer, rest, jr.split(key, batches)
-    if not bool(is_finite(*setting, flat, unravel)):
-        raise ValueError(
-            "The update at this state is not finite, so it has no derivative: look at the "
-            "loss, its gradient and the optimizer's weights there."
-        )
+    _check_finite(setting, flat, unravel)
 
     def raw(v: np.ndarray) -> np.ndarray:
         image = joint_product(*setting, flat, jnp.asarray(v, flat.dtype), unravel)
         return np.asarray(image, np.float64)
 
+    split = ravel_pytree(arrays.params)[0].size
     units, rounds = balance(raw, _sizes(np.asarray(flat, np.float64), split))
     product = lambda v: raw(v * units) / units
-
     if flat.size <= max(_DENSE, number + 2):
         identity = jnp.eye(flat.size, dtype=flat.dtype)
-        columns = joint_products(*setting, flat, identity, unravel)
-        dense = np.asarray(columns, np.float64).T * units[None] / units[:, None]
-        values, vectors = np.linalg.eig(dense)
-        products, converged = flat.size, True
+        columns = np.asarray(joint_products(*setting, flat, identity, unravel), np.float64)
+        found = eigenpairs(columns.T * units[None] / units[:, None])
     else:
-        values, vectors, products, converged = _arnoldi(
-            product, flat.size, number, tolerance, key
-        )
-    order = np.argsort(-np.abs(values), kind="stable")[:number]
-    values, vectors = values[order], vectors[:, order]
-    residuals = _residuals(product, values, vectors)
+        found = leading_eigenpairs(product, flat.size, number, tolerance, key)
+    order = np.argsort(-np.abs(found.values), kind="stable")[:number]
+    values, vectors = found.values[order], found.vectors[:, order]
+    residuals = residual_norms(product, values, vectors)
     # Of what is zero to rounding nothing more can be known.
     least = np.finfo(flat.dtype).eps * np.max(np.abs(values), initial=0)
     bound = np.maximum(_TRUSTED * np.abs(values), least)
-    converged = converged and bool(np.all(residuals <= bound))
+    converged = found.converged and bool(np.all(residuals <= bound))
     directions = np.abs(vectors * units[:, None]) ** 2
     share = directions[:split].sum(0) / directions.sum(0)
-    products += rounds
+    products = found.products + rounds
     cost = products * _relative_cost(task, optimizer, state, flat, product, key)
     return JointSpectrum(values, share, residuals, products, cost, converged)
 
 
-def _residuals(product: Callable, values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """The norms of A v - lambda v, of v in the columns of `vectors`."""
-    pairs = zip(values, vectors.T, strict=True)
-    image = lambda v: product(v.real) + 1j * product(v.imag)
-    return np.array([np.linalg.norm(image(v) - value * v) for value, v in pairs])
+def _check_finite(setting: _Setting, flat: Float[Array, " n"], unravel: Callable) -> None:
+    if not bool(jnp.all(jnp.isfinite(flat))):
+        raise ValueError(
+            "The parameters or the optimizer's state are not finite: training has "
+            "diverged before this point, so there is no spectrum to compute."
+        )
+    if not bool(is_finite(*setting, flat, unravel)):
+        raise ValueError(
+            "The update at this state is not finite, so it has no derivative: look at the "
+            "loss, its gradient and the optimizer's weights there."
+        )
 
 
 # Each number of the state in units of its own size, to start from.
@@ -170,36 +168,6 @@ def _sizes(flat: np.ndarray, split: int) -> np.ndarray:
     size = np.abs(flat[split:])
     floor = np.finfo(np.float32).eps ** 2
     return np.concatenate([np.ones(split), np.where(size > floor, size, 1.0)])
-
-
-def _arnoldi(
-    product: Callable[[np.ndarray], np.ndarray],
-    size: int,
-    number: int,
-    tolerance: float,
-    key: PRNGKeyArray,
-) -> tuple[np.ndarray, np.ndarray, int, bool]:
-    # Imported late: it is slow, and only this function needs it.
-    from scipy.sparse.linalg import ArpackNoConvergence, eigs, LinearOperator
-
-    count = [0]
-
-    def counted(v: np.ndarray) -> np.ndarray:
-        count[0] += 1
-        return product(v.ravel())
-
-    operator: Any = LinearOperator((size, size), matvec=counted, dtype=np.float64)  # pyright: ignore
-    start = np.asarray(jr.normal(key, (size,)), np.float64)
-    settings = {"which": "LM", "v0": start, "tol": tolerance, "maxiter": 150}
-    # Where a random vector is mapped to zero all are: ARPACK has nothing to begin with.
-    if not np.any(counted(start)):
-        return np.zeros(number), np.eye(size, number), count[0], True
-    krylov = min(size, max(4 * number, 24))
-    try:
-        found: Any = eigs(operator, k=number, ncv=krylov, **settings)
-    except ArpackNoConvergence as e:
-        return e.eigenvalues, e.eigenvectors, count[0], False
-    return found[0], found[1], count[0], True
 
 
 def _relative_cost(
