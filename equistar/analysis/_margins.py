@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._eigh import eigh
-from ._require import floating, is_symmetric, positive_definite, require
+from ._require import floating, is_symmetric, positive_semidefinite, require
 
 
 class Margin(eqx.Module):
@@ -14,7 +14,7 @@ class Margin(eqx.Module):
     **Attributes:**
 
     - `sufficient`: the distance to the nearest of a theorem's bounds. Where it is not
-        negative, neither is `exact`.
+        negative, neither is `exact`, to rounding.
     - `exact`: $1 - \\rho(A)$.
 
     Both are differentiable in every argument but the Hessian, in which `exact` is where
@@ -40,14 +40,14 @@ def linear_margin(
 
     **Arguments:**
 
-    - `hessian`: $H$, symmetric and positive definite.
+    - `hessian`: $H$, symmetric and positive semidefinite.
     - `alpha`: $\\alpha \\ge 0$.
     - `matrix`: $P$.
 
     **Raises:**
 
-    `ValueError` if `matrix` is not symmetric, or `hessian` not positive definite. Inside of
-    jit, where values cannot be seen, both margins are NaN instead.
+    `ValueError` if `matrix` is not symmetric, or `hessian` not positive semidefinite.
+    Inside of jit, where values cannot be seen, both margins are NaN instead.
     """
     hessian, matrix = _checked(hessian, matrix)
     low, high = _extremes(matrix)
@@ -140,14 +140,14 @@ def momentum_margin(
 
     **Arguments:**
 
-    - `hessian`: $H$, symmetric and positive definite.
+    - `hessian`: $H$, symmetric and positive semidefinite.
     - `step_size`: $a$.
     - `decay`: $\\beta$ in [0, 1).
 
     **Raises:**
 
-    `ValueError` if `decay` is not in [0, 1) or `hessian` not positive definite. Inside of
-    jit, where values cannot be seen, both margins are NaN instead.
+    `ValueError` if `decay` is not in [0, 1) or `hessian` not positive semidefinite.
+    Inside of jit, where values cannot be seen, both margins are NaN instead.
     """
     return _momentum(hessian, step_size * (1 - decay), decay, step_size, 1 - decay)
 
@@ -173,7 +173,7 @@ def _momentum(
     step_size: float | Float[Array, ""],
     share: float | Float[Array, ""],
 ) -> Margin:
-    hessian = positive_definite(hessian)
+    hessian = positive_semidefinite(hessian)
     decay = jnp.asarray(decay, hessian.dtype)
     decay = require((decay >= 0) & (decay < 1), decay, "`decay` must be in [0, 1).")
     values = _values(hessian)
@@ -195,7 +195,7 @@ def _root(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def _checked(
     hessian: Float[Array, "n n"], matrix: Float[Array, "n n"]
 ) -> tuple[Float[Array, "n n"], Float[Array, "n n"]]:
-    hessian, matrix = positive_definite(hessian), floating(matrix, 2, "`matrix`")
+    hessian, matrix = positive_semidefinite(hessian), floating(matrix, 2, "`matrix`")
     if matrix.shape != hessian.shape:
         raise ValueError(
             "`hessian` and `matrix` must be of one size; got shapes "

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from .._eigh import eigh
 from .._kinds import check_count
 from .._unroll import AbstractUnroll
-from ._require import floating, is_symmetric, positive_definite, require
+from ._require import floating, is_symmetric, positive_semidefinite, require
 
 
 class LinearOptimizer(eqx.Module):
@@ -75,7 +75,7 @@ class NoisyQuadratic(AbstractUnroll):
     ):
         """**Arguments:**
 
-        - `hessian`: $H$, symmetric and positive definite.
+        - `hessian`: $H$, symmetric and positive semidefinite.
         - `noise`: $S$, the covariance of the optimum; zeros for none.
         - `start`: $\\mu$; by default zero.
         - `start_scale`: $s$.
@@ -86,7 +86,7 @@ class NoisyQuadratic(AbstractUnroll):
         definite, or the noise not symmetric and positive semi-definite. Inside of jit,
         where values cannot be seen, results are NaN.
         """
-        self.hessian = positive_definite(hessian)
+        self.hessian = positive_semidefinite(hessian)
         noise = floating(noise, 2, "`noise`")
         start = jnp.zeros(len(self.hessian)) if start is None else start
         self.start = floating(start, 1, "`start`").astype(self.hessian.dtype)

@@ -44,8 +44,8 @@ def is_symmetric(matrix: Float[Array, "n n"]) -> Bool[Array, ""]:
     return ~(asymmetry > 1e-5 * jnp.max(jnp.abs(matrix), initial=0))
 
 
-def positive_definite(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """The matrix, which must be symmetric with no eigenvalue below zero."""
+def positive_semidefinite(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """The matrix, which must be symmetric with no eigenvalue below zero, to rounding."""
     matrix = floating(matrix, 2, "The Hessian")
     if matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
         raise ValueError(f"The Hessian must be square; got shape {matrix.shape}.")
@@ -53,5 +53,5 @@ def positive_definite(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
         is_symmetric(matrix), matrix, "The Hessian must be symmetric: pass (H + H.T) / 2."
     )
     values = eigh(symmetric)[0]
-    message = "The Hessian must be positive definite: it has an eigenvalue below zero."
+    message = "The Hessian must be positive semidefinite: it has an eigenvalue below zero."
     return require(~(values[0] < -1e-5 * jnp.abs(values[-1])), symmetric, message)
