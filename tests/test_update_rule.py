@@ -14,9 +14,9 @@ import pytest
 
 import equistar as eqs
 from equistar._numerics import exponential, inverse, inverse_root
-from equistar._optimizers._reference import reference_update_tensor
 
 from .helpers import randomised
+from .reference import reference_update_tensor
 
 
 def _weight_decay(key):

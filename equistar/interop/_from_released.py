@@ -3,48 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
-import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
-from .._components import (
-    AbstractAccumulator,
-    AdafactorFeatures,
-    AdamAggMoDirection,
-    AdamDirection,
-    AggMoDirection,
-    BlackboxMLP,
-    BlackboxTerm,
-    EMAPreconditioner,
-    FactoredSecondMoment,
-    GradientDirection,
-    Head,
-    MagnitudeController,
-    Momentum,
-    MomentumDirection,
-    NoBlackbox,
-    NominalTerm,
-    NoNominal,
-    NoPreconditioner,
-    NoWeightDecay,
-    PerElement,
-    PerTensor,
-    SecondMoment,
-    WeightDecay,
-)
-from .._optimizers import AbstractLearnedOptimizer, LearnedOptimizer
-from .._optimizers._reference import kind_order
+from .._optimizers import AbstractLearnedOptimizer
+from ._assemble import assemble, DIRECTIONS
 
 
-DIRECTIONS = {
-    "SGD": GradientDirection(),
-    "SGDM": MomentumDirection(),
-    "AggMo": AggMoDirection(),
-    "Adam": AdamDirection(),
-    "AdamAggMo": AdamAggMoDirection(),
-}
 _LARGEST = float(np.finfo(np.float32).max)
 # Constructor arguments that may be given, but whose default alone is supported.
 _FIXED = {
@@ -126,7 +92,7 @@ def from_learned_optimization(
         raise ValueError(
             f"exp_mult must hold three numbers for MLPNomLOpt; got {kwargs['exp_mult']}."
         )
-    return _assemble(_check_theta(_flat(theta), heads, settings), settings)
+    return assemble(_check_theta(_flat(theta), heads, settings), settings)
 
 
 # Haiku names the parameters of no module "~".
@@ -212,81 +178,3 @@ def _check_theta(
             raise ValueError(f"theta['{name}'] has entries that are not finite in float32.")
     dtype = jnp.zeros(()).dtype
     return {name: jnp.asarray(np.asarray(theta[name]), dtype) for name in shapes}
-
-
-def _assemble(
-    theta: dict[str, Array], settings: dict[str, Any]
-) -> AbstractLearnedOptimizer:
-    width, depth = settings["hidden_size"], settings["hidden_layers"]
-    aggregation = lambda flag: PerTensor() if settings[flag] else PerElement()
-
-    def head(i: int) -> Head:
-        arrays = theta[f"nn/w{depth}"][:, i], theta[f"nn/b{depth}"][i]
-        blank = Head(width, key=jr.key(0))
-        return eqx.tree_at(lambda h: (h.weight, h.bias), blank, arrays)
-
-    def controller(i: int, beta: float, flag: str) -> MagnitudeController:
-        blank = MagnitudeController(width, float(beta), aggregation(flag), key=jr.key(0))
-        return eqx.tree_at(lambda c: c.head, blank, head(i))
-
-    beta_4, beta_2, beta_5 = settings["exp_mult"]
-    if settings["step_mult"] == 0:
-        blackbox = NoBlackbox()
-    else:
-        blank = BlackboxTerm(
-            width,
-            magnitude=controller(1, beta_4, "aggregate_magnitude"),
-            preconditioner=(
-                EMAPreconditioner()
-                if settings["normalize_blackbox"]
-                else NoPreconditioner()
-            ),
-            scale=float(settings["step_mult"]),
-            key=jr.key(0),
-        )
-        blackbox = eqx.tree_at(lambda b: b.direction, blank, head(0))
-    direction = DIRECTIONS[settings["nominal_grad_estimator"]]
-    beta_1 = float(settings["nominal_stepsize"])
-    if beta_1 == 0:
-        nominal = NoNominal()
-    elif settings["nominal_controller"]:
-        magnitude = controller(2, beta_2, "aggregate_nom_magnitude")
-        nominal = NominalTerm(direction, magnitude, beta_1)
-    else:
-        # The release feeds a log-magnitude of 1 where the controller is missing.
-        nominal = NominalTerm(direction, scale=beta_1 * float(np.exp(beta_2)))
-    decay = float(settings["weight_decay"])
-    if decay == 0:
-        weight_decay = NoWeightDecay()
-    elif settings["regularization_controller"]:
-        weight_decay = WeightDecay(decay, controller(3, beta_5, "aggregate_reg_magnitude"))
-    else:
-        weight_decay = WeightDecay(decay)
-    return LearnedOptimizer(
-        features=AdafactorFeatures(),
-        network=_trunk(theta, width, depth),
-        blackbox=blackbox,
-        nominal=nominal,
-        weight_decay=weight_decay,
-        accumulators=_accumulators(theta),
-    )
-
-
-def _trunk(theta: dict[str, Array], width: int, depth: int) -> BlackboxMLP:
-    first = theta["nn/w0"][np.array(kind_order(3))]
-    weights = first, *(theta[f"nn/w{i}"] for i in range(1, depth))
-    biases = tuple(theta[f"nn/b{i}"] for i in range(depth))
-    blank = BlackboxMLP(39, width, depth, key=jr.key(0))
-    return eqx.tree_at(lambda n: (n.weights, n.biases), blank, (weights, biases))
-
-
-def _accumulators(theta: dict[str, Array]) -> dict[str, AbstractAccumulator]:
-    blanks = {
-        "momentum": (Momentum(), "momentum_decays"),
-        "second_moment": (SecondMoment(), "rms_decays"),
-        "factored": (FactoredSecondMoment(), "adafactor_decays"),
-    }
-    return {
-        name: eqx.tree_at(lambda a: a.offsets, blank, theta[key])
-        for name, (blank, key) in blanks.items()
-    }

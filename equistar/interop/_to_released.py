@@ -30,8 +30,8 @@ from .._components import (
     WeightDecay,
 )
 from .._optimizers import AbstractLearnedOptimizer
-from .._optimizers._reference import kind_order
-from ._from_released import DIRECTIONS
+from ._assemble import DIRECTIONS
+from ._order import kind_order
 
 
 class Released(NamedTuple):

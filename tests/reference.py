@@ -11,8 +11,15 @@ import jax.nn as jnn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .._components import BlackboxMLP, factored_axes, NoNetwork, Tensor, TIMESCALES
-from ._learned import AbstractLearnedOptimizer
+from equistar import AbstractLearnedOptimizer
+from equistar._components import (
+    BlackboxMLP,
+    factored_axes,
+    NoNetwork,
+    Tensor,
+    TIMESCALES,
+)
+from equistar.interop._order import kind_order
 
 
 def reference_update_tensor(
@@ -49,23 +56,6 @@ def reference_update_tensor(
     learned = optimizer.blackbox(tensor, hidden) + optimizer.nominal(tensor, hidden)
     step = optimizer.gain(tensor) * learned + optimizer.weight_decay(tensor, hidden)
     return -jnp.broadcast_to(step, param.shape), new
-
-
-# The position in the order of the paper (`_reference_inputs`) of each input in the order
-# by kind (element, row, column, tensor) of `AdafactorFeatures`, for n decays.
-def kind_order(n: int) -> list[int]:
-    starts = {"row": 4 + 3 * n, "column": 4 + 4 * n}
-    inverse = {"row": 4 + 5 * n, "column": 4 + 6 * n}
-    scaled_momenta = 4 + 7 * n
-    element = [*range(4 + 3 * n), *range(scaled_momenta, scaled_momenta + n)]
-    spread = [
-        i
-        for kind in ("row", "column")
-        for start in (starts[kind], inverse[kind])
-        for i in range(start, start + n)
-    ]
-    time = scaled_momenta + n
-    return element + spread + list(range(time, time + len(TIMESCALES)))
 
 
 def _reference_inputs(tensor: Tensor) -> Float[Array, "*shape inputs"]:
