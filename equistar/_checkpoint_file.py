@@ -84,8 +84,13 @@ def read_checkpoint(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.nd
         # Reading every entry checks its checksum.
         arrays = {name: archive[name] for name in archive.files}
     header = json.loads(arrays.pop(_HEADER).tobytes())
-    if header["format"] != FORMAT or header["format_version"] > FORMAT_VERSION:
-        raise ValueError("it is not a checkpoint that this version of equistar reads")
+    if header["format"] != FORMAT:
+        raise ValueError("it is no checkpoint of equistar")
+    if header["format_version"] > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} was written by a newer version of equistar: upgrade it, or choose "
+            "another folder."
+        )
     return header, arrays
 
 

@@ -26,7 +26,7 @@ from ._checkpoint_file import (
     restore_checkpoint,
 )
 from ._devices import any_process
-from ._files import link_or_copy, write_npz_atomically
+from ._files import link_or_copy, LOCK, locked, write_npz_atomically
 from ._kinds import as_path, check_count, check_kind
 from ._logger import Metrics, stack_metrics
 from ._settings import plain_settings
@@ -130,20 +130,22 @@ class Checkpoints(AbstractCheckpoints):
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle = (self.folder / ".lock").open("w")
-        except OSError as e:
-            raise CheckpointError(
-                f"Cannot write into {self.folder} ({e.strerror}): choose another folder."
-            ) from e
-        # The system gives the lock back however the process ends.
-        with handle:
-            if jax.process_index() == 0 and not _lock(handle):
+        with contextlib.ExitStack() as stack:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                # The processes of one run share its folder.
+                if jax.process_index() == 0:
+                    stack.enter_context(locked(self.folder))
+            except BlockingIOError as e:
                 raise CheckpointError(
                     f"Another run is using {self.folder}: wait for it, or choose another "
                     "folder."
-                )
+                ) from e
+            except OSError as e:
+                raise CheckpointError(
+                    f"Cannot write into {self.folder} ({e.strerror}): choose another "
+                    "folder."
+                ) from e
             yield
 
     def restore(self, fresh: PyTree) -> tuple[PyTree, Metrics | None]:
@@ -216,13 +218,14 @@ class Checkpoints(AbstractCheckpoints):
                 f"Cannot write {path} ({e.strerror}): make room or choose another folder, "
                 "and start the same run again; it goes on from the last whole checkpoint."
             ) from e
-        for old in self._newest_first()[self.keep :]:
+        # One of a later step was not whole, or the run had not begun before it.
+        for old in [p for p in self._newest_first() if p <= path][self.keep :]:
             old.unlink(missing_ok=True)
 
     def are_of_runs(self) -> bool:
         """Whether a run has begun in the folder, whatever else there is."""
         checkpoints = self._newest_first()
-        return bool(checkpoints) or (self.folder / ".lock").is_file()
+        return bool(checkpoints) or (self.folder / LOCK).is_file()
 
     def _newest_first(self) -> list[pathlib.Path]:
         return sorted(self.folder.glob("checkpoint-*.npz"), reverse=True)
@@ -239,7 +242,6 @@ class Checkpoints(AbstractCheckpoints):
             return
         # A second name for the same file costs nothing, and is there whole or not at all.
         best = self.folder / f"best-{step:010d}.npz"
-        best.unlink(missing_ok=True)
         link_or_copy(path, best)
         for old in former:
             if old != best:
@@ -260,15 +262,3 @@ class Checkpoints(AbstractCheckpoints):
 # As text too, in which NaN is what it is.
 def _same(ours: Any, saved: Any) -> bool:
     return ours == saved or json.dumps(ours) == json.dumps(saved)
-
-
-def _lock(handle: Any) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Not on Windows, where runs have to keep apart by themselves.
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

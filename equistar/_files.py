@@ -1,12 +1,51 @@
-"""Files that are there whole, or not at all."""
+"""Files that are there whole, or not at all, and folders of one process at a time."""
 
+import contextlib
+import errno
 import os
 import pathlib
-import tempfile
-from collections.abc import Callable
-from typing import Any
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Any, IO
 
 import numpy as np
+
+
+LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path) -> Iterator[None]:
+    """A context in which no other process can lock the folder.
+
+    **Raises:**
+
+    `BlockingIOError` if another one has locked it, or another `OSError` if it cannot be
+    written to.
+    """
+    path = folder / LOCK
+    # The system gives the lock back however the process ends. The file says nothing, and
+    # whoever holds the lock may remove it: then it was not this one that was locked.
+    with path.open("w") as file:
+        _lock(file)
+        if not (path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())):
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), str(path))
+        yield
+
+
+# Where there is no such thing, on Windows and on some network file systems, processes have
+# to keep apart by themselves.
+def _lock(file: IO[str]) -> None:
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return
 
 
 def write_atomically(path: pathlib.Path, write: Callable[[Any], object]) -> None:
@@ -21,25 +60,36 @@ def write_atomically(path: pathlib.Path, write: Callable[[Any], object]) -> None
 
     `OSError` if the file cannot be written.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    new = _beside(path)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with new.open("xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        os.replace(new, path)
     except BaseException:
-        pathlib.Path(name).unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
         raise
 
 
 def link_or_copy(path: pathlib.Path, other: pathlib.Path) -> None:
-    """A second name for a file; a copy where the file system has no such thing."""
+    """A second name for a file, or a copy where the file system has no such thing.
+
+    A file that has that name already is replaced, atomically.
+    """
+    link = _beside(other)
     try:
-        os.link(path, other)
+        os.link(path, link)
+        os.replace(link, other)
+        # Where both names are of one file already, the link is left.
+        link.unlink(missing_ok=True)
     except OSError:
         write_atomically(other, lambda file: file.write(path.read_bytes()))
+
+
+def _beside(path: pathlib.Path) -> pathlib.Path:
+    """A name that no other file has, in the same folder."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 
 def write_npz_atomically(path: pathlib.Path, contents: dict[str, np.ndarray]) -> None:

@@ -20,6 +20,7 @@ import optax
 import pytest
 
 import equistar as eqs
+from equistar._files import link_or_copy
 from equistar._settings import plain_settings
 
 
@@ -114,6 +115,44 @@ def test_only_the_newest_are_kept(tmp_path):
     _run(12, eqs.Checkpoints(tmp_path, every=2, keep=2))
     names = sorted(p.name for p in tmp_path.glob("checkpoint-*.npz"))
     assert names == ["checkpoint-0000000010.npz", "checkpoint-0000000012.npz"]
+
+
+def test_what_is_damaged_does_not_crowd_out_what_is_whole(tmp_path, unbroken):
+    _run(12, eqs.Checkpoints(tmp_path, every=4, keep=3))
+    (tmp_path / "checkpoint-0000000012.npz").write_text("text")
+    with pytest.warns(UserWarning, match="damaged"):
+        _run(10, eqs.Checkpoints(tmp_path, every=1, keep=1))
+    (whole,) = tmp_path.glob("checkpoint-*10.npz")
+    (tmp_path / "checkpoint-0000000012.npz").unlink()
+    _assert_same(_run(12, eqs.Checkpoints(tmp_path)).theta, unbroken.theta)
+    assert whole.exists()
+
+
+def test_a_checkpoint_of_a_newer_version_is_called_that(tmp_path, monkeypatch):
+    with monkeypatch.context() as newer:
+        newer.setattr("equistar._checkpoint_file.FORMAT_VERSION", 99)
+        _run(2, eqs.Checkpoints(tmp_path))
+    with pytest.raises(eqs.CheckpointError, match="newer version of equistar: upgrade"):
+        _run(4, eqs.Checkpoints(tmp_path))
+
+
+def test_the_users_mask_decides_who_may_read_a_file(tmp_path):
+    before = os.umask(0o077)
+    try:
+        _run(2, eqs.Checkpoints(tmp_path))
+    finally:
+        os.umask(before)
+    assert {p.stat().st_mode & 0o777 for p in tmp_path.glob("*.npz")} == {0o600}
+
+
+def test_a_second_name_replaces_an_older_file_of_that_name(tmp_path):
+    new, best = tmp_path / "new", tmp_path / "best"
+    new.write_text("new")
+    best.write_text("old")
+    for _ in range(2):
+        link_or_copy(new, best)
+        assert best.read_text() == "new"
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "new"]
 
 
 class _Overshot(eqs.AbstractUnroll):

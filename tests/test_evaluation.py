@@ -15,7 +15,7 @@ import equistar as eqs
 from equistar._cli import main
 from equistar._cli._evaluate import Evaluate
 from equistar._evaluation import _statistics as statistics, _tasks
-from equistar._evaluation._store import file_name
+from equistar._evaluation._store import Entry, file_name
 from equistar._evaluation._training import HeldOutLoss, Programs, segments, train_many
 from equistar._evaluation._tuning import as_batch, tune
 
@@ -647,3 +647,13 @@ def test_how_far_beyond_its_length_is_chosen_by_the_suite():
     horizons = lambda **chosen: Evaluate(**chosen)._horizons()
     assert horizons() == (1, 10, 100) and horizons(suite="offline") == (1, 10)
     assert horizons(horizons=(1, 3)) == (1, 3) and horizons(tasks=("quadratic",)) == (1,)
+
+
+def test_an_overwritten_evaluation_leaves_weights_alone(tmp_path):
+    weights = tmp_path / "mine.npz"
+    eqs.save(weights, eqs.HyperparamController(key=jr.key(0)))
+    store = eqs.FolderStore(tmp_path)
+    store.save("an entry", Entry({"a": 1}, {"x": np.ones(2)}))
+    assert store.load("mine") is None and len(list(store.entries())) == 1
+    store.clear()
+    assert [p.name for p in tmp_path.iterdir()] == ["mine.npz"]

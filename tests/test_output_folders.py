@@ -11,6 +11,7 @@ import pytest
 
 import equistar as eqs
 from equistar import plot
+from equistar._files import locked
 
 from .helpers import run_command as _run
 
@@ -105,6 +106,37 @@ def test_what_makes_no_sense_is_a_wrong_argument(
     error = " ".join(capsys.readouterr().err.split())
     assert code == 2 and re.search(message, error), error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    (
+        ("train", "hyperparam", "--task", "quadratic", "--steps", 5, "--overwrite"),
+        ("stability", "hyperparam", "--task", "quadratic"),
+        ("reproduce", "star-cancellation"),
+        ("quickstart", "--smoke"),
+        ("evaluate", "hyperparam", "--tasks", "quadratic", "--baselines", "momentum"),
+    ),
+    ids=lambda command: command[0],
+)
+def test_two_commands_do_not_write_into_one_folder(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    output = tmp_path / "shared"
+    output.mkdir()
+    with locked(output):
+        assert _run(monkeypatch, *command, "--output", output) == 2
+    assert f"Another command is writing into {output}" in capsys.readouterr().err
+    assert [path.name for path in output.iterdir()] == [".lock"]
+
+
+def test_a_lock_that_is_left_over_stops_no_command(tmp_path, monkeypatch):
+    output = tmp_path / "empty"
+    output.mkdir()
+    with locked(output):
+        pass
+    command = "train", "hyperparam", "--task", "quadratic", "--steps", 5, "--seeds", 1
+    assert _run(monkeypatch, *command, "--output", output) == 0
+    assert {path.name for path in output.iterdir()} == {"curves.npz", "curves.png"}
 
 
 def test_a_reader_that_goes_and_an_alphabet_of_few_letters_cost_no_results(tmp_path):

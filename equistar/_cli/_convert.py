@@ -55,28 +55,13 @@ class Convert:
         }
         match kinds:
             case ".safetensors", ".npz":
-                optimizer = interop.load_meta_mlp(source, **settings)
-                provenance = {"converted_from": self.source.name}
-                save(self.target, optimizer, provenance)
-                console().print(
-                    "The layout holds no multipliers and no decays: where no option gives "
-                    "them and the file notes none, they are .001 and the initial ones."
-                )
+                self._from_safetensors(source, settings)
             case ".npz", ".safetensors":
                 if any(value is not None for value in settings.values()):
                     raise CommandError(
                         "The multipliers and decays are of a .safetensors source."
                     )
-                optimizer = load(source)
-                if not isinstance(optimizer, AbstractLearnedOptimizer):
-                    raise CommandError(f"{self.source} holds no learned optimizer.")
-                try:
-                    interop.save_meta_mlp(self.target, optimizer)
-                except OSError as e:
-                    raise CommandError(
-                        f"Cannot write {self.target}: {e.strerror}. Choose a folder that "
-                        "is there and that you may write to."
-                    ) from e
+                self._to_safetensors(source)
             case _:
                 raise CommandError(
                     "One file must end in .safetensors and the other in .npz; got "
@@ -84,3 +69,23 @@ class Convert:
                 )
         console().print(f"Wrote {self.target}")
         return 0
+
+    def _from_safetensors(self, source: pathlib.Path, settings: dict[str, Any]) -> None:
+        optimizer = interop.load_meta_mlp(source, **settings)
+        save(self.target, optimizer, {"converted_from": self.source.name})
+        console().print(
+            "The layout holds no multipliers and no decays: where no option gives "
+            "them and the file notes none, they are .001 and the initial ones."
+        )
+
+    def _to_safetensors(self, source: pathlib.Path) -> None:
+        optimizer = load(source)
+        if not isinstance(optimizer, AbstractLearnedOptimizer):
+            raise CommandError(f"{self.source} holds no learned optimizer.")
+        try:
+            interop.save_meta_mlp(self.target, optimizer)
+        except OSError as e:
+            raise CommandError(
+                f"Cannot write {self.target}: {e.strerror}. Choose a folder that "
+                "is there and that you may write to."
+            ) from e

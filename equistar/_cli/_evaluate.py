@@ -1,9 +1,10 @@
 """`equistar evaluate`."""
 
+import contextlib
 import errno
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -33,7 +34,14 @@ from .._names import suggest
 from .._optimizers import AbstractOptimizer
 from .._pretrained import weights_path
 from .._serialisation import load
-from ._output import check_seed, check_task, CommandError, console, new_folder
+from ._output import (
+    alone_in,
+    check_seed,
+    check_task,
+    CommandError,
+    console,
+    new_folder,
+)
 from ._progress import evaluation_progress
 
 
@@ -115,7 +123,6 @@ class Evaluate:
         optimizers = _optimizers(self.weights)
         earlier = self._earlier()
         sweeps = _sweeps_folder(self.cache)
-        results = _results_folder(self.output, self.overwrite)
         out = console()
         out.print(
             f"Tasks: {', '.join(names)}. Optimizers: {', '.join(optimizers) or 'none'}. "
@@ -123,20 +130,20 @@ class Evaluate:
             f"{self.steps} steps.",
             highlight=False,
         )
-        try:
-            evaluation = self._evaluate(optimizers, names, results, sweeps, out)
-        except KeyboardInterrupt:
-            out.print("Interrupted. The same command goes on from what is finished.")
-            return 130
-        if earlier:
-            evaluation = compare_evaluations({str(self.output): evaluation, **earlier})
-        # The report comes before anything is printed: what is printed into may be gone.
-        report = self.output / "report.md"
-        evaluation.report(report)
+        with _results_folder(self.output, self.overwrite) as results:
+            try:
+                evaluation = self._evaluate(optimizers, names, results, sweeps, out)
+            except KeyboardInterrupt:
+                out.print("Interrupted. The same command goes on from what is finished.")
+                return 130
+            if earlier:
+                evaluation = compare_evaluations({str(self.output): evaluation, **earlier})
+            # Before anything is printed: what is printed into may be gone.
+            evaluation.report(self.output / "report.md")
         out.print(evaluation.table())
         if not self.baselines and not earlier:
             out.print("Without a baseline there are no ratios: the report has mean losses.")
-        out.print(f"Report:  {report}")
+        out.print(f"Report:  {self.output / 'report.md'}")
         out.print(f"Results: {results.path}")
         for failure in evaluation.failures:
             out.print(f"Failed: {failure.optimizer} on {failure.task}: {failure.message}")
@@ -244,12 +251,14 @@ def _sweeps_folder(cache: pathlib.Path) -> FolderStore:
     return FolderStore(path)
 
 
-def _results_folder(output: pathlib.Path, overwrite: bool) -> FolderStore:
+@contextlib.contextmanager
+def _results_folder(output: pathlib.Path, overwrite: bool) -> Iterator[FolderStore]:
     """The store in the output folder, which may be that of an earlier evaluation."""
     results = FolderStore(output / "results")
     if not results.is_evaluation():
         new_folder(output, overwrite)
-    if overwrite:
-        results.clear()
-        (output / "report.md").unlink(missing_ok=True)
-    return results
+    with alone_in(output):
+        if overwrite:
+            results.clear()
+            (output / "report.md").unlink(missing_ok=True)
+        yield results

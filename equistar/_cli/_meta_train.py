@@ -10,22 +10,15 @@ import jax
 import jax.random as jr
 import numpy as np
 import tyro
-from jaxtyping import PRNGKeyArray, PyTree
 from rich.console import Console
 
-from .. import plot, tasks
+from .. import plot
 from .._checkpoint_file import check_reach, CheckpointError
 from .._checkpoints import Checkpoints
 from .._devices import particle_mesh
-from .._keys import apart
-from .._logger import Metrics
 from .._meta_train import meta_train, MetaTrainResult
-from .._recipes import Recipe, recipe_text
+from .._recipes import Recipe
 from .._results import RESULTS
-from .._serialisation import save
-from ._display import Display
-from ._faults import FaultWatch
-from ._held_out import EvaluationLines, HeldOutEvaluation
 from ._output import (
     check_folder,
     check_outside,
@@ -33,21 +26,18 @@ from ._output import (
     CommandError,
     console,
     new_folder,
-    provenance,
     same_command,
 )
 from ._processes import join_processes, leave, one_process, Processes, STOPPED_WITHIN
 from ._recipe_choice import DEFAULT, recipes_table
 from ._run_files import (
     finished_steps,
-    MetricsLines,
-    RecipeFile,
     remove_files,
-    TensorBoard,
-    WeightsFile,
+    save_weights,
 )
 from ._run_options import FolderOptions, WatchOptions
-from ._watchers import AbstractWatcher, WatchedCheckpoints, watching
+from ._run_watchers import RunWatchers, tasks_key
+from ._watchers import WatchedCheckpoints, watching
 
 
 @dataclass
@@ -86,31 +76,43 @@ class MetaTrain:
             out.print(recipes_table())
             return 0
         self._check()
-        recipe, output = self.recipe, self.folder.output
         processes = join_processes(out) if self.folder.distributed else one_process()
         out.quiet = self.watch.quiet or not processes.first
-        checkpoints = Checkpoints(
-            output / "checkpoints",
-            self.folder.save_every,
-            self.folder.keep,
-            recipe.identity(),
-            self.folder.save_minutes,
-        )
+        checkpoints = self._checkpoints()
         if self._is_finished(checkpoints):
-            out.print(f"Done already after {recipe.steps} meta-steps.")
+            out.print(f"Done already after {self.recipe.steps} meta-steps.")
             self._say_what_next(out)
             return 0
+        result = self._meta_train(checkpoints, processes, out)
+        if result.result == RESULTS.process_lost:
+            self._rescue(result, processes)
+        return self._finish(result, checkpoints, out) if processes.first else 0
+
+    def _checkpoints(self) -> Checkpoints:
+        return Checkpoints(
+            self.folder.output / "checkpoints",
+            self.folder.save_every,
+            self.folder.keep,
+            self.recipe.identity(),
+            self.folder.save_minutes,
+        )
+
+    def _meta_train(
+        self, checkpoints: Checkpoints, processes: Processes, out: Console
+    ) -> MetaTrainResult:
+        recipe = self.recipe
         theta_key, run_key = jr.split(jr.key(recipe.seed))
         fresh = recipe.optimizer.build(key=theta_key)
         trainable = _checked(recipe.optimizer.trainable, fresh)
         mesh = particle_mesh()
         _check_pairs(recipe.estimator.pairs, mesh.size)
         # The tasks come first: where data are missing, no folder is made.
-        with recipe.tasks.unroll(key=_tasks_key(recipe)) as unroll:
+        with recipe.tasks.unroll(key=tasks_key(recipe)) as unroll:
             self._prepare(checkpoints, processes)
-            watchers = tuple(self._watchers(processes, out))
+            run = RunWatchers(recipe, self.folder, self.watch, processes, out)
+            watchers = tuple(run.all())
             with jax.set_mesh(mesh), watching(watchers) as logger:
-                result = meta_train(
+                return meta_train(
                     unroll,
                     recipe.estimator.build(),
                     fresh,
@@ -123,9 +125,6 @@ class MetaTrain:
                     max_skipped=self.folder.max_skipped,
                     throw=False,
                 )
-        if result.result == RESULTS.process_lost:
-            self._rescue(result, processes)
-        return self._finish(result, checkpoints, out) if processes.first else 0
 
     def _check(self) -> None:
         check_seed(self.recipe.seed)
@@ -155,71 +154,14 @@ class MetaTrain:
                 checkpoints.clear()
                 remove_files(self.folder.output)
 
-    def _watchers(self, processes: Processes, out: Console) -> list[AbstractWatcher]:
-        """In the order in which they are told."""
-        recipe, watch, output = self.recipe, self.watch, self.folder.output
-        labels, estimator = recipe.tasks.labels, recipe.estimator
-        pairs = estimator.pairs * len(labels)
-        watchers: list[AbstractWatcher] = []
-        told, lines = [], self._evaluation_lines()
-        if processes.first:
-            board = TensorBoard(output / "tensorboard", labels)
-            boards = [board] if watch.tensorboard else []
-            warn = Console(stderr=True)
-            watchers = [
-                RecipeFile(output / "recipe.json", recipe_text(recipe)),
-                MetricsLines(output / "metrics.jsonl", labels),
-                *boards,
-                WeightsFile(
-                    lambda theta, history: self._save(
-                        output / "weights.npz", theta, history
-                    ),
-                    self.folder.save_every,
-                    recipe.steps,
-                ),
-                Display(out, recipe.steps, pairs, estimator.members),
-                FaultWatch(
-                    pairs,
-                    estimator.members,
-                    watch.warn_share,
-                    estimator.always_a_signal,
-                    lambda text: warn.print(text, style="yellow", highlight=False),
-                ),
-            ]
-            told = [lines.tell, lambda _, row: out.print(_evaluated(row), highlight=False)]
-            told += [b.evaluated for b in boards]
-        if watch.evaluate_every:
-            watchers.append(
-                HeldOutEvaluation(
-                    self._evaluation_tasks(),
-                    every=watch.evaluate_every,
-                    seeds=watch.evaluate_seeds,
-                    steps=watch.evaluate_steps,
-                    seed=recipe.seed,
-                    told=told,
-                    begun=lines.begun if processes.first else lambda first: None,
-                )
-            )
-        return watchers
-
-    def _evaluation_lines(self) -> EvaluationLines:
-        watch, path = self.watch, self.folder.output / "evaluation.jsonl"
-        return EvaluationLines(path, watch.evaluate_steps, watch.evaluate_seeds)
-
-    def _evaluation_tasks(self) -> dict[str, tasks.AbstractTask]:
-        if self.watch.evaluate_task:
-            return {name: tasks.named(name) for name in self.watch.evaluate_task}
-        own = self.recipe.tasks
-        return dict(zip(own.labels, own.build(key=_tasks_key(self.recipe)), strict=True))
-
     def _finish(
         self, result: MetaTrainResult, checkpoints: Checkpoints, out: Console
     ) -> int:
         output, weights = self.folder.output, self.folder.output / "weights.npz"
         best, history = checkpoints.restore_best(result.state)
         if history is not None:
-            self._save(output / "weights_best.npz", best.theta, history)
-        self._save(weights, result.theta, result.history)
+            save_weights(output / "weights_best.npz", self.recipe, best.theta, history)
+        save_weights(weights, self.recipe, result.theta, result.history)
         losses = np.asarray(result.history.meta_loss)
         title = f"Meta-training on {', '.join(self.recipe.tasks.labels)}"
         figure = output / "meta_loss.png"
@@ -251,15 +193,12 @@ class MetaTrain:
         out.print(f"Try:     equistar train {weights} --task {task}")
         out.print(f"         equistar plot {self.folder.output}")
 
-    def _save(self, path: pathlib.Path, theta: PyTree, history: Metrics) -> None:
-        save(path, theta, provenance(self.recipe.settings(), self.recipe.seed, history))
-
     def _rescue(self, result: MetaTrainResult, processes: Processes) -> None:
         """What a survivor does: its own copy of what was trained, a message, the end."""
         output = self.folder.output
         output.mkdir(parents=True, exist_ok=True)
         rescued = output / f"rescued-by-process-{processes.index}.npz"
-        self._save(rescued, result.theta, result.history)
+        save_weights(rescued, self.recipe, result.theta, result.history)
         steps, weights = len(np.asarray(result.history.meta_loss)), output / "weights.npz"
         earlier = (
             f" {weights} is whole, of at most --save-every {self.folder.save_every} "
@@ -271,11 +210,6 @@ class MetaTrain:
             f"{earlier * weights.is_file()} Every process stops within {STOPPED_WITHIN} s."
         )
         leave(1)
-
-
-def _tasks_key(recipe: Recipe) -> PRNGKeyArray:
-    # Apart from the keys of the weights and the run, which the same seed is split into.
-    return apart(jr.key(recipe.seed), "task")
 
 
 def _checked(make: Callable[..., Any], *arguments: Any) -> Any:
@@ -292,9 +226,3 @@ def _check_pairs(pairs: int, devices: int) -> None:
             f"{pairs} pairs do not divide over {devices} devices: set --pairs to a "
             f"multiple of {devices}."
         )
-
-
-def _evaluated(row: dict[str, Any]) -> str:
-    means, errors = row["mean_loss"], row["standard_error"]
-    each = (f"{name} {means[name]:.4f} ± {errors[name]:.4f}" for name in means)
-    return f"meta-step {row['step']}, fresh networks: {', '.join(each)}"

@@ -1,12 +1,13 @@
 """Output folders, tables and provenance."""
 
+import contextlib
 import datetime
 import json
 import os
 import pathlib
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .. import tasks
+from .._files import LOCK, locked
 from .._logger import Metrics
 from .._names import suggest
 
@@ -31,7 +33,9 @@ def check_folder(path: pathlib.Path, overwrite: bool) -> None:
     """Refuses an output folder that holds something, unless told otherwise."""
     if path.exists() and not path.is_dir():
         raise CommandError(f"{path} is a file: choose another folder with --output.")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
+    # A lock that was left says nothing of what is there.
+    full = path.is_dir() and any(p.name != LOCK for p in path.iterdir())
+    if full and not overwrite:
         raise CommandError(
             f"The folder {path} is not empty: choose another with --output, or pass "
             "--overwrite to replace what is in it."
@@ -53,6 +57,32 @@ def new_folder(path: pathlib.Path, overwrite: bool) -> pathlib.Path:
             "folder with --output."
         )
     return path
+
+
+@contextlib.contextmanager
+def output_folder(path: pathlib.Path, overwrite: bool) -> Iterator[pathlib.Path]:
+    """Makes an output folder as `new_folder`, and keeps other commands out of it."""
+    new_folder(path, overwrite)
+    with alone_in(path):
+        yield path
+
+
+@contextlib.contextmanager
+def alone_in(path: pathlib.Path) -> Iterator[None]:
+    """A context in which no other command writes into the folder."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path))
+        except BlockingIOError as e:
+            raise CommandError(
+                f"Another command is writing into {path}: wait for it, or choose another "
+                "folder with --output."
+            ) from e
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                (path / LOCK).unlink()
 
 
 class _Console(Console):

@@ -12,7 +12,9 @@ from jaxtyping import PyTree
 
 from .._files import write_atomically
 from .._logger import Metrics, stack_metrics
-from .._serialisation import load_header, WeightsError
+from .._recipes import Recipe
+from .._serialisation import load_header, save, WeightsError
+from ._output import provenance
 from ._watchers import AbstractWatcher
 
 
@@ -221,6 +223,13 @@ class WeightsFile(AbstractWatcher):
 
     def end(self) -> None:
         pass
+
+
+def save_weights(
+    path: pathlib.Path, recipe: Recipe, theta: PyTree, history: Metrics
+) -> None:
+    """Saves what a run has trained, with its recipe."""
+    save(path, theta, provenance(recipe.settings(), recipe.seed, history))
 
 
 def finished_steps(path: pathlib.Path) -> int:

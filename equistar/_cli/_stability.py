@@ -9,16 +9,17 @@ import jax.random as jr
 import numpy as np
 import optax
 import tyro
+from rich.console import Console
 from rich.table import Table
 
 from .. import tasks
 from .._files import write_npz_atomically
-from .._optimizers import OptaxOptimizer, Scaled
+from .._optimizers import AbstractOptimizer, OptaxOptimizer, Scaled
 from .._pretrained import weights_path
 from .._serialisation import load
 from ..analysis import invariances, JointSpectrum, spectrum_along_training
 from ..plot import as_label, save_figure
-from ._output import check_seed, check_task, CommandError, console, new_folder
+from ._output import check_seed, check_task, CommandError, console, output_folder
 
 
 @dataclass
@@ -56,6 +57,27 @@ class Stability:
 
     def run(self) -> int:
         """Runs the command and returns the exit code."""
+        self._check()
+        name, other = self.weights.name, f"Adam {self.adam_rate:g}"
+        if name == other:
+            raise CommandError(f"A weights file cannot be called '{name}': rename it.")
+        optimizer = Scaled(load(weights_path(self.weights)), self.learning_rate)
+        adam = OptaxOptimizer(optax.adam, learning_rate=self.adam_rate)
+        out = console()
+        with output_folder(self.output, self.overwrite) as folder:
+            spectra = self._spectra({name: optimizer, other: adam}, out)
+            # Before more is printed: what is printed into may be gone.
+            _write(folder, self.steps, spectra)
+        out.print(_table(self.task, self.steps, spectra))
+        out.print(f"{name}: compiling, then what an update does not depend on ...")
+        out.print(invariances(optimizer, key=jr.key(self.seed)).table())
+        out.print(f"Spectra: {folder / 'spectrum.png'} and {folder / 'spectrum.npz'}")
+        if len(spectra[name]) < len(self.steps):
+            out.print("Training diverged before the last step that was asked for.")
+            return 1
+        return 0
+
+    def _check(self) -> None:
         if not self.steps or list(self.steps) != sorted(set(self.steps)):
             raise CommandError("--steps must be increasing numbers, say --steps 0 10 100.")
         if min(self.steps) < 0 or self.number < 1 or self.batches < 1:
@@ -66,37 +88,23 @@ class Stability:
             raise CommandError("--adam-rate and --learning-rate must be positive numbers.")
         check_task(self.task)
         check_seed(self.seed)
-        task = tasks.named(self.task)
-        name = self.weights.name
-        optimizer = Scaled(load(weights_path(self.weights)), self.learning_rate)
-        adam = OptaxOptimizer(optax.adam, learning_rate=self.adam_rate)
-        other = f"Adam {self.adam_rate:g}"
-        if name == other:
-            raise CommandError(f"A weights file cannot be called '{name}': rename it.")
-        folder = new_folder(self.output, self.overwrite)
-        out = console()
-        spectra = {}
-        for label, o in ((name, optimizer), (other, adam)):
-            steps = ", ".join(map(str, self.steps))
+
+    def _spectra(
+        self, optimizers: dict[str, AbstractOptimizer], out: Console
+    ) -> dict[str, list[JointSpectrum]]:
+        task, spectra = tasks.named(self.task), {}
+        steps = ", ".join(map(str, self.steps))
+        for label, optimizer in optimizers.items():
             out.print(f"{label}: compiling, then spectra at steps {steps} ...")
             spectra[label] = spectrum_along_training(
                 task,
-                o,
+                optimizer,
                 self.steps,
                 number=self.number,
                 batches=self.batches,
                 key=jr.key(self.seed),
             )
-        # Before anything is printed: what is printed into may be gone.
-        _write(folder, self.steps, spectra)
-        out.print(_table(self.task, self.steps, spectra))
-        out.print(f"{name}: compiling, then what an update does not depend on ...")
-        out.print(invariances(optimizer, key=jr.key(self.seed)).table())
-        out.print(f"Spectra: {folder / 'spectrum.png'} and {folder / 'spectrum.npz'}")
-        if len(spectra[name]) < len(self.steps):
-            out.print("Training diverged before the last step that was asked for.")
-            return 1
-        return 0
+        return spectra
 
 
 def _table(

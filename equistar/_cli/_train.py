@@ -14,7 +14,14 @@ from .._files import write_npz_atomically
 from .._optimizers import Scaled
 from .._pretrained import weights_path
 from .._serialisation import load
-from ._output import check_seed, check_task, CommandError, console, loss_table, new_folder
+from ._output import (
+    check_seed,
+    check_task,
+    CommandError,
+    console,
+    loss_table,
+    output_folder,
+)
 
 
 @dataclass
@@ -52,15 +59,15 @@ class Train:
         check_seed(self.seed)
         task = tasks.named(self.task)
         optimizer = Scaled(load(weights_path(self.weights)), self.learning_rate)
-        folder = new_folder(self.output, self.overwrite)
-        out = console()
-        out.print(f"Training {self.seeds} networks for {self.steps} steps ...")
+        out, name = console(), self.weights.name
         keys = jr.split(jr.key(self.seed), self.seeds)
-        curves = np.asarray(training_curves(task, optimizer, steps=self.steps, keys=keys))
-        name = self.weights.name
-        # Before anything is printed: what is printed into may be gone.
-        write_npz_atomically(folder / "curves.npz", {"losses": curves})
-        plot.training_curves(folder / "curves.png", {name: curves}, title=self.task)
+        with output_folder(self.output, self.overwrite) as folder:
+            out.print(f"Training {self.seeds} networks for {self.steps} steps ...")
+            curves = training_curves(task, optimizer, steps=self.steps, keys=keys)
+            curves = np.asarray(curves)
+            # Before more is printed: what is printed into may be gone.
+            write_npz_atomically(folder / "curves.npz", {"losses": curves})
+            plot.training_curves(folder / "curves.png", {name: curves}, title=self.task)
         out.print(loss_table(f"Training loss on {self.task}", [(name, curves)]))
         out.print(f"Curves: {folder / 'curves.png'} and {folder / 'curves.npz'}")
         if not np.all(np.isfinite(curves)):

@@ -127,6 +127,9 @@ def _read(path: pathlib.Path) -> Entry | None:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        return Entry(json.loads(arrays.pop(_HEADER).tobytes()), arrays)
+        header = json.loads(arrays.pop(_HEADER).tobytes())
+        # Weights have a header too; an entry's says the name that its file has.
+        is_entry = path.stem == file_name(header["name"])
     except Exception:
         return None
+    return Entry(header, arrays) if is_entry else None
