@@ -153,7 +153,9 @@ class Curriculum(AbstractEpisodeLength):
         - `stages`: lengths, or numbers of steps, by the meta-step at which they begin, one
             of which is 0.
         """
-        if 0 not in stages or min(stages) < 0:
+        for begin in stages:
+            check_count(begin, "stages", least=0)
+        if 0 not in stages:
             raise ValueError(
                 "The first stage of a Curriculum begins at meta-step 0; got stages at "
                 f"{sorted(stages)}."

@@ -37,6 +37,7 @@ def train_init(
     key: PRNGKeyArray,
 ) -> TrainState:
     """Fresh parameters and optimizer state."""
+    check_key(key)
     params = task.init(key=key)
     with _promotion(optimizer):
         return TrainState(params, optimizer.init(params))

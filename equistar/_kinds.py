@@ -5,6 +5,7 @@ import os
 import pathlib
 import textwrap
 import types
+import typing
 from typing import Any
 
 import equinox as eqx
@@ -38,10 +39,20 @@ def check_kind(
 
 def check_parts(module: eqx.Module) -> None:
     """Raises a `ValueError` where a part of a module is not of its field's kind."""
+    kinds = _annotations(type(module))
     for field in dataclasses.fields(module):
-        if isinstance(field.type, type) and issubclass(field.type, eqx.Module):
+        kind = kinds.get(field.name)
+        if isinstance(kind, type) and issubclass(kind, eqx.Module):
             name = f"`{field.name}` of {type(module).__name__}"
-            check_kind(getattr(module, field.name), field.type, name)
+            check_kind(getattr(module, field.name), kind, name)
+
+
+# They are strings in a module that has `from __future__ import annotations`.
+def _annotations(cls: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls)
+    except NameError:
+        return {field.name: field.type for field in dataclasses.fields(cls)}
 
 
 def check_count(number: Any, name: str, least: int = 1) -> None:

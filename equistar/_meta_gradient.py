@@ -10,7 +10,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from ._estimators import AbstractEstimator, MetaGradient
-from ._kinds import check_count, check_kind
+from ._kinds import check_count, check_key, check_kind
 from ._unroll import AbstractUnroll
 
 
@@ -47,6 +47,7 @@ def meta_gradient(
     """
     check_kind(estimator, AbstractEstimator, "`estimator`", "an estimator, say `PES()`")
     check_count(windows, "windows")
+    check_key(key)
     init_key, run_key = jr.split(key)
     particles = estimator.init(unroll, theta, key=init_key)
 

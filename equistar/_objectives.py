@@ -115,7 +115,7 @@ class LogFinalLoss(AbstractStepObjective):
     ) -> Float[Array, ""]:
         last = step == length - 1
         # Other steps' logarithms, were they infinite, must not reach the gradient.
-        log = jnp.log(jnp.where(last, loss, 1))
+        log = _log(jnp.where(last, loss, 1))
         return jnp.where(last, log * mean_length.astype(loss.dtype), 0)
 
 
@@ -128,7 +128,7 @@ class LogMeanLoss(AbstractObjective):
         length: Int[Array, ""],
         mean_length: Float[Array, ""],
     ) -> Float[Array, ""]:
-        return jnp.log(_mean(losses, length))
+        return _log(_mean(losses, length))
 
 
 class ExcessLoss(AbstractObjective):
@@ -162,10 +162,8 @@ class ExcessLoss(AbstractObjective):
         length: Int[Array, ""],
         mean_length: Float[Array, ""],
     ) -> Float[Array, ""]:
-        # As the logarithm of a sum of exponentials: powers of large losses overflow. The
-        # logarithm's slope at zero would be infinite.
-        mean = jnp.maximum(_mean(losses, length), jnp.finfo(losses.dtype).tiny)
-        power = self.sharpness * jnp.log(mean)
+        # As the logarithm of a sum of exponentials: powers of large losses overflow.
+        power = self.sharpness * _log(_mean(losses, length))
         return jnp.logaddexp(power, jnp.zeros_like(power)) / self.sharpness
 
 
@@ -185,3 +183,8 @@ class MinimumLoss(AbstractObjective):
 def _mean(losses: Float[Array, " steps"], length: Int[Array, ""]) -> Float[Array, ""]:
     running = jnp.arange(len(losses), dtype=length.dtype) < length
     return jnp.sum(jnp.where(running, losses, 0)) / length.astype(losses.dtype)
+
+
+# Its slope at zero, which is the lower bound of many a loss, would be infinite.
+def _log(x: Float[Array, ""]) -> Float[Array, ""]:
+    return jnp.log(jnp.maximum(x, jnp.finfo(x.dtype).tiny))

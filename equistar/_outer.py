@@ -25,6 +25,8 @@ def default_outer(
         see [`equistar.blackbox_mask`][]. The paper uses 0, 0.1 and 0.5.
     - `clip`: meta-gradients are clipped elementwise to this size.
     """
+    if not clip > 0:
+        raise ValueError(f"`clip` must be above 0: at 0 nothing is trained; got {clip}.")
     numbers = {"weight_decay": weight_decay, "clip": clip}
     if not callable(learning_rate):
         numbers["learning_rate"] = learning_rate

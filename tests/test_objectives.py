@@ -1,5 +1,7 @@
 """Objectives, episode lengths, splits: what of the losses the gradient is taken of."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,9 @@ from equistar._feed import as_feed
 from equistar._keys import apart
 
 from .helpers import LinearWalk, QuadraticDescent, windows
+
+
+untyped: Any = eqs
 
 
 LENGTH = eqs.LogUniformLength(2, 6)
@@ -192,7 +197,10 @@ def test_a_curriculum_is_the_mean_of_its_stage_in_full_episodes():
         (lambda: eqs.SignDifference(-1.0), "scale"),
         (lambda: eqs.PerLeafNoise({"a": 0.0}), "positive"),
         (lambda: eqs.RandomDirections(0), "number"),
-        (lambda: eqs.Segments(0), "segment"),
+        (lambda: eqs.Segments(0), "`length` must be a whole number"),
+        (lambda: untyped.Segments(2.5), "`length` must be a whole number"),
+        (lambda: untyped.Curriculum({0: 10, 0.5: 20}), "whole number"),
+        (lambda: eqs.default_outer(clip=0.0), "at 0 nothing is trained"),
         (lambda: eqs.TruncatedBackprop(5, 0), "particles"),
         (lambda: eqs.ForwardGradient(0), "window"),
     ],
@@ -200,6 +208,16 @@ def test_a_curriculum_is_the_mean_of_its_stage_in_full_episodes():
 def test_options_that_make_no_sense_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "objective", [eqs.LogMeanLoss(), eqs.LogFinalLoss(), eqs.ExcessLoss()]
+)
+def test_a_loss_of_zero_has_a_finite_slope(objective):
+    n = jnp.asarray(3)
+    losses = jnp.zeros(3)
+    value, slope = jax.value_and_grad(objective.episode)(losses, n, jnp.asarray(3.0))
+    assert jnp.isfinite(value) and jnp.all(jnp.isfinite(slope))
 
 
 class _TwoSplits(eqs.tasks.AbstractTask):

@@ -379,6 +379,18 @@ class _Raw(eqs.AbstractDirection):
             r"`nominal` of LearnedOptimizer must be .*NominalTerm.*got _Raw\(\)",
         ),
         (lambda: untyped.Scaled(untyped.STAR, 0.1), r"`optimizer` is a class"),
+        (lambda: untyped.Momentum(0.9), r"say \(0\.9, 0\.99\); got 0\.9"),
+        (lambda: untyped.WeightDecay("a"), r"A scale must be one number.*got 'a'"),
+        *(
+            (lambda make=make: make(key=0), "`key` must be one PRNG key")
+            for make in (
+                untyped.STAR,
+                untyped.Blackbox,
+                untyped.HyperparamController,
+                untyped.AdaptiveSTAR,
+                untyped.BlackboxMLP,
+            )
+        ),
         (lambda: untyped.Scaled("star", 0.1), r"`optimizer` must be .*OptaxOptimizer"),
         (
             lambda: untyped.Safeguarded(PLAIN, PLAIN, untyped.StepBound),

@@ -51,6 +51,7 @@ from ._network import (
     AbstractNetwork as AbstractNetwork,
     BlackboxMLP as BlackboxMLP,
     Head as Head,
+    Initializer as Initializer,
     NoNetwork as NoNetwork,
     release_init as release_init,
 )

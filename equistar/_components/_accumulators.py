@@ -211,10 +211,16 @@ class FactoredSecondMoment(AbstractMovingAverage):
 
 
 def _check_decays(decays: Iterable[float]) -> tuple[float, ...]:
-    decays = tuple(float(b) for b in decays)
-    if not decays or not all(0 <= b < 1 for b in decays):
-        raise ValueError(f"Decays must be one or more numbers in [0, 1); got {decays}.")
-    return decays
+    try:
+        numbers = tuple(float(b) for b in decays)
+    except (TypeError, ValueError):
+        numbers = ()
+    if not numbers or not all(0 <= b < 1 for b in numbers):
+        raise ValueError(
+            "Decays must be one or more numbers in [0, 1), say (0.9, 0.99); got "
+            f"{decays!r:.80}."
+        )
+    return numbers
 
 
 # `1 - b` is computed directly: going through `b` in float32 loses digits.

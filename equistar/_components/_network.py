@@ -14,6 +14,7 @@ import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._kinds import check_key
 from .._numerics import by_device, inverse_root, unstack
 from ._inputs import are_elements, as_stack, check_inputs, Inputs, mean_squares
 
@@ -45,6 +46,7 @@ class Head(eqx.Module):
           `jax.nn.initializers`. The bias starts at zero.
         - `key`: a PRNG key.
         """
+        check_key(key)
         self.weight = init(key, (width,), jnp.zeros(()).dtype)
         self.bias = jnp.zeros(())
 
@@ -120,6 +122,7 @@ class BlackboxMLP(AbstractNetwork):
                 f"{in_size}, {width}, {depth}."
             )
         sizes = [in_size] + [width] * depth
+        check_key(key)
         keys = jr.split(key, depth)
         shapes = itertools.pairwise(sizes)
         self.weights = tuple(release_init(k, s) for k, s in zip(keys, shapes, strict=True))

@@ -26,9 +26,9 @@ class FixedScale(AbstractScale):
 
         - `value`: the number, finite.
         """
-        if not math.isfinite(value):
+        self.value = _as_number(value)
+        if not math.isfinite(self.value):
             raise ValueError(f"A scale must be finite; got {value}.")
-        self.value = float(value)
 
     def __call__(self) -> float:
         return self.value
@@ -44,9 +44,10 @@ class LearnedScale(AbstractScale):
 
         - `value`: the initial value, positive.
         """
-        if not 0 < value < math.inf:
+        number = _as_number(value)
+        if not 0 < number < math.inf:
             raise ValueError(f"A learned scale must start positive; got {value}.")
-        self.log = jnp.array(math.log(value), jnp.zeros(()).dtype)
+        self.log = jnp.array(math.log(number), jnp.zeros(()).dtype)
 
     def __call__(self) -> Float[Array, ""]:
         return jnp.exp(self.log)
@@ -55,3 +56,12 @@ class LearnedScale(AbstractScale):
 def as_scale(value: float | AbstractScale) -> AbstractScale:
     """`value` itself if it is a scale, else a fixed one."""
     return value if isinstance(value, AbstractScale) else FixedScale(value)
+
+
+def _as_number(value: float) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as e:
+        raise ValueError(
+            f"A scale must be one number, say 1e-3, and no traced one; got {value!r:.80}."
+        ) from e

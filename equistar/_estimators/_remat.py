@@ -73,8 +73,8 @@ class Segments(AbstractRematerialisation):
     length: int | None = eqx.field(default=None, static=True)
 
     def __check_init__(self):
-        if self.length is not None and self.length < 1:
-            raise ValueError(f"A segment has at least 1 step; got {self.length}.")
+        if self.length is not None:
+            check_count(self.length, "length")
 
     def scan(
         self, body: Body, carry: PyTree[Array], xs: PyTree[Array]

@@ -19,6 +19,7 @@ from .._components import (
     FactoredSecondMoment,
     GradientScale,
     HypergradientDescent,
+    Initializer,
     JoinedFeatures,
     LogStepSize,
     MagnitudeController,
@@ -31,7 +32,7 @@ from .._components import (
     TensorGain,
     TensorStatistics,
 )
-from .._components._network import Initializer
+from .._kinds import check_key
 from ._learned import AbstractLearnedOptimizer
 
 
@@ -94,6 +95,7 @@ class AdaptiveSTAR(AbstractLearnedOptimizer):
         direction_init: Initializer = jinit.zeros,
     ):
         """**Arguments:** as for [`equistar.STAR`][]."""
+        check_key(key)
         trunk, blackbox, blackbox_magnitude, nominal_magnitude = jr.split(key, 4)
         magnitude = lambda k: MagnitudeController(
             width, magnitude_scale, aggregation, key=k

@@ -17,6 +17,7 @@ from .._components import (
     BlackboxTerm,
     default_accumulators,
     EMAPreconditioner,
+    Initializer,
     MagnitudeController,
     NoBlackbox,
     NoGain,
@@ -27,7 +28,7 @@ from .._components import (
     PerElement,
     read_accumulators,
 )
-from .._components._network import Initializer
+from .._kinds import check_key
 from ._learned import AbstractLearnedOptimizer
 
 
@@ -93,6 +94,7 @@ class STAR(AbstractLearnedOptimizer):
         - `direction_init`: initialiser of the direction head; `equistar.release_init`
             is the released implementation's, under which some seeds diverge at once.
         """
+        check_key(key)
         trunk, blackbox, blackbox_magnitude, nominal_magnitude = jr.split(key, 4)
         self.features = AdafactorFeatures()
         self.network = BlackboxMLP(width=width, key=trunk)
@@ -159,6 +161,7 @@ class Blackbox(AbstractLearnedOptimizer):
         direction_init: Initializer = jinit.zeros,
     ):
         """**Arguments:** as for [`equistar.STAR`][], without the nominal term's."""
+        check_key(key)
         trunk, blackbox, magnitude = jr.split(key, 3)
         self.features = AdafactorFeatures()
         self.network = BlackboxMLP(width=width, key=trunk)
@@ -205,6 +208,7 @@ class HyperparamController(AbstractLearnedOptimizer):
         width: int = 4,
     ):
         """**Arguments:** as for [`equistar.STAR`][], without the blackbox term's."""
+        check_key(key)
         trunk, magnitude = jr.split(key)
         self.features = AdafactorFeatures()
         self.network = BlackboxMLP(width=width, key=trunk)

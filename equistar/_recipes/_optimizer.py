@@ -21,6 +21,7 @@ from .._components import (
     EMAPreconditioner,
     GradientDirection,
     GradientScale,
+    Initializer,
     MomentumDirection,
     NoMagnitudeController,
     NominalTerm,
@@ -29,7 +30,6 @@ from .._components import (
     PerTensor,
     release_init,
 )
-from .._components._network import Initializer
 from .._optimizers import (
     AbstractLearnedOptimizer,
     AbstractOptimizer,

@@ -9,7 +9,7 @@ import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
 from ._base import AbstractTask
-from ._quadratic import Quadratic
+from ._quadratic import checked_noise, Quadratic
 
 
 class AbstractFamily(eqx.Module):
@@ -46,6 +46,7 @@ class QuadraticFamily(AbstractFamily):
             raise ValueError(f"`sizes` must be 2 <= least <= largest; got {self.sizes}.")
         if not 1 <= self.condition < math.inf:
             raise ValueError(f"`condition` must be at least 1; got {self.condition}.")
+        checked_noise(self.noise)
 
     def sample(self, *, key: PRNGKeyArray) -> Quadratic:
         size_key, condition_key, spectrum_key, noise_key = jr.split(key, 4)

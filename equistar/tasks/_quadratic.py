@@ -1,5 +1,6 @@
 """The noisy quadratic model."""
 
+import math
 from typing import Any
 
 import equinox as eqx
@@ -36,10 +37,11 @@ class Quadratic(AbstractTask):
 
         **Raises:**
 
-        `ValueError` if the curvature is no vector of finite numbers of at least 0.
+        `ValueError` if the curvature is no vector of finite numbers of at least 0, or the
+        noise is not finite and at least 0.
         """
         self.curvature = checked_curvature(curvature)
-        self.noise = float(noise)
+        self.noise = checked_noise(noise)
         self.loss_bounds = loss_bounds
 
     def init(self, *, key: PRNGKeyArray) -> Float[Array, " n"]:
@@ -55,6 +57,13 @@ class Quadratic(AbstractTask):
         optimum = self.noise * jr.normal(key, params.shape, params.dtype)
         curvature = self.curvature.astype(params.dtype)
         return 0.5 * jnp.sum(curvature * (params - optimum) ** 2)
+
+
+def checked_noise(noise: float) -> float:
+    """A standard deviation; a `ValueError` if it is none."""
+    if not 0 <= noise < math.inf:
+        raise ValueError(f"`noise` must be finite and at least 0; got {noise}.")
+    return float(noise)
 
 
 def checked_curvature(curvature: Any) -> Float[Array, " n"]:

@@ -123,6 +123,9 @@ def tfds_errors(name: str, folder: pathlib.Path) -> Iterator[None]:
     """Says of which data set an error in reading one is, and what to do."""
     try:
         yield
+    # What is no fault of the files: too little memory, a package that is not there.
+    except (MemoryError, ImportError, jax.errors.JaxRuntimeError):
+        raise
     except Exception as e:
         raise ValueError(
             f"The data set in {folder} cannot be read ({type(e).__name__}: {e}): delete "
