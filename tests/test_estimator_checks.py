@@ -191,3 +191,32 @@ def test_meta_training_names_the_unroll_that_is_at_fault(as_users_call):
 def test_a_number_of_steps_is_a_length_everywhere():
     assert eqs.PES(5, 4, 0.1, 23).length == eqs.ConstantLength(23)
     assert eqs.Curriculum({0: 10}).stages == (eqs.ConstantLength(10),)
+
+
+class _OverflowsAtTheEnd(eqs.AbstractUnroll):
+    """Finite until the last step of an episode of four, and not after it."""
+
+    def init(self, theta, *, key):
+        return jnp.zeros(())
+
+    def step(self, theta, carry, *, key):
+        carry = jnp.where(carry < 3, carry + 1, jnp.inf)
+        return carry, theta + 0 * jnp.minimum(carry, 1)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        eqs.FullES(eqs.LogUniformLength(4, 9), 8),
+        eqs.FullBackprop(eqs.LogUniformLength(4, 9), 16),
+    ],
+    ids=["FullES", "FullBackprop"],
+)
+def test_whole_episodes_of_any_length_are_counted_where_they_end(estimator):
+    # Of the 16 members each ends at inf, also those whose next episode is young.
+    estimate = lambda estimator: eqs.meta_gradient(
+        _OverflowsAtTheEnd(), estimator, jnp.ones(()), key=jr.key(0)
+    )
+    assert estimate(estimator).diverged == 16
+    short = eqx.tree_at(lambda e: e.length, estimator, eqs.LogUniformLength(2, 3))
+    assert estimate(short).diverged == 0

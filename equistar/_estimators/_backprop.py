@@ -21,7 +21,7 @@ from .._objectives import AbstractObjective, AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
 from ._checks import check_unroll, check_windowed
-from ._particles import same_members, summarise
+from ._particles import are_finite, same_members, summarise
 from ._remat import AbstractRematerialisation, WithinMemory
 from ._rollout import (
     advance,
@@ -113,7 +113,7 @@ class TruncatedBackprop(AbstractEstimator):
 
         members = same_members(theta, self.particles, 1)
         gradients, (values, after) = back_propagate(total, members)
-        return summarise(gradients, values, after.carry), after
+        return summarise(gradients, values, are_finite(after.carry)), after
 
 
 class FullBackprop(AbstractEstimator):
@@ -167,12 +167,12 @@ class FullBackprop(AbstractEstimator):
         def total(members: PyTree, rest: PyTree) -> tuple[Array, Any]:
             settings = self.length, self.objective, state, keys, self.remat.scan
             members = eqx.combine(members, rest)
-            values, carry = whole_episodes(unroll, members, *settings)
-            return jnp.sum(values), (values, carry)
+            values, healthy = whole_episodes(unroll, members, *settings)
+            return jnp.sum(values), (values, healthy)
 
         members = same_members(theta, self.particles, 1)
-        gradients, (values, carry) = back_propagate(total, members)
-        return summarise(gradients, values, carry), state + 1
+        gradients, (values, healthy) = back_propagate(total, members)
+        return summarise(gradients, values, healthy), state + 1
 
 
 # One theta for each particle, so that one whose gradient is not finite is dropped alone.

@@ -18,7 +18,8 @@ class MetaGradient(eqx.Module):
         something else than an inexact array.
     - `meta_loss`: the mean of the losses that the estimate was made from, as far as these
         are finite.
-    - `diverged`: members whose carry is not finite at the window's end.
+    - `diverged`: members whose carry is not finite at the window's end, or at that
+        of a whole episode.
     - `dead`: particles that carry no signal: their contribution is exactly zero, as when
         both members of a pair recorded the same losses; with [`equistar.FinalLoss`][] also
         in every window in which no episode ends.

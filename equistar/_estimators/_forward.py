@@ -25,7 +25,7 @@ from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
 from ._checks import check_unroll, check_windowed
-from ._particles import learned, over, same_members, summarise
+from ._particles import are_finite, learned, over, same_members, summarise
 from ._rollout import advance, particle_keys, Particles, start
 
 
@@ -177,7 +177,7 @@ class ForwardGradient(AbstractEstimator):
         directions = jtu.tree_map(
             lambda v, f: jnp.where(over(began, v), f, v), state.directions, fresh
         )
-        meta_gradient = summarise(gradients, values(losses), after.carry)
+        meta_gradient = summarise(gradients, values(losses), are_finite(after.carry))
         return meta_gradient, ForwardState(after, directions)
 
     def _draw(self, theta: PyTree, key: PRNGKeyArray) -> PyTree[Array]:

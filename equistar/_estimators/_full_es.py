@@ -88,10 +88,10 @@ class FullES(AbstractEstimator):
         noise = self._pairs.draw(theta, key=noise_key)
         members = self._pairs.perturb(theta, noise)
         keys = particle_keys(data_key, self.pairs)
-        values, carry = whole_episodes(
+        values, healthy = whole_episodes(
             unroll, members, self.length, self.objective, state, keys
         )
         contributions = self._pairs.gradients(
             theta, (self._pairs.difference(values), noise)
         )
-        return summarise(contributions, values, carry), state + 1
+        return summarise(contributions, values, healthy), state + 1

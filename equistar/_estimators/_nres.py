@@ -19,7 +19,7 @@ from ._base import AbstractEstimator, MetaGradient
 from ._checks import check_unroll, check_windowed
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import Pairs
-from ._particles import over, summarise
+from ._particles import are_finite, over, summarise
 from ._rollout import advance, particle_keys, Particles, start
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
 
@@ -131,5 +131,5 @@ class NRES(AbstractEstimator):
         noise = jtu.tree_map(
             lambda e, f: jnp.where(over(began, e), f, e), state.noise, fresh
         )
-        meta_gradient = summarise(contributions, values, particles.carry)
+        meta_gradient = summarise(contributions, values, are_finite(particles.carry))
         return meta_gradient, NRESState(particles, noise)

@@ -29,7 +29,9 @@ def same_members(theta: PyTree, particles: int, members: int) -> PyTree:
 
 
 def summarise(
-    contributions: PyTree[Array], values: Float[Array, "..."], carry: PyTree[Array]
+    contributions: PyTree[Array],
+    values: Float[Array, "..."],
+    healthy: Bool[Array, "particles members"],
 ) -> MetaGradient:
     """The mean of the particles' contributions; one that is not finite counts as zero.
 
@@ -39,7 +41,7 @@ def summarise(
 
     - `contributions`: gradients with a leading axis of particles.
     - `values`: of the objective; the mean of those that are finite is the meta-loss.
-    - `carry`: of the unroll, with leading axes of particles and members.
+    - `healthy`: whether the carry of each member is finite.
     """
     finite = jax.vmap(all_finite)(contributions)
 
@@ -47,7 +49,6 @@ def summarise(
         known = jnp.mean(jnp.where(over(finite, x), x, 0), axis=0)
         return jnp.where(jnp.any(finite), known, jnp.nan)
 
-    healthy = jax.vmap(jax.vmap(all_finite))(carry)
     meta_gradient = MetaGradient(
         gradient=jtu.tree_map(mean, contributions),
         meta_loss=jnp.mean(values, where=jnp.isfinite(values)),
@@ -56,6 +57,11 @@ def summarise(
         dropped=jnp.sum(~finite),
     )
     return replicated(meta_gradient)
+
+
+def are_finite(carry: PyTree[Array]) -> Bool[Array, "particles members"]:
+    """Whether the carry of each member is finite."""
+    return jax.vmap(jax.vmap(all_finite))(carry)
 
 
 def _all_zero(tree: PyTree[Array]) -> Bool[Array, ""]:

@@ -19,7 +19,7 @@ from ._base import AbstractEstimator, MetaGradient
 from ._checks import check_unroll, check_windowed
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import Pairs
-from ._particles import over, same_members, summarise
+from ._particles import are_finite, over, same_members, summarise
 from ._rollout import advance, particle_keys, Particles, start, Window
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
 
@@ -131,7 +131,7 @@ class PES(AbstractEstimator):
         values = window.values(self.objective, window.losses)
         old, new = window.split_mean(self._pairs.difference(values))
         contributions = self._pairs.gradients(theta, (old, seen), (new, noise))
-        meta_gradient = summarise(contributions, values, particles.carry)
+        meta_gradient = summarise(contributions, values, are_finite(particles.carry))
         return meta_gradient, PESState(particles, carry_on(seen, noise, window, particles))
 
 

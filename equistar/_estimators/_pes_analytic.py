@@ -23,7 +23,7 @@ from ._base import AbstractEstimator, MetaGradient
 from ._checks import check_unroll, check_windowed
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import Pairs
-from ._particles import same_members, summarise
+from ._particles import are_finite, same_members, summarise
 from ._pes import carry_on, PESState
 from ._remat import AbstractRematerialisation, WithinMemory
 from ._rollout import advance, particle_keys, Particles, start
@@ -133,7 +133,7 @@ class PESAnalytic(AbstractEstimator):
         contributions = jtu.tree_map(
             lambda g, p, q: g + self._expected(p + q), residual, old_slope, new_slope
         )
-        meta_gradient = summarise(contributions, values, particles.carry)
+        meta_gradient = summarise(contributions, values, are_finite(particles.carry))
         return meta_gradient, PESState(particles, carry_on(seen, noise, window, particles))
 
     def _slopes(

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from .._devices import shard_particles
 from .._episodes import AbstractEpisodeLength, AbstractStarts, LockStep
+from .._numerics import all_finite
 from .._objectives import AbstractObjective, AbstractStepObjective
 from .._unroll import AbstractUnroll
 
@@ -123,12 +124,13 @@ def whole_episodes(
     meta_step: Int[Array, ""],
     keys: Array,
     scan: Callable[..., tuple[PyTree, PyTree]] = lax.scan,
-) -> tuple[Float[Array, "particles members"], PyTree[Array]]:
-    """The objective of a fresh episode of each member, and the carry after it.
+) -> tuple[Float[Array, "particles members"], Bool[Array, "particles members"]]:
+    """The objective of a fresh episode of each member, and whether it ended finite.
 
     A particle whose episode is shorter than the longest one goes on with another, of
     which nothing is recorded.
     """
+    unroll = _Watched(unroll)
     # A first episode that is already over makes `advance` start the real one.
     blank = start(unroll, members, length, LockStep(), keys)
     ended = Particles(blank.carry, blank.length, blank.length, meta_step)
@@ -136,11 +138,29 @@ def whole_episodes(
     others = lax.stop_gradient(eqx.filter(members, eqx.is_inexact_array))
     others = eqx.combine(others, members)
     window = length.maximum, keys, others, 1
-    particles, window = advance(unroll, members, ended, length, *window, scan=scan)
+    _, window = advance(unroll, members, ended, length, *window, scan=scan)
+    losses, finite = window.losses
+    lengths = window.length[0]
     episode = lambda losses, n: objective.episode(losses, n, window.mean_length)
     of_members = jax.vmap(episode, in_axes=(1, None))
-    values = jax.vmap(of_members, in_axes=(1, 0))(window.losses, window.length[0])
-    return values, particles.carry
+    values = jax.vmap(of_members, in_axes=(1, 0))(losses, lengths)
+    at_end = jax.vmap(lambda finite, n: finite[n - 1], in_axes=(1, 0))
+    return values, at_end(finite, lengths)
+
+
+class _Watched(AbstractUnroll):
+    """An unroll whose steps say also whether the carry after them is finite."""
+
+    unroll: AbstractUnroll
+
+    def init(self, theta: PyTree, *, key: PRNGKeyArray) -> PyTree[Array]:
+        return self.unroll.init(theta, key=key)
+
+    def step(
+        self, theta: PyTree, carry: PyTree[Array], *, key: PRNGKeyArray
+    ) -> tuple[PyTree[Array], Any]:
+        carry, losses = self.unroll.step(theta, carry, key=key)
+        return carry, (losses, all_finite(carry))
 
 
 def advance(

@@ -21,7 +21,7 @@ from ._base import AbstractEstimator, MetaGradient
 from ._checks import check_unroll, check_windowed
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import Pairs
-from ._particles import learned, same_members, summarise
+from ._particles import are_finite, learned, same_members, summarise
 from ._rollout import advance, particle_keys, Particles, start
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
 
@@ -135,7 +135,9 @@ class TruncatedES(AbstractEstimator):
         difference = jnp.mean(self._pairs.difference(values), axis=0)
         contributions = self._pairs.gradients(theta, (difference, noise))
         # Of the pair alone: the estimate was not made from whoever else had to run.
-        meta_gradient = summarise(contributions, values[..., :2], particles.carry)
+        meta_gradient = summarise(
+            contributions, values[..., :2], are_finite(particles.carry)
+        )
 
         def share(x: Array) -> Array:
             return jnp.broadcast_to(self.carried.carried(x)[:, None], x.shape)
