@@ -1,4 +1,4 @@
-"""Imports point down only, and no module grows past one idea."""
+"""Imports point down only, and no module or function grows past one idea."""
 
 import ast
 import pathlib
@@ -58,3 +58,19 @@ def test_imports_point_down(path):
 def test_no_module_is_longer_than_300_lines():
     long = [p.name for p in MODULES if len(p.read_text().splitlines()) > 300]
     assert not long
+
+
+def test_no_function_body_is_longer_than_40_lines():
+    long = [
+        f"{path.name}: {node.name}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and _body(node) > 40
+    ]
+    assert not long
+
+
+# Its arguments and its docstring may be as long as they have to be.
+def _body(function):
+    documented = ast.get_docstring(function) is not None and len(function.body) > 1
+    return function.end_lineno - function.body[documented].lineno + 1

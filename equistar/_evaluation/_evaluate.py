@@ -88,8 +88,7 @@ def evaluate(
     settings.
     """
     _check(steps, seeds, horizons, time_budget, held_out)
-    _check_helpers(results, sweeps, progress)
-    check_key(key)
+    _check_helpers(results, sweeps, progress, key)
     contestants, makers = as_optimizers(optimizers), as_makers(tasks)
     check_baselines(baselines)
     check_names(contestants, baselines)
@@ -109,16 +108,17 @@ def evaluate(
     )
     reference = next((b.name for b in baselines if isinstance(b, TunedAdam)), "")
     _claim(results, plan.about, reference)
-    runs, failures, notes = [], [], []
-    for name, make in makers.items():
-        # No two tasks share a program: those of the last one may go.
-        plan = dataclasses.replace(plan, programs=Programs())
-        found = evaluate_task(plan, name, make, contestants, baselines)
-        runs += found.runs
-        failures += found.failures
-        notes += found.notes
-    outcome = Results(tuple(runs), reference)
-    return Evaluation(outcome, tuple(failures), tuple(notes), plan.about)
+    # No two tasks share a program: those of the last one may go.
+    fresh = lambda: dataclasses.replace(plan, programs=Programs())
+    found = [
+        evaluate_task(fresh(), name, make, contestants, baselines)
+        for name, make in makers.items()
+    ]
+    outcome = Results(tuple(r for f in found for r in f.runs), reference)
+    failures = tuple(x for f in found for x in f.failures)
+    return Evaluation(
+        outcome, failures, tuple(n for f in found for n in f.notes), plan.about
+    )
 
 
 def _check(
@@ -135,12 +135,16 @@ def _check(
 
 
 def _check_helpers(
-    results: AbstractStore, sweeps: AbstractStore, progress: AbstractProgress
+    results: AbstractStore,
+    sweeps: AbstractStore,
+    progress: AbstractProgress,
+    key: PRNGKeyArray,
 ) -> None:
     wanted = "a store, say `FolderStore('folder')`"
     check_kind(results, AbstractStore, "`results`", wanted)
     check_kind(sweeps, AbstractStore, "`sweeps`", wanted)
     check_kind(progress, AbstractProgress, "`progress`")
+    check_key(key)
 
 
 def _about(steps: int, seeds: int, held_out: Split, key: PRNGKeyArray) -> dict[str, Any]:

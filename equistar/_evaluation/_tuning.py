@@ -85,15 +85,11 @@ def tune(
     if entry is not None:
         progress.say(f"{label}: the sweep of {number} settings is there from before.")
         return _from_entry(entry)
+    progress.say(f"{label}: {baseline.budget()}, all {number} at {steps} steps ...")
     one = baseline.optimizer({n: x[0] for n, x in draws.items()}, jnp.asarray(1.0 * steps))
     each = _COPIES * bytes_of_one(task, one) * len(keys)
-    chunks = min(number, max(1, -(-number * each // (memory or _device_bytes()))))
-    progress.say(f"{label}: {baseline.budget()}, all {number} at {steps} steps ...")
-    size = -(-number // chunks)
     means = []
-    for first in range(0, number, size):
-        # The last chunk is filled up with its last draw: one program serves all.
-        index = np.minimum(np.arange(first, first + size), number - 1)
+    for index in _chunks(number, each, memory or _device_bytes()):
         curves = train_many(
             task,
             optimizers_of(baseline, {n: x[index] for n, x in draws.items()}, steps),
@@ -104,12 +100,22 @@ def tune(
             held_out=HeldOutLoss(batches=1),
             programs=programs,
             progress=progress,
-            label=f"{label} {min(first + size, number)}/{number}",
+            label=f"{label} {index[-1] + 1}/{number}",
         )
-        means += [mean_losses(x) for x in curves.losses[: number - first]]
-    sweep = Sweep({n: np.asarray(x) for n, x in draws.items()}, np.stack(means))
+        means += [mean_losses(x) for x in curves.losses]
+    tried = {n: np.asarray(x) for n, x in draws.items()}
+    sweep = Sweep(tried, np.stack(means[:number]))
     cache.save(name, Entry({"settings": settings}, _arrays(sweep)))
     return sweep
+
+
+def _chunks(number: int, each: int, memory: int) -> list[np.ndarray]:
+    """The draws that fit into the memory at once, of `each` bytes each."""
+    chunks = min(number, max(1, -(-number * each // memory)))
+    size = -(-number // chunks)
+    # The last chunk is filled up with its last draw: one program serves all.
+    indices = (np.arange(first, first + size) for first in range(0, number, size))
+    return [np.minimum(index, number - 1) for index in indices]
 
 
 @eqx.filter_jit
