@@ -25,6 +25,10 @@ class FixedScale(AbstractScale):
         """**Arguments:**
 
         - `value`: the number, finite.
+
+        **Raises:**
+
+        `ValueError` if it is not finite.
         """
         if not math.isfinite(value):
             raise ValueError(f"A scale must be finite; got {value}.")
@@ -43,6 +47,10 @@ class LearnedScale(AbstractScale):
         """**Arguments:**
 
         - `value`: the initial value, positive.
+
+        **Raises:**
+
+        `ValueError` if it is not positive and finite.
         """
         if not 0 < value < math.inf:
             raise ValueError(f"A learned scale must start positive; got {value}.")
