@@ -18,7 +18,7 @@ def training_curves(
     ylabel: str = "training loss",
     smoothing: int = 10,
 ) -> None:
-    """Draws the median curve over seeds, with its quartiles, of each entry.
+    """Draws the median curve over seeds of each entry, with its quartiles, as a PNG file.
 
     **Arguments:**
 
@@ -60,13 +60,13 @@ def meta_training_curves(
     title: str = "",
     smoothing: float = SMOOTHING,
 ) -> None:
-    """Draws the meta-loss of runs, as it was and smoothed, beside their evaluations.
+    """Draws the meta-loss of runs, raw and smoothed, and their evaluations, as a PNG file.
 
     **Arguments:**
 
     - `path`: the PNG file to write.
     - `meta_losses`: by label, the meta-loss of each meta-step.
-    - `evaluations`: by label, meta-steps and losses; drawn in a panel of their own.
+    - `evaluations`: by label, meta-steps and losses; drawn in a separate panel.
     - `title`: text of the figure.
     - `smoothing`: decay of the moving average; see [`equistar.plot.smoothed`][].
     """
