@@ -64,7 +64,7 @@ def train_step(
 ) -> tuple[TrainState, Float[Array, ""]]:
     """One minibatch, its gradient, one update.
 
-    **Arguments:** as for [`equistar.train`][]; `state` is from `train_init` or the last step.
+    **Arguments:** as for [`equistar.train`][], and the `state` before.
 
     **Returns:** `(state, loss)`, the loss being that of the parameters before the update.
 
@@ -176,7 +176,7 @@ class InnerTraining(AbstractUnroll):
     - `task`: what is trained.
     - `meta_loss`: what is recorded, `TrainingBatch()`, `AfterUpdate()` or `HeldOut(split)`.
 
-    **Raises:** `ValueError` if an argument or the task's `loss_bounds` are not of their kind.
+    **Raises:** `ValueError` if an argument or the task's `loss_bounds` is not of its kind.
     """
 
     task: AbstractTask

@@ -93,12 +93,28 @@ def meta_training_curves(
 
 
 def as_label(text: str) -> str:
-    """A name as matplotlib shows it: as it is, with no formulas, and never left out."""
+    """Escapes a name, so that matplotlib shows it as it is.
+
+    **Arguments:**
+
+    - `text`: the name. Dollar signs would start formulas, and matplotlib leaves out names
+        that begin with an underscore.
+
+    **Returns:**
+
+    The text to pass to matplotlib.
+    """
     return f"{' ' * text.startswith('_')}{text}".replace("$", r"\$")
 
 
 def save_figure(figure: Any, path: str | os.PathLike) -> None:
-    """Writes a figure to this very path, as PNG if that says no format."""
+    """Writes a figure to a file.
+
+    **Arguments:**
+
+    - `figure`: of matplotlib.
+    - `path`: the file; its ending names the format, and without one it is PNG.
+    """
     ending = pathlib.Path(path).suffix
     figure.savefig(path, dpi=150, format=ending[1:] if ending else "png")
 
