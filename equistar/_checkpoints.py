@@ -46,8 +46,8 @@ class AbstractCheckpoints(eqx.Module):
 
         **Arguments:**
 
-        - `fresh`: the state at the start of the run, whose structure, devices and parts
-            that are no arrays the restored one has.
+        - `fresh`: the state at the start of the run. The restored state gets its structure,
+            its devices, and its parts that are not arrays.
         """
 
     @abc.abstractmethod
@@ -58,8 +58,10 @@ class AbstractCheckpoints(eqx.Module):
 
         **Arguments:**
 
+        - `step`: the number of meta-steps made.
+        - `state`: after them.
         - `history`: the metrics of all of them.
-        - `last`: whether the run ends here, so that it is kept whatever the time.
+        - `last`: whether the run ends here, so that the state must be kept.
         """
 
 
@@ -93,23 +95,29 @@ class _Clock:
 
 
 class Checkpoints(AbstractCheckpoints):
-    """A file every so many meta-steps; the same run started again goes on from the newest.
+    """A file every few meta-steps. The same run, started again, continues from the newest.
 
-    It goes on to the same bits as a run that was never interrupted, on the same devices;
-    on others, to rounding. Files are written whole or not at all, hold arrays and JSON
-    only, and a damaged one is named and the one before it used.
+    On the same devices, the results are bitwise those of a run that was never interrupted;
+    on other devices they agree up to rounding. Files are written completely or not at all,
+    and hold only arrays and JSON. A damaged file is named, and the one before it is used.
 
     **Attributes:**
 
     - `folder`: of the run; made if it is not there. Two runs cannot share one.
     - `every`: meta-steps between two files.
-    - `keep`: how many of the newest files are kept; the best one is kept besides: that
-        after which the meta-loss, smoothed over some 50 meta-steps, was lowest.
-    - `settings`: what the run is made of, by name: a run with others is refused. Numbers,
-        strings, lists, dicts, arrays and modules of them. What is not in them is not
-        compared, but for the run's key and the shapes and dtypes of its state: give
-        everything that you may change, say `{"sigma": 0.01, "window": 50}`.
-    - `minutes`: after which a file is written even sooner.
+    - `keep`: how many of the newest files are kept. The best one is kept too: the one at
+        which the meta-loss, smoothed over about 50 meta-steps, was lowest.
+    - `settings`: the settings of the run, by name; a run with different settings is
+        refused. They may be numbers, strings, lists, dicts, arrays and modules of these.
+        Apart from them, only the run's key and the shapes and dtypes of its state are
+        compared, so list everything that you might change, say
+        `{"sigma": 0.01, "window": 50}`.
+    - `minutes`: after this time, a file is written even before `every` meta-steps.
+
+    **Raises:**
+
+    `ValueError` if an attribute is not of its kind; in use, [`equistar.CheckpointError`][]
+    if the folder cannot be used, or belongs to another run.
     """
 
     folder: pathlib.Path = eqx.field(converter=lambda x: as_path(x, "folder"))

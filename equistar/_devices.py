@@ -29,12 +29,16 @@ def particle_mesh(devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
             result = eqs.meta_train(unroll, eqs.PES(pairs=64), star, steps=1000, key=key)
         ```
 
-    Noise and data of a particle are keyed by its index, so results do not depend on the
-    number of devices, to rounding.
+    Noise and data of a particle depend only on its index, so results do not depend on the
+    number of devices, up to rounding.
 
     **Arguments:**
 
     - `devices`: a sequence of `jax.Device`; by default all, of all processes.
+
+    **Returns:**
+
+    A `jax.sharding.Mesh` with the one axis `particles`.
     """
     n = len(jax.devices() if devices is None else devices)
     # Explicit axes, the default, refuse gathers inside vmapped scans.

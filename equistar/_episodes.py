@@ -14,12 +14,12 @@ from ._kinds import check_count, check_steps
 
 
 class AbstractEpisodeLength(eqx.Module):
-    """The number of steps of an episode, drawn anew at each of its starts."""
+    """The number of steps of an episode, drawn again whenever an episode begins."""
 
     @property
     @abc.abstractmethod
     def maximum(self) -> int:
-        """No episode is longer."""
+        """The largest number of steps that an episode may have."""
 
     @abc.abstractmethod
     def draw(self, meta_step: Int[Array, ""], *, key: PRNGKeyArray) -> Int[Array, ""]:
@@ -27,11 +27,20 @@ class AbstractEpisodeLength(eqx.Module):
 
     @abc.abstractmethod
     def mean(self, meta_step: Int[Array, ""]) -> Float[Array, ""]:
-        """The expected length."""
+        """The expected length of an episode that begins at meta-step `meta_step`."""
 
 
 class ConstantLength(AbstractEpisodeLength):
-    """Episodes of `length` steps."""
+    """Episodes of equal length.
+
+    **Attributes:**
+
+    - `length`: in steps.
+
+    **Raises:**
+
+    `ValueError` if `length` is not a whole number from 1 to $2^{31} - 1$.
+    """
 
     length: int = eqx.field(static=True)
 
@@ -54,6 +63,14 @@ class LogUniformLength(AbstractEpisodeLength):
 
     Length $n$ has the probability $\\log\\frac{n + 1}{n} / \\log\\frac{\\text{longest} + 1}
     {\\text{shortest}}$.
+
+    **Attributes:**
+
+    - `shortest`, `longest`: in steps.
+
+    **Raises:**
+
+    `ValueError` unless both are whole numbers with 1 <= `shortest` <= `longest` < $2^{31}$.
     """
 
     shortest: int = eqx.field(static=True)
@@ -106,9 +123,19 @@ class GrowingLength(AbstractEpisodeLength):
 
     $$T(n) = \\text{first} \\, (\\text{last} / \\text{first})^{\\min(n / N, 1)}$$
 
-    rounded, at meta-step $n$, with $N$ = `meta_steps`. A curriculum: short episodes
-    first, whose meta-gradients are tame. They cost no less: a window has its steps, and
-    `FullES` and `FullBackprop` always run the longest episode that there may be.
+    rounded, at meta-step $n$, with $N$ = `meta_steps`. This is a curriculum that begins
+    with short episodes, whose meta-gradients are well-behaved. Short episodes are not
+    cheaper: a window always has the same number of steps, and `FullES` and `FullBackprop`
+    always run the longest possible episode.
+
+    **Attributes:**
+
+    - `first`, `last`: the initial and the final length, in steps.
+    - `meta_steps`: $N$.
+
+    **Raises:**
+
+    `ValueError` if one of them is not a whole number of at least 1.
     """
 
     first: int = eqx.field(static=True)
@@ -133,7 +160,7 @@ class GrowingLength(AbstractEpisodeLength):
 
 
 class Curriculum(AbstractEpisodeLength):
-    """Stages, each with lengths of its own, that begin at given meta-steps.
+    """Stages with different episode lengths, which begin at given meta-steps.
 
     !!! Example
 
@@ -141,7 +168,7 @@ class Curriculum(AbstractEpisodeLength):
         eqs.Curriculum({0: eqs.ConstantLength(100), 5000: eqs.LogUniformLength(100, 2000)})
         ```
 
-    An episode keeps the length that it began with.
+    An episode that is running when a stage begins keeps its length.
     """
 
     begins: tuple[int, ...] = eqx.field(static=True)
@@ -152,6 +179,12 @@ class Curriculum(AbstractEpisodeLength):
 
         - `stages`: lengths, or numbers of steps, by the meta-step at which they begin, one
             of which is 0.
+
+        **Raises:**
+
+        `ValueError` if no stage begins at 0, one begins at something else than a whole
+        number of at least 0, or a length is neither a number of steps nor an
+        [`equistar.AbstractEpisodeLength`][].
         """
         for begin in stages:
             check_count(begin, "stages", least=0)
@@ -189,7 +222,9 @@ class AbstractStarts(eqx.Module):
 
 
 class Staggered(AbstractStarts):
-    """First episodes are shortened at random, so that particles do not restart in step.
+    """First episodes are shortened at random, so that particles do not restart together.
+
+    Their length is uniform on 1, ..., $T$, with $T$ the episode's own length.
 
     Parameters, optimizer state and time inputs of a shortened episode start fresh.
     """

@@ -9,14 +9,14 @@ from ._unroll import AbstractUnroll, check_is_unroll
 
 
 class AbstractFeed(eqx.Module):
-    """Which unroll each meta-step goes through, say one whose data are refilled."""
+    """The unroll of each meta-step, for unrolls whose data change."""
 
     @abc.abstractmethod
     def at(self, step: int) -> AbstractUnroll:
         """The unroll of meta-step `step` = 0, 1, ...
 
-        It depends on `step` alone, so that a run can go on from anywhere, and has always
-        the same shapes and dtypes, so that it compiles once.
+        It must depend only on `step`, so that a run can continue from any step, and must
+        always have the same shapes and dtypes, so that it is compiled once.
         """
 
 

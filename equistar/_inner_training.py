@@ -24,7 +24,7 @@ from .tasks import AbstractTask, Split
 
 
 class TrainState(eqx.Module):
-    """A network in training: its parameters and the optimizer's state."""
+    """A network in training: its parameters, `params`, and the optimizer's `opt_state`."""
 
     params: PyTree[Array]
     opt_state: PyTree[Array]
@@ -36,7 +36,12 @@ def train_init(
     *,
     key: PRNGKeyArray,
 ) -> TrainState:
-    """Fresh parameters and optimizer state."""
+    """Fresh parameters and optimizer state.
+
+    **Arguments:** as for [`equistar.train`][].
+
+    **Returns:** an [`equistar.TrainState`][].
+    """
     check_key(key)
     params = task.init(key=key)
     with _promotion(optimizer):
@@ -60,9 +65,11 @@ def train_step(
 ) -> tuple[TrainState, Float[Array, ""]]:
     """One minibatch, its gradient, one update.
 
-    **Returns:**
+    **Arguments:** as for [`equistar.train`][], and the `state` before.
 
-    `(state, loss)`, the loss being that of the parameters before the update.
+    **Returns:** `(state, loss)`, the loss being that of the parameters before the update.
+
+    **Raises:** `ValueError` if the loss is not one floating-point number.
     """
     if isinstance(optimizer, optax.GradientTransformation):
         optimizer = optax.with_extra_args_support(optimizer)
@@ -77,7 +84,7 @@ def train_step(
 
 
 class AbstractMetaLoss(eqx.Module):
-    """Which loss of a training step the optimizer is meta-trained for."""
+    """Which loss of a training step is recorded for meta-training."""
 
     @abc.abstractmethod
     def __call__(
@@ -96,12 +103,12 @@ class AbstractMetaLoss(eqx.Module):
         - `task`: what is trained.
         - `before`, `after`: the parameters before and after the update.
         - `training_loss`: on the minibatch, before the update.
-        - `key`: that the minibatch was drawn with.
+        - `key`: the one that the minibatch was drawn with.
         """
 
 
 class TrainingBatch(AbstractMetaLoss):
-    """The loss on the minibatch, before the update: it costs nothing more."""
+    """The loss on the minibatch, before the update: it is known anyway."""
 
     def __call__(
         self,
@@ -138,11 +145,11 @@ def _as_split(split: str | Split) -> Split:
 
 
 class HeldOut(AbstractMetaLoss):
-    """The loss before the update, on a minibatch of its own from another split.
+    """The loss before the update, on a separate minibatch from another split.
 
-    Meta-training on `Split.INNER_VALID` asks for generalisation: see Wang et al. 2020,
-    where an optimizer that was meta-trained on the training loss fits the noise.
-    `Split.OUTER_VALID` is for watching a meta-training, not for making it.
+    Meta-training on `Split.INNER_VALID` rewards generalisation: in Wang et al. (2021; see
+    [`equistar.analysis.descent_iterates`][]), one on the training loss fits the noise.
+    `Split.OUTER_VALID` is for watching a meta-training. An unknown split is a `ValueError`.
     """
 
     split: Split = eqx.field(default=Split.INNER_VALID, static=True, converter=_as_split)
@@ -168,8 +175,9 @@ class InnerTraining(AbstractUnroll):
     **Arguments:**
 
     - `task`: what is trained.
-    - `meta_loss`: which loss is recorded: `TrainingBatch()`, `AfterUpdate()` or
-        `HeldOut(split)`.
+    - `meta_loss`: what is recorded, `TrainingBatch()`, `AfterUpdate()` or `HeldOut(split)`.
+
+    **Raises:** `ValueError` if an argument or the task's `loss_bounds` is not of its kind.
     """
 
     task: AbstractTask
@@ -199,7 +207,7 @@ class TrainResult(eqx.Module):
 
     - `params`: the trained parameters.
     - `losses`: the training loss at each step, before its update.
-    - `opt_state`: the optimizer's state, to go on from.
+    - `opt_state`: the optimizer's state after the last step.
     """
 
     params: PyTree[Array]
@@ -226,9 +234,9 @@ def train(
     - `steps`: number of updates.
     - `key`: a PRNG key, for the initial parameters and the minibatches.
 
-    **Raises:**
+    **Returns:** an [`equistar.TrainResult`][].
 
-    `ValueError` if `task` is no task, `optimizer` no optimizer, or `steps` not positive.
+    **Raises:** `ValueError` if an argument is not of its kind, or `steps` below 1.
     """
     _check_task(task)
     if isinstance(optimizer, type) or not callable(getattr(optimizer, "update", None)):

@@ -18,10 +18,10 @@ class Metrics(eqx.Module):
 
     - `meta_loss`: of a mixture, the weighted mean over the unrolls whose gradients are
         known.
-    - `gradient_norm`: of the gradient that the outer optimizer is given; NaN in a step
-        that is skipped.
+    - `gradient_norm`: Euclidean norm of the gradient that the outer optimizer is given; NaN
+        in a step that is skipped.
     - `diverged`, `dead`, `dropped`: counts over all unrolls.
-    - `skipped`: meta-steps that have been skipped until now.
+    - `skipped`: the number of meta-steps skipped so far.
     - `unroll_losses`: the meta-loss of each unroll of a mixture.
     """
 
@@ -54,7 +54,7 @@ def metrics_from(columns: Mapping[str, Any]) -> Metrics:
 
 
 class AbstractLogger(eqx.Module):
-    """Is told of every meta-step; printing, files and clocks live in loggers."""
+    """Is called after every meta-step; printing and writing files belong in loggers."""
 
     @abc.abstractmethod
     def __call__(self, step: int, metrics: Metrics, theta: PyTree) -> None:
@@ -69,7 +69,7 @@ class AbstractLogger(eqx.Module):
 
 
 class NoLogger(AbstractLogger):
-    """Tells nobody."""
+    """Does nothing."""
 
     def __call__(self, step: int, metrics: Metrics, theta: PyTree) -> None:
         pass

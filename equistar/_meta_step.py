@@ -28,7 +28,7 @@ class MetaTrainState(eqx.Module):
     - `theta`: the meta-parameters.
     - `outer_state`: the outer optimizer's state.
     - `particles`: the estimator's state, for each unroll.
-    - `combination_state`: of what combines the unrolls' gradients.
+    - `combination_state`: the state of the [`equistar.AbstractCombination`][].
     - `key`: the run's PRNG key; step n draws from `fold_in(key, n)`.
     - `step`: meta-steps made.
     - `skipped`: meta-steps skipped because their gradient was not finite.
@@ -52,7 +52,18 @@ def meta_train_init(
     key: PRNGKeyArray,
     trainable: PyTree = eqx.is_inexact_array,
 ) -> MetaTrainState:
-    """The state before the first meta-step. Arguments as for `meta_train`."""
+    """The state before the first meta-step.
+
+    **Arguments:** as for [`equistar.meta_train`][].
+
+    **Returns:**
+
+    An [`equistar.MetaTrainState`][].
+
+    **Raises:**
+
+    `ValueError` if an argument is not of its kind, or nothing of `theta` is trainable.
+    """
     check_key(key)
     mixture = as_mixture(unroll)
     unrolls, theta, key = replicate((mixture.at(0), theta, key))
@@ -87,16 +98,20 @@ def meta_train_step(
 ) -> tuple[MetaTrainState, Metrics]:
     """One estimate of the meta-gradient and one step of the outer optimizer.
 
-    A meta-gradient that is not finite is skipped whole, and counted; of a mixture, only
-    the unrolls whose gradients are not finite are left out.
+    A meta-step whose gradient is not finite is skipped as a whole, and counted. In a
+    mixture, only the unrolls whose gradients are not finite are left out.
 
     **Arguments:**
 
-    - `unroll`: as for `meta_train`; of an [`equistar.AbstractFeed`][], give the unroll
-        that `at(step)` returns.
-    - `state`: of the step before, or of `meta_train_init`.
+    - `unroll`: as for [`equistar.meta_train`][]; instead of an
+        [`equistar.AbstractFeed`][], pass the unroll that its `at(step)` returns.
+    - `state`: from [`equistar.meta_train_init`][], or the step before.
 
     The others are as for `meta_train`.
+
+    **Returns:**
+
+    `(state, metrics)`: an [`equistar.MetaTrainState`][] and [`equistar.Metrics`][].
     """
     mixture = as_mixture(unroll)
     return step_through(mixture, mixture.at(0), estimator, outer, state, trainable)

@@ -19,7 +19,7 @@ from ._unroll import AbstractUnroll
 
 
 class AbstractCombination(eqx.Module):
-    """Makes one meta-gradient of those of several unrolls."""
+    """Combines the meta-gradients of several unrolls into one."""
 
     @abc.abstractmethod
     def init(self, unrolls: int) -> PyTree[Array]:
@@ -36,8 +36,8 @@ class AbstractCombination(eqx.Module):
 
         **Arguments:**
 
-        - `gradients`: finite ones, of each unroll.
-        - `weights`: of the unrolls, of sum one; zero where the gradient is not known.
+        - `gradients`: of each unroll, all finite.
+        - `weights`: of the unrolls, with sum one; zero if the gradient is not known.
         - `state`: from the meta-step before.
         """
 
@@ -55,13 +55,21 @@ class WeightedMean(AbstractCombination):
 
 
 class NormalisedMean(AbstractCombination):
-    """The weighted mean of gradients in units of their own size.
+    """The weighted mean of gradients, each divided by its running size. Ours.
 
     $$g = \\sum_i w_i\\,g_i / \\sqrt{s_i}, \\qquad
     s_i \\leftarrow d\\,s_i + (1 - d)\\,\\|g_i\\|^2$$
 
-    with the bias of the start at $s_i = 0$ corrected as Adam does. A task with losses, or
-    meta-gradients, a hundred times as large as another's counts no more than that one.
+    with the bias of the start at $s_i = 0$ corrected as in Adam. A task whose losses, or
+    meta-gradients, are a hundred times as large as another's has no more weight.
+
+    **Attributes:**
+
+    - `decay`: $d$, in [0, 1).
+
+    **Raises:**
+
+    `ValueError` if `decay` is not in [0, 1).
     """
 
     decay: float = eqx.field(default=0.99, static=True)
@@ -118,9 +126,10 @@ def _in_units(gradient: PyTree, size: Float[Array, ""]) -> PyTree:
 class Mixture(eqx.Module):
     """Several unrolls that one theta is meta-trained on.
 
-    In every meta-step each unroll has a window of its own particles, and its own program,
-    compiled once; then the gradients are combined. An unroll whose gradient is not finite
-    is left out of that step. A mixture of one is that unroll itself, to the bit.
+    In every meta-step, each unroll runs a window with its own particles, in its own
+    program, which is compiled once; then the gradients are combined. An unroll whose
+    gradient is not finite is left out of that step. A mixture of one unroll gives bitwise
+    the same results as that unroll.
 
     !!! Example
 
@@ -130,7 +139,7 @@ class Mixture(eqx.Module):
         result = eqs.meta_train(mixture, eqs.PES(), star, steps=1000, key=key)
         ```
 
-    Of a family: `[family.sample(key=k) for k in jr.split(key, 8)]`.
+    To draw the tasks from a family: `[family.sample(key=k) for k in jr.split(key, 8)]`.
     """
 
     feeds: tuple[AbstractFeed, ...]
@@ -149,6 +158,11 @@ class Mixture(eqx.Module):
         - `weights`: positive, one for each; scaled to sum one. By default all are equal.
         - `combination`: `WeightedMean()`, or [`equistar.NormalisedMean`][] for unrolls
             whose losses are of different sizes.
+
+        **Raises:**
+
+        `ValueError` if an argument is not of its kind, there is no unroll, there are not as
+        many weights as unrolls, or a weight is not positive and finite.
         """
         wanted = "a list of unrolls, say `[InnerTraining(task)]`"
         check_kind(unrolls, Iterable, "`unrolls`", wanted)

@@ -93,7 +93,16 @@ def described(value: Any) -> str:
 
 
 def count_learned(tree: PyTree) -> int:
-    """How many numbers of a pytree are meta-learned: those of its inexact arrays."""
+    """How many numbers of a pytree are meta-learned: those of its inexact arrays.
+
+    **Arguments:**
+
+    - `tree`: any pytree, say an optimizer.
+
+    **Returns:**
+
+    Their number.
+    """
     return sum(x.size for x in jtu.tree_leaves(eqx.filter(tree, eqx.is_inexact_array)))
 
 
@@ -191,9 +200,8 @@ def twice(x: Float[Array, "*shape"]) -> tuple[Float[Array, "*shape"], ...]:
 
 
 def alike(xs: Sequence[Float[Array, "*shape"]]) -> tuple[Float[Array, "*shape"], ...]:
-    """The same arrays, all batched, cut across devices or differentiated if one is.
-
-    The compiler sees that nothing is chosen but the arrays themselves.
+    """The same arrays, such that JAX treats all alike: if one is batched, sharded or
+    differentiated, all are. The compiler removes the selections by which this is done.
     """
     one_of_them = lax.select_n(jnp.int32(0), *xs)
     return tuple(lax.select_n(jnp.bool_(False), x, one_of_them) for x in xs)

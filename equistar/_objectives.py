@@ -28,7 +28,7 @@ class AbstractObjective(eqx.Module):
 
         **Arguments:**
 
-        - `losses`: its losses; those from `length` on belong to no episode.
+        - `losses`: its losses; those from index `length` on are not part of the episode.
         - `length`: $T$.
         - `mean_length`: the expectation of $T$.
         """
@@ -132,20 +132,24 @@ class LogMeanLoss(AbstractObjective):
 
 
 class ExcessLoss(AbstractObjective):
-    """What a mean loss has above one, on a soft logarithmic scale.
+    """How far a mean loss exceeds 1, on a soft logarithmic scale. Ours.
 
     $$E\\left[\\frac{1}{k} \\log\\Big(1 + \\bar l^{\\,k}\\Big)\\right], \\qquad
     \\bar l = \\frac{1}{T} \\sum_t l_t$$
 
-    Far above one it is [`equistar.LogMeanLoss`][]; below, where there is nothing more to
-    gain than $\\log(2) / k$, it counts the less the lower $\\bar l$ is. With
-    [`equistar.Relative`][] unrolls, one is a reference's loss, and tasks on which it is
-    beaten already leave room to those on which it is not.
+    Far above 1 it equals [`equistar.LogMeanLoss`][]. Below 1 it changes by at most
+    $\\log(2) / k$, and its slope falls with $\\bar l$. With [`equistar.Relative`][]
+    unrolls, 1 is the reference's loss, so tasks on which the reference is already beaten
+    count less than those on which it is not.
 
     **Arguments:**
 
-    - `sharpness`: $k$, positive. At 2, a loss at half the reference counts a fifth of
-        one far above it.
+    - `sharpness`: $k$, positive. At 2, a task at half the reference's loss has a fifth of
+        the weight of one far above it.
+
+    **Raises:**
+
+    `ValueError` if `sharpness` is not positive and finite.
     """
 
     sharpness: float = eqx.field(default=2.0, static=True, converter=float)

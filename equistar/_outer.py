@@ -18,12 +18,22 @@ def default_outer(
 ) -> optax.GradientTransformation:
     """The STAR paper's outer optimizer: AdamW with elementwise clipping.
 
+    See [`equistar.STAR`][] for the source.
+
     **Arguments:**
 
     - `learning_rate`: a number or a schedule over meta-steps.
     - `weight_decay`: multiplied by the learning rate; acts on the blackbox part only,
         see [`equistar.blackbox_mask`][]. The paper uses 0, 0.1 and 0.5.
     - `clip`: meta-gradients are clipped elementwise to this size.
+
+    **Returns:**
+
+    An `optax.GradientTransformation`.
+
+    **Raises:**
+
+    `ValueError` if one of the numbers is negative or not finite, or `clip` is 0.
     """
     if not clip > 0:
         raise ValueError(f"`clip` must be above 0: at 0 nothing is trained; got {clip}.")
@@ -42,11 +52,20 @@ def default_outer(
 
 
 def blackbox_mask(theta: PyTree) -> PyTree[bool]:
-    """Which meta-parameters decay in meta-training, as the STAR paper has it.
+    """Which meta-parameters decay in meta-training, as in the STAR paper.
 
-    Those of the network's trunk and of the blackbox term's heads do; learned scales, the
-    nominal and weight-decay heads and the accumulators' decays do not, nor does anything
-    outside of a learned optimizer. One inside of another, say of `Safeguarded`, counts.
+    The weights of the network's trunk and of the blackbox term's heads decay. Learned
+    scales, the nominal and weight-decay heads and the accumulators' decays do not, nor does
+    anything outside of a learned optimizer. The learned optimizer may be inside another
+    one, say inside [`equistar.Safeguarded`][].
+
+    **Arguments:**
+
+    - `theta`: the meta-parameters.
+
+    **Returns:**
+
+    A pytree in the structure of `theta`: whether each leaf decays.
     """
     is_learned = lambda x: isinstance(x, AbstractLearnedOptimizer)
     return jtu.tree_map(_mask, theta, is_leaf=is_learned)

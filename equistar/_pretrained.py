@@ -16,7 +16,7 @@ PRETRAINED: tuple[str, ...] = tuple(sorted(path.stem for path in _FOLDER.glob("*
 
 
 def load_pretrained(name: str = "star-best") -> AbstractOptimizer:
-    """An optimizer that is meta-trained already, from inside the package.
+    """A meta-trained optimizer that comes with the package.
 
     !!! Example
 
@@ -28,8 +28,12 @@ def load_pretrained(name: str = "star-best") -> AbstractOptimizer:
 
     - `name`: one of `equistar.PRETRAINED`. `star-best` is the one to train with; the
         others are those of the STAR paper, meta-trained on one small network, for
-        research. `equistar info NAME` says how each was made, and what it does on tasks
-        that it has not seen.
+        research. `equistar info NAME` prints how each was made, and how well it does on
+        tasks that it has not seen.
+
+    **Returns:**
+
+    An optimizer of this library, say for [`equistar.as_optax`][].
 
     **Raises:**
 
@@ -41,7 +45,13 @@ def load_pretrained(name: str = "star-best") -> AbstractOptimizer:
 def pretrained_provenance(name: str = "star-best") -> dict[str, Any]:
     """How a pretrained optimizer was made, and its evaluation: what `equistar info` shows.
 
-    **Raises:** as `load_pretrained`.
+    **Arguments:** as for [`equistar.load_pretrained`][].
+
+    **Returns:**
+
+    A dictionary as read from the weights file's JSON header.
+
+    **Raises:** as [`equistar.load_pretrained`][].
     """
     return load_header(pretrained_path(name))["provenance"]
 

@@ -13,17 +13,17 @@ from ._unroll import AbstractUnroll, check_is_unroll
 class Relative(AbstractUnroll):
     """An unroll whose losses are divided by a reference's, $l_t / \\bar l$.
 
-    With the mean loss of a well-tuned optimizer as the reference, losses of all tasks of a
-    [`equistar.Mixture`][] have one unit, and one is that optimizer's.
+    If the reference is the mean loss of a well-tuned optimizer, the losses of all tasks in
+    a [`equistar.Mixture`][] have the same unit, and 1 is that optimizer's loss.
 
     **Arguments:**
 
-    - `unroll`: what has the losses $l_t$.
+    - `unroll`: the unroll with the losses $l_t$.
     - `reference`: $\\bar l$, positive and finite.
 
     **Raises:**
 
-    `ValueError` for any other reference.
+    `ValueError` if `unroll` is not an unroll, or `reference` not positive and finite.
     """
 
     unroll: AbstractUnroll
@@ -44,7 +44,7 @@ class Relative(AbstractUnroll):
 
 
 class RelativeFeed(AbstractFeed):
-    """The same for unrolls whose data change: see [`equistar.Relative`][].
+    """[`equistar.Relative`][] for unrolls whose data change.
 
     **Arguments:**
 
@@ -53,7 +53,7 @@ class RelativeFeed(AbstractFeed):
 
     **Raises:**
 
-    `ValueError` for any other reference.
+    `ValueError` if `feed` is not a feed, or `reference` not positive and finite.
     """
 
     feed: AbstractFeed

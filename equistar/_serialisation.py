@@ -37,20 +37,20 @@ def save(
     optimizer: Any,
     provenance: dict[str, Any] | None = None,
 ) -> None:
-    """Writes an optimizer to one file, atomically: the old file or the new one is there.
+    """Writes an optimizer to one file, atomically: never half of it.
 
     **Arguments:**
 
-    - `path`: where to. An existing file is replaced.
-    - `optimizer`: any optimizer of this library but [`equistar.Stacked`][], which belongs
-        to one tree of parameters: save the one inside it.
-    - `provenance`: how it was made, kept in the header: anything that JSON can hold, say
+    - `path`: of the file. An existing file is replaced.
+    - `optimizer`: any optimizer of this library except [`equistar.Stacked`][], which
+        belongs to one tree of parameters: save the optimizer inside it.
+    - `provenance`: how it was made, stored in the header: anything that JSON can hold, say
         the command, the seed and the meta-loss. Versions are added.
 
     **Raises:**
 
-    `WeightsError` if the optimizer holds something that cannot be described in a file, or
-    if its parts do not fit together.
+    `WeightsError` if the optimizer or its provenance holds something that cannot be
+    described in a file, its parts do not fit together, or the file cannot be written.
     """
     path = _as_path(path)
     if not isinstance(optimizer, AbstractOptimizer):
@@ -88,7 +88,7 @@ def load(
     **Arguments:**
 
     - `path`: the file.
-    - `parts`: the classes of your own that the optimizer was assembled from, or the one.
+    - `parts`: your own classes that the optimizer was assembled from: several, or one.
 
     **Returns:**
 
@@ -96,8 +96,8 @@ def load(
 
     **Raises:**
 
-    `WeightsError`, with one sentence, if the file is missing, truncated, foreign, newer
-    than this version, or needs a class that is not given.
+    `WeightsError` if the file is missing, damaged, of another kind or newer than this
+    version, or if it needs a class that is not given.
     """
     parts = (parts,) if isinstance(parts, type) else tuple(parts)
     for part in parts:
@@ -131,7 +131,15 @@ def load(
 def load_header(path: str | os.PathLike) -> dict[str, Any]:
     """The JSON header of a weights file: class, structure and provenance.
 
-    **Raises:** as `load`.
+    **Arguments:**
+
+    - `path`: the file.
+
+    **Returns:**
+
+    The header, as a dictionary.
+
+    **Raises:** as [`equistar.load`][].
     """
     return _read(_as_path(path))[0]
 

@@ -15,12 +15,12 @@ from .tasks import AbstractTask, Slabs
 
 
 class SlabFeed(AbstractFeed):
-    """Inner training on a slab of a large data set, another one every so many meta-steps.
+    """Inner training on a slab of a large data set, with a new slab every few meta-steps.
 
     Meta-step $n$ trains on slab $\\lfloor n / k \\rfloor$, whatever came before, so that a
-    run that goes on from a checkpoint goes on to the same bits. Networks in training go
-    on with the new slab. Nothing is compiled again: what is fixed in the task, say its
-    bounds, is that of slab 0.
+    run that continues from a checkpoint gives bitwise the same results. Networks in
+    training continue on the new slab. Nothing is compiled again: what is fixed in the task,
+    such as its bounds, is that of slab 0.
 
     !!! Example
 
@@ -31,14 +31,20 @@ class SlabFeed(AbstractFeed):
             result = eqs.meta_train(feed, eqs.PES(), star, steps=10_000, key=key)
         ```
 
-    While one slab takes the place of another, the device holds both.
+    While one slab replaces another, the device holds both.
 
     **Attributes:**
 
     - `slabs`: the data.
     - `make_task`: makes the task of a slab, of the same shapes for all.
-    - `every`: $k$, meta-steps on each slab. Where that is too few to read one, they wait.
+    - `every`: $k$, meta-steps on each slab. If a slab takes longer to read than this many
+        meta-steps, training waits for it.
     - `meta_loss`: as for [`equistar.InnerTraining`][].
+
+    **Raises:**
+
+    `ValueError` if an argument is not of its kind, or `every` is below 1; in training, if
+    the tasks of two slabs have arrays of different shapes.
     """
 
     slabs: Slabs[Any]

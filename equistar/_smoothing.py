@@ -18,6 +18,14 @@ def smoothed(values: np.ndarray, decay: float = SMOOTHING) -> np.ndarray:
 
     - `values`: one for each step.
     - `decay`: $d$, in [0, 1).
+
+    **Returns:**
+
+    An array of as many numbers; NaN before the first finite value.
+
+    **Raises:**
+
+    `ValueError` if `decay` is not in [0, 1).
     """
     from scipy.signal import lfilter
 

@@ -32,9 +32,13 @@ class InfluenceBalancing(AbstractUnroll):
     **Attributes:**
 
     - `states`: the size of s.
-    - `positive`: how many of its entries $\\theta$ drives up.
+    - `positive`: the number of its entries that $\\theta$ increases.
 
     `theta` is an array of one number.
+
+    **Raises:**
+
+    `ValueError` unless 1 <= `positive` <= `states`.
     """
 
     states: int = eqx.field(default=23, static=True)
@@ -72,13 +76,17 @@ class RuggedRegression(AbstractUnroll):
     + \\tfrac14 |x_1 - 100|$$
 
     from $x = (1, 1)$. In `length` steps, the step size goes linearly from
-    $e^{\\theta_0}$ to $e^{\\theta_1}$. The PES paper's regression in two dimensions, on
-    which short horizons learn timid schedules: see [`equistar.InfluenceBalancing`][] for
-    the source.
+    $e^{\\theta_0}$ to $e^{\\theta_1}$. `theta` is an array of these two numbers. It is the
+    PES paper's regression in two dimensions, on which short horizons learn step sizes that
+    are too small: see [`equistar.InfluenceBalancing`][] for the source.
 
     **Attributes:**
 
     - `length`: of the schedule, in steps.
+
+    **Raises:**
+
+    `ValueError` if `length` is below 1.
     """
 
     length: int = eqx.field(default=100, static=True)

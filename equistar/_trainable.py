@@ -30,7 +30,14 @@ def all_but(theta: PyTree, part: Callable[[Any], Any]) -> PyTree[bool]:
 
 
 def only(theta: PyTree, part: Callable[[Any], Any]) -> PyTree[bool]:
-    """Only a part is meta-trained; the rest is held. Arguments as for `all_but`."""
+    """Only a part is meta-trained, for `meta_train(..., trainable=...)`; the rest is held.
+
+    **Arguments:** as for [`equistar.all_but`][].
+
+    **Returns:**
+
+    A pytree in the structure of `theta`: whether each leaf is trained.
+    """
     return _with_part(theta, part, everything=_never, of_part=eqx.is_inexact_array)
 
 

@@ -37,7 +37,7 @@ class AbstractUnroll(eqx.Module):
     def step(
         self, theta: PyTree, carry: PyTree[Array], *, key: PRNGKeyArray
     ) -> tuple[PyTree[Array], Float[Array, ""]]:
-        """`(carry, loss)`: the next carry, and the loss *before* this step."""
+        """`(carry, loss)`: the next carry, and the loss recorded for this step."""
 
 
 class Completed(AbstractUnroll):

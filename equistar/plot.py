@@ -18,7 +18,7 @@ def training_curves(
     ylabel: str = "training loss",
     smoothing: int = 10,
 ) -> None:
-    """Draws the median curve over seeds, with its quartiles, of each entry.
+    """Draws the median curve over seeds of each entry, with its quartiles, as a PNG file.
 
     **Arguments:**
 
@@ -60,13 +60,13 @@ def meta_training_curves(
     title: str = "",
     smoothing: float = SMOOTHING,
 ) -> None:
-    """Draws the meta-loss of runs, as it was and smoothed, beside their evaluations.
+    """Draws the meta-loss of runs, raw and smoothed, and their evaluations, as a PNG file.
 
     **Arguments:**
 
     - `path`: the PNG file to write.
     - `meta_losses`: by label, the meta-loss of each meta-step.
-    - `evaluations`: by label, meta-steps and losses; drawn in a panel of their own.
+    - `evaluations`: by label, meta-steps and losses; drawn in a separate panel.
     - `title`: text of the figure.
     - `smoothing`: decay of the moving average; see [`equistar.plot.smoothed`][].
     """
@@ -93,12 +93,28 @@ def meta_training_curves(
 
 
 def as_label(text: str) -> str:
-    """A name as matplotlib shows it: as it is, with no formulas, and never left out."""
+    """Escapes a name, so that matplotlib shows it as it is.
+
+    **Arguments:**
+
+    - `text`: the name. Dollar signs would start formulas, and matplotlib leaves out names
+        that begin with an underscore.
+
+    **Returns:**
+
+    The text to pass to matplotlib.
+    """
     return f"{' ' * text.startswith('_')}{text}".replace("$", r"\$")
 
 
 def save_figure(figure: Any, path: str | os.PathLike) -> None:
-    """Writes a figure to this very path, as PNG if that says no format."""
+    """Writes a figure to a file.
+
+    **Arguments:**
+
+    - `figure`: of matplotlib.
+    - `path`: the file; its ending names the format, and without one it is PNG.
+    """
     ending = pathlib.Path(path).suffix
     figure.savefig(path, dpi=150, format=ending[1:] if ending else "png")
 

@@ -16,16 +16,22 @@ DOCUMENTED = re.findall(
     r"^::: equistar\.(\S+)", "\n".join(p.read_text() for p in PAGES), re.M
 )
 
-MODULES = ("analysis", "testing")
+MODULES = ("analysis", "interop", "plot", "tasks", "testing")
+
+
+def _is_public(name, value):
+    # What a module imports from elsewhere, say from typing, is not its own.
+    ours = getattr(value, "__module__", "equistar").startswith("equistar")
+    return ours and not name.startswith("_") and not inspect.ismodule(value)
 
 
 def _public():
     for name, value in vars(eqs).items():
-        if not name.startswith("_") and not inspect.ismodule(value):
+        if _is_public(name, value):
             yield name, value
     for module in MODULES:
         for name, value in vars(getattr(eqs, module)).items():
-            if not name.startswith("_") and not inspect.ismodule(value):
+            if _is_public(name, value):
                 yield f"{module}.{name}", value
 
 

@@ -21,16 +21,17 @@ from ._tensor import Tensor
 class AbstractAccumulator(AbstractReader):
     """What is remembered of one tensor from update to update.
 
-    `reads` names the accumulators, of the update before, that it needs itself.
+    `reads` names the accumulators that it needs; it sees them as they were before the
+    update.
     """
 
     @abc.abstractmethod
     def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
         """The state before the first update, for one parameter tensor: a tuple of arrays.
 
-        As many for a parameter of any shape. They are stored in these dtypes for good:
-        float32 or wider unless rounding is taken care of, as [`equistar.InBFloat16`][]
-        does. Sharded as `param` is where it is concrete.
+        The number of arrays does not depend on the parameter's shape. They keep these
+        dtypes: use float32 or wider, unless you handle rounding as
+        [`equistar.InBFloat16`][] does. If `param` is concrete, shard them as it is.
         """
 
     @abc.abstractmethod
@@ -44,10 +45,10 @@ class AbstractAccumulator(AbstractReader):
         """
 
     def summarise(self, state: tuple[Any, ...], tensor: Tensor) -> Any:
-        """Numbers of the whole tensor that parts read beside the state; by default none.
+        """Numbers of the whole tensor, for `tensor.summaries`; by default none.
 
-        Those of all tensors are known before a part is called: on several devices they
-        cross together.
+        They are computed for all tensors before any part is called, so that on several
+        devices they cross together.
 
         **Arguments:**
 
@@ -86,6 +87,10 @@ class Momentum(AbstractMovingAverage):
 
         - `decays`: the initial decays $b$, each in [0, 1).
         - `correction`: of the first updates, say [`equistar.BiasCorrection`][].
+
+        **Raises:**
+
+        `ValueError` if there is no decay, or one is not in [0, 1).
         """
         self.correction = correction
         self.decays = _check_decays(decays)
@@ -120,6 +125,10 @@ class SecondMoment(AbstractMovingAverage):
 
         - `decay`: the initial decay $b$, in [0, 1).
         - `correction`: of the first updates, say [`equistar.BiasCorrection`][].
+
+        **Raises:**
+
+        `ValueError` if the decay is not in [0, 1).
         """
         self.correction = correction
         self.decays = _check_decays((decay,))
@@ -144,7 +153,7 @@ class FactoredSecondMoment(AbstractMovingAverage):
 
     Scalars and vectors are not factored. Decays are clipped to [0, 1].
 
-    ??? cite "Reference"
+    ??? cite
 
         ```bibtex
         @article{shazeer2018adafactor,
@@ -169,6 +178,10 @@ class FactoredSecondMoment(AbstractMovingAverage):
 
         - `decays`: the initial decays $b$, each in [0, 1).
         - `correction`: of the first updates, say [`equistar.BiasCorrection`][].
+
+        **Raises:**
+
+        `ValueError` if there is no decay, or one is not in [0, 1).
         """
         self.correction = correction
         self.decays = _check_decays(decays)

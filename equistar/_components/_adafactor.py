@@ -25,12 +25,15 @@ class AdafactorFeatures(AbstractFeatures):
     momenta $m_j$, the second moment $v$, $A_j = m_j R$ with $R = 1/\\sqrt{v + 10^{-6}}$,
     $R$, the gradient and the momenta scaled by the factored second moments; per row and
     per column: the factored second moments and their inverse roots; per tensor:
-    $\\tanh(t/\\tau - 1)$ at eleven time scales. Scalars and vectors are not factored.
+    $\\tanh(t/\\tau - 1)$ at eleven time scales, with $t$ in updates. Scalars and vectors
+    are not factored.
 
-    Beyond the horizon of meta-training the longer time scales bring inputs that the
-    network has not seen; `timescales` leaves them out.
+    **Attributes:**
 
-    ??? cite "Reference"
+    - `timescales`: $\\tau$, in updates. Beyond the horizon of meta-training, the longer
+        ones give inputs that the network has not seen; leave them out here.
+
+    ??? cite
 
         ```bibtex
         @inproceedings{metz2022practical,

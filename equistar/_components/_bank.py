@@ -30,6 +30,12 @@ def default_accumulators(
     **Arguments:**
 
     - `correction`: of the first updates; the paper has none.
+
+    **Returns:**
+
+    [`equistar.Momentum`][] with decays 0.9, 0.99 and 0.999 as `momentum`,
+    [`equistar.SecondMoment`][] with 0.999 as `second_moment`, and
+    [`equistar.FactoredSecondMoment`][] with 0.9, 0.99 and 0.999 as `factored`.
     """
     return {
         "momentum": Momentum(correction=correction),

@@ -14,11 +14,12 @@ from ._tensor import Tensor
 class InBFloat16(AbstractAccumulator):
     """Another accumulator, kept in bfloat16 and rounded stochastically.
 
-    A moving average moves by $1 - b$ of the new value; rounded to the nearest of bfloat16's
-    256 numbers in a factor of two, one of $b = .999$ would stand still. Rounded up with a
-    probability that is how far up it is, the average is right in the mean. The random bits
-    are a hash of the number and of the update's count, so that training remains a function
-    of its key. Derivatives are those without rounding.
+    A moving average moves by only $1 - b$ of the difference to the new value. bfloat16 has
+    256 numbers in a factor of two, so rounding to the nearest would leave an average with
+    $b = .999$ where it is. Here a number is rounded up with a probability equal to its
+    position between the two neighbours, so that the average is right in the mean. The
+    random bits are a hash of the number and of the update's count, so that training remains
+    a function of its key. Derivatives are those without rounding.
 
     !!! Example
 
@@ -28,7 +29,7 @@ class InBFloat16(AbstractAccumulator):
         star = eqx.tree_at(lambda o: o.accumulators, star, small)
         ```
 
-    ??? cite "Reference"
+    ??? cite
 
         ```bibtex
         @inproceedings{gupta2015deep,
@@ -46,7 +47,7 @@ class InBFloat16(AbstractAccumulator):
     def __init__(self, accumulator: AbstractAccumulator):
         """**Arguments:**
 
-        - `accumulator`: whose arrays are kept so, say [`equistar.Momentum`][].
+        - `accumulator`: the one to keep in bfloat16, say [`equistar.Momentum`][].
         """
         self.accumulator = accumulator
 

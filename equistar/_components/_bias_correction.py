@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 
 class AbstractBiasCorrection(eqx.Module):
-    """How a moving average that starts at zero comes to the size of what it averages."""
+    """How a moving average that starts at zero is corrected in its first updates."""
 
     @abc.abstractmethod
     def __call__(
@@ -24,7 +24,7 @@ class AbstractBiasCorrection(eqx.Module):
 
 
 class NoBiasCorrection(AbstractBiasCorrection):
-    """The average is of zeros at first, as in the paper: the weight is $1 - b$."""
+    """No correction, as in the paper: the weight of the newest value is $1 - b$."""
 
     def __call__(
         self, complement: Float[Array, ""], count: Int[Array, ""]
@@ -33,12 +33,12 @@ class NoBiasCorrection(AbstractBiasCorrection):
 
 
 class BiasCorrection(AbstractBiasCorrection):
-    """The average is of what was seen only, from the first update on.
+    """The average is over the values seen so far, from the first update on.
 
-    The weight is $(1 - b) / (1 - b^{t+1})$ after $t$ updates, so the state *is* Adam's
-    bias-corrected average, and nothing has to be divided when it is read.
+    The weight of the newest value is $(1 - b) / (1 - b^{t+1})$ after $t$ updates, so the
+    state *is* Adam's bias-corrected average, and is read without a division.
 
-    ??? cite "Reference"
+    ??? cite
 
         ```bibtex
         @inproceedings{kingma2015adam,

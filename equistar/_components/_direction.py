@@ -28,7 +28,7 @@ class AbstractDirection(AbstractPart):
 
     @abc.abstractmethod
     def __call__(self, tensor: Tensor) -> Float[Array, "*shape"]:
-        """The direction, in raw units: an array of the tensor's shape."""
+        """The direction, not yet multiplied by a step size: of the tensor's shape."""
 
 
 class GradientDirection(AbstractDirection):
@@ -41,7 +41,7 @@ class GradientDirection(AbstractDirection):
 
 
 class MomentumDirection(AbstractDirection):
-    """The slowest momentum, $m_3$."""
+    """The slowest momentum: $m_3$ of $m_1, m_2, m_3$, with indices from 1."""
 
     reads: ClassVar[tuple[str, ...]] = ("momentum",)
 
@@ -52,7 +52,7 @@ class MomentumDirection(AbstractDirection):
 class AggMoDirection(AbstractDirection):
     """The mean of the momenta, $mean_j\\,m_j$: aggregated momentum.
 
-    ??? cite "Reference"
+    ??? cite
 
         ```bibtex
         @inproceedings{lucas2019aggregated,
@@ -72,9 +72,26 @@ class AggMoDirection(AbstractDirection):
 
 
 class AdamDirection(AbstractDirection):
-    """The slowest momentum over the root second moment, $A_3 = m_3 R$.
+    """The slowest momentum over the root second moment, Adam's direction:
 
-    Adam's direction without bias correction.
+    $$A_3 = m_3 R, \\qquad R = 1 / \\sqrt{v + 10^{-6}}$$
+
+    Indices count from 1, so $m_3$ is `tensor.momentum[2]`. Bias-corrected only if the
+    accumulators are ([`equistar.BiasCorrection`][]), as in [`equistar.AdaptiveSTAR`][].
+    Epsilon is inside the root: the denominator is at least $10^{-3}$, where that of Adam,
+    $\\sqrt v + 10^{-8}$, is at least $10^{-8}$.
+
+    ??? cite
+
+        ```bibtex
+        @inproceedings{kingma2015adam,
+            title={Adam: A Method for Stochastic Optimization},
+            author={Kingma, Diederik P. and Ba, Jimmy},
+            booktitle={International Conference on Learning Representations},
+            year={2015},
+            eprint={1412.6980},
+        }
+        ```
     """
 
     reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment")
@@ -84,7 +101,10 @@ class AdamDirection(AbstractDirection):
 
 
 class AdamAggMoDirection(AbstractDirection):
-    """The mean of $A_j = m_j R$ over the momenta: STAR's nominal direction."""
+    """The mean of $A_j = m_j R$ over the momenta: STAR's nominal direction.
+
+    $R$ is that of [`equistar.AdamDirection`][]; see [`equistar.STAR`][] for the source.
+    """
 
     reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment")
 

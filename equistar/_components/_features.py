@@ -21,7 +21,7 @@ class AbstractFeatures(AbstractPart):
 
     @abc.abstractmethod
     def __call__(self, tensor: Tensor) -> Inputs:
-        """The inputs of one tensor, not yet normalised."""
+        """The inputs of one tensor, before the network normalises them."""
 
 
 class NoFeatures(AbstractFeatures):
@@ -34,9 +34,9 @@ class NoFeatures(AbstractFeatures):
 
 
 class JoinedFeatures(AbstractFeatures):
-    """The inputs of several feature sets, side by side.
+    """The inputs of several feature sets, concatenated by kind.
 
-    Parameters and gradients are shared, and what two sets both compute XLA computes once.
+    Arrays that two sets both compute are computed once by XLA.
     """
 
     sets: tuple[AbstractFeatures, ...]
@@ -45,6 +45,10 @@ class JoinedFeatures(AbstractFeatures):
         """**Arguments:**
 
         - `sets`: in the order in which the network gets their inputs of each kind.
+
+        **Raises:**
+
+        `ValueError` if there are none, or one is not a feature set.
         """
         if not sets or not all(isinstance(part, AbstractFeatures) for part in sets):
             raise ValueError(

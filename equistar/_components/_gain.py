@@ -25,7 +25,7 @@ class AbstractGain(AbstractPart):
 
     @abc.abstractmethod
     def __call__(self, tensor: Tensor) -> Array | float:
-        """The factor, a number."""
+        """The factor: one positive number for the tensor."""
 
 
 class NoGain(AbstractGain):
@@ -36,13 +36,13 @@ class NoGain(AbstractGain):
 
 
 class TensorGain(AbstractGain):
-    """The log-linear factor $\\exp(s\\,w \\cdot x)$ of a tensor's statistics $x$.
+    """The log-linear factor $\\exp(s\\,w \\cdot x)$ of a tensor's statistics $x$. Ours.
 
-    The per-element network sees inputs that are normalised over the tensor; here is what
-    that takes away: how large a tensor and its entries are, how much of its gradients is
-    noise, and how long the training has gone on. Being linear in bounded statistics, it
-    does not do anything new on tensors that meta-training did not show. The logarithm is
-    clipped to [-9, 7].
+    The per-element network sees inputs that are normalised over the tensor. The gain sees
+    what the normalisation removes: how large a tensor and its entries are, how much of its
+    gradients is noise, and how long the training has gone on. It is linear in bounded
+    statistics, so it does nothing unexpected on tensors that meta-training did not show.
+    The logarithm is clipped to [-9, 7].
     """
 
     weights: Float[Array, " statistics"]
@@ -62,6 +62,12 @@ class TensorGain(AbstractGain):
         - `start`: $s\\,w$ at the start, a number for each of them. By default the factor
             is 1 at first.
         - `scale`: $s$, how much faster than other meta-parameters $w$ is learned.
+
+        **Raises:**
+
+        `ValueError` if `statistics` is not a feature set, `start` is not a sequence of
+        finite numbers, or `scale` is not positive; at the first use, if the statistics are
+        not as many as `start`.
         """
         if not isinstance(statistics, AbstractFeatures):
             raise ValueError("`statistics` must be a feature set: TensorStatistics(), say.")

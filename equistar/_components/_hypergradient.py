@@ -26,32 +26,34 @@ class HypergradientDescent(AbstractAccumulator):
     - [r > 2] \\ln \\frac{1 + r}{2}, \\qquad c = \\cos(g, d), \\quad
     r = -c\\,\\frac{rms(g)}{\\sqrt{mean(v)}}$$
 
-    with $\\eta_t = \\eta \\min(1, t_0 / t)$, and $d = mean_j\\,A_j$ and $v$ of the update
-    before. $-c$ is, but for a positive factor, the derivative of the new
-    minibatch's loss with respect to the logarithm of the last step's size: while gradients
-    still point along the last direction steps grow, and where they turn back, because steps
-    overshoot or go after noise, they shrink. A positive $\\tau$ makes them shrink unless
-    gradients agree by so much: a decay that knows no horizon, for after $t_0$ updates the
-    rate falls as in stochastic approximation, and a step size as a power of the time. Only
-    where there is noise is such a decay of use: cosines between random directions in $n$
-    dimensions have the mean square $1 / n$, and beyond twice such a one the threshold
-    falls.
+    with $\\eta_t = \\eta \\min(1, t_0 / t)$, $n$ the tensor's size, and $d = mean_j\\,A_j$
+    and $v$ of the update before.
 
-    The last term is for steps that overshoot so far that gradients grow. If the slope
-    along the step was of the usual size before and is $-r$ times that after it, a parabola
-    through both has its minimum at $1 / (1 + r)$ of the step, and steps of more than twice
-    that raise the loss. Noise alone seldom makes $r$ more than 2: there the step size
-    becomes twice that at once. Without it a narrow valley, along which steps have grown,
-    can throw a training out for good. Averages should be bias-corrected
-    ([`equistar.BiasCorrection`][]), or first updates look like overshoots.
+    *The first term.* Up to a positive factor, $-c$ is the derivative of the new minibatch's
+    loss with respect to the logarithm of the last step's size. While gradients still point
+    along the last direction, steps grow. When they turn back, because steps overshoot or
+    follow noise, steps shrink. A positive $\\tau$ makes steps shrink unless the gradients
+    agree by at least that much. This decay needs no horizon: after $t_0$ updates the rate
+    falls as in stochastic approximation, and the step size as a power of the time. It helps
+    only where there is noise. Cosines between random directions in $n$ dimensions have the
+    mean square $1 / n$; beyond twice such a cosine the threshold falls.
+
+    *The last term* is for steps that overshoot so far that gradients grow. Suppose that the
+    slope along the step was of the usual size before it and is $-r$ times that after it. A
+    parabola through both has its minimum at $1 / (1 + r)$ of the step, and steps of more
+    than twice that raise the loss. Noise alone seldom makes $r$ more than 2; beyond that,
+    the step size is cut to twice the minimum at once. Otherwise training can leave a narrow
+    valley, along which steps have grown, for good. Averages should be bias-corrected
+    ([`equistar.BiasCorrection`][]), or the first updates look like overshoots.
 
     Where a gradient is zero, nothing changes. The logarithm is clipped to [-9, 7].
 
-    It remembers one number a tensor and needs one more pass over it. Rate and threshold
+    It stores one number per tensor and needs one more pass over memory. Rate and threshold
     are meta-learned, through unconstrained offsets: $\\eta = \\eta_{init}
-    \\exp(10\\,\\theta_\\eta)$, and $\\tau$ alike.
+    \\exp(10\\,\\theta_\\eta)$, and likewise $\\tau$. After the source below; the threshold
+    and the last term are ours.
 
-    ??? cite "Reference"
+    ??? cite
 
         ```bibtex
         @inproceedings{baydin2018online,
@@ -78,6 +80,11 @@ class HypergradientDescent(AbstractAccumulator):
         - `rate`: the initial $\\eta$, positive.
         - `threshold`: the initial $\\tau$, of either sign; zero stays zero.
         - `burn_in`: $t_0$, the number of updates at the full rate.
+
+        **Raises:**
+
+        `ValueError` if `rate` is not positive and finite, `threshold` not in [-1, 1], or
+        `burn_in` below 1.
         """
         if not 0 < rate < float("inf") or not -1 <= threshold <= 1 or burn_in < 1:
             raise ValueError(
@@ -119,11 +126,11 @@ class HypergradientDescent(AbstractAccumulator):
 
 
 class LogStepSize(AbstractFeatures):
-    """One number of a tensor: the logarithm of its step size, over 3.
+    """One number per tensor: the natural logarithm of its step size, divided by 3.
 
-    That of [`equistar.HypergradientDescent`][], which must be among the accumulators under
-    the name `log_step_size`. With the weight 3 in a [`equistar.TensorGain`][], the factor
-    on the tensor's step is the step size itself.
+    The step size is that of [`equistar.HypergradientDescent`][], which must be among the
+    accumulators under the name `log_step_size`. With the weight 3 in a
+    [`equistar.TensorGain`][], the factor on the tensor's step is the step size itself.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("log_step_size",)

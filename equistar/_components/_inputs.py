@@ -44,15 +44,15 @@ class Inputs(eqx.Module):
 
     **Attributes:**
 
-    - `element`: arrays of the tensor's shape, apart: side by side they would be the
-        largest array of the program.
-    - `row`, `column`: arrays that broadcast to the tensor's shape: a tuple of them, or
-        stacked on a new leading axis. Those of a vector are of its shape: a tuple, for
-        stacked they would be the largest array of the program.
+    - `element`: a tuple of arrays of the tensor's shape. They are not stacked, because the
+        stack would be the largest array of the program.
+    - `row`, `column`: arrays that broadcast to the tensor's shape: a tuple of them, or one
+        array with a new leading axis. For a vector they have its shape: give a tuple,
+        because the stack would be the largest array of the program.
     - `tensor`: a tuple of numbers, or a vector.
-    - `mean_squares`: where they are known, for a kind by its name a tuple with a number,
-        or `None`, for each of its inputs; the network computes the others in a pass over
-        memory of its own.
+    - `mean_squares`: the mean squares that are known: for `"element"`, `"row"` and
+        `"column"`, a tuple with a number or `None` for each input. The network computes
+        those that are missing in one more pass over memory.
     """
 
     element: tuple[Array, ...] = ()

@@ -13,7 +13,7 @@ from ._scale import AbstractScale, as_scale
 
 
 class AbstractAggregation(eqx.Module):
-    """Over what a log-magnitude is shared."""
+    """How a log-magnitude is shared: by no elements, or by all those of a tensor."""
 
     @abc.abstractmethod
     def __call__(self, log_magnitude: Array) -> Array:
@@ -60,8 +60,9 @@ class NoMagnitudeController(AbstractMagnitude):
 class MagnitudeController(AbstractMagnitude):
     """The learned factor $\\exp(\\beta\\,a)$, with $a$ a head of the network.
 
-    With the paper's $\\beta = 10^{-3}$ a head must output 700 to double a step; larger
-    ones, say 0.1, make it useful.
+    With the paper's $\\beta = 10^{-3}$ a head must output 700 to double a step. With larger
+    values, say 0.1, it can change the step noticeably. See [`equistar.STAR`][] for the
+    source.
     """
 
     head: Head

@@ -27,13 +27,20 @@ def release_init(key: PRNGKeyArray, shape: tuple[int, ...], dtype=None) -> Array
 
     The released implementation's initialiser: not rescaled for the truncation, so the
     standard deviation is 0.880 / sqrt(fan_in).
+
+    **Arguments:**
+
+    - `key`: a PRNG key.
+    - `shape`, `dtype`: of the weights; by default the dtype of `jnp.zeros(())`.
+
+    **Returns:** the weights.
     """
     dtype = jnp.zeros(()).dtype if dtype is None else dtype
     return jr.truncated_normal(key, -2, 2, shape, dtype) / math.sqrt(shape[0])
 
 
 class Head(eqx.Module):
-    """An affine read-out of the hidden units: one number for each element."""
+    """An affine read-out of the hidden units, $w \\cdot h + b$: one number per element."""
 
     weight: Float[Array, " width"]
     bias: Float[Array, ""]
@@ -54,6 +61,8 @@ class Head(eqx.Module):
         """**Arguments:**
 
         - `hidden`: the hidden units, each an array of the tensor's shape.
+
+        **Raises:** `ValueError` if there are not as many as weights.
         """
         if len(hidden) != self.weight.size:
             raise ValueError(
@@ -64,13 +73,13 @@ class Head(eqx.Module):
 
 
 class AbstractNetwork(eqx.Module):
-    """Maps a tensor's inputs to hidden units, elementwise; parts bring the heads."""
+    """Maps a tensor's inputs to hidden units, elementwise. The parts add the heads."""
 
     @abc.abstractmethod
     def normalise(self, inputs: Inputs) -> Float[Array, " normalised"]:
         """The factors that inputs are multiplied by before the first layer.
 
-        One for each per element, row and column, in this order.
+        One for each input per element, row and column, in this order.
         """
 
     @abc.abstractmethod
@@ -98,9 +107,10 @@ class BlackboxMLP(AbstractNetwork):
     Each input $x_i$ per element, row or column is first divided by
     $\\sqrt{10^{-5} + mean(x_i^2)}$, the mean taken over the whole tensor. Layers of up to
     eight units are unrolled into scalar arithmetic, so that the whole network is one loop
-    over memory and no array of inputs times elements ever exists; wider ones are products
+    over memory and no array of inputs times elements ever exists. Wider layers are products
     of matrices, which need memory for as many arrays of the tensor's size as there are
-    inputs and units.
+    inputs and units. See [`equistar.Blackbox`][] for the source. Features that do not give
+    `in_size` inputs raise a `ValueError`.
     """
 
     weights: tuple[Float[Array, "fan_in width"], ...]
@@ -115,6 +125,10 @@ class BlackboxMLP(AbstractNetwork):
         - `width`: hidden units in each layer.
         - `depth`: number of hidden layers.
         - `key`: a PRNG key.
+
+        **Raises:**
+
+        `ValueError` if `in_size`, `width` or `depth` is below 1.
         """
         if min(in_size, width, depth) < 1:
             raise ValueError(

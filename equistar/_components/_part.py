@@ -16,26 +16,27 @@ from ._tensor import Means, SHARED, Tensor
 class AbstractPart(AbstractReader):
     """A part of the step: features, a term, a direction, a preconditioner or a gain.
 
-    It may need means over the whole tensor: `averaged` says of what, and `means` gives
-    them. Those of all parts are taken in one pass over memory. A part that holds another
-    hands `averaged` on, as it does `reads`; one that changes the tensor for the other
-    also gives it `means=None`.
+    A part may need means over the whole tensor. It returns the arrays to be averaged from
+    `averaged`, and gets their means from `means`. The means of all parts are computed in
+    one pass over memory. A part that holds another one must pass on its `averaged`, as it
+    passes on its `reads`; if it changes the tensor for the other, it must also set
+    `means=None`.
     """
 
     def averaged(self, tensor: Tensor) -> dict[str, Float[Array, "*shape"]]:
-        """What this part needs the means of, by name: arrays of the tensor's shape.
+        """The arrays whose means this part needs, by name, each of the tensor's shape.
 
-        By default none. Names are the part's own, but for those of
-        [`Tensor.products`][equistar.Tensor], which begin with `tensor.`: their means are
-        taken once for all parts.
+        By default none. Names are local to the part, except those of
+        [`Tensor.products`][equistar.Tensor], which begin with `tensor.`: all parts share
+        their means.
         """
         del tensor
         return {}
 
     def means(self, tensor: Tensor) -> dict[str, Float[Array, ""]]:
-        """The means of `averaged`, by name.
+        """The means of the arrays in `averaged`, by name.
 
-        Outside of an optimizer, where `tensor.means` is `None`, in a pass of their own.
+        Outside of an optimizer, `tensor.means` is `None` and they take a separate pass.
         """
         return means_for([self], tensor)[0] if tensor.means is None else tensor.means
 

@@ -34,7 +34,8 @@ class NoPreconditioner(AbstractPreconditioner):
 class EMAPreconditioner(AbstractPreconditioner):
     """STAR's diagonal preconditioner, $R = 1/\\sqrt{v + 10^{-6}}$.
 
-    It has no fixed point where gradients vanish: then $v \\to 0$ and $R \\to 1000$.
+    It has no fixed point where gradients vanish: then $v \\to 0$ and $R \\to 1000$. See
+    [`equistar.STAR`][] for the source.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("second_moment",)
@@ -44,10 +45,22 @@ class EMAPreconditioner(AbstractPreconditioner):
 
 
 class GradientScale(AbstractPreconditioner):
-    """The root mean square of $A_j = m_j R$ over the tensor, in place of STAR's $R$.
+    """The root mean square of $A_j = m_j R$ over the tensor, in place of STAR's $R$. Ours.
 
-    It vanishes with the gradient, so where there is nothing left to do the blackbox term
-    does nothing: STAR's fixed point, which $R$ takes away, is kept.
+    $$rms(A_j) = \\sqrt{mean(A_j^2)}$$
+
+    It vanishes with the gradient, so the blackbox term has a fixed point where gradients
+    vanish, which it does not have with $R$.
+
+    **Attributes:**
+
+    - `index`: which momentum, counted from 0: the default, 0, is the fastest, whose scale
+        equations call $rms(A_1)$.
+
+    **Raises:**
+
+    `ValueError` if `index` is not a whole number of at least 0, or, at the first use, if
+    there is no such momentum.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment")

@@ -25,6 +25,10 @@ class FixedScale(AbstractScale):
         """**Arguments:**
 
         - `value`: the number, finite.
+
+        **Raises:**
+
+        `ValueError` if it is not finite.
         """
         self.value = _as_number(value)
         if not math.isfinite(self.value):
@@ -43,6 +47,10 @@ class LearnedScale(AbstractScale):
         """**Arguments:**
 
         - `value`: the initial value, positive.
+
+        **Raises:**
+
+        `ValueError` if it is not positive and finite.
         """
         number = _as_number(value)
         if not 0 < number < math.inf:

@@ -13,18 +13,24 @@ from ._tensor import Tensor
 
 
 class TensorStatistics(AbstractFeatures):
-    """Eleven numbers of a tensor, all of order one, whatever its size and scale.
+    """Eleven numbers per tensor, all of order one, whatever its size and scale. Ours.
 
-    A one; whether it is a matrix; whether it has more than two axes, as the kernels of
-    convolutions, whose every entry acts at many places; half the logarithm of its size;
-    the logarithm of a matrix's root mean square, unless it is still zero; those of
-    $A_j = m_j R$ for the three momenta, which say how much of the gradients is noise; the
-    cosines between $A_1$ and $A_2$ and between $A_2$ and $A_3$, which say whether the
-    descent turns back; and the logarithm of the number of updates, up to 3,000. All
-    logarithms are decimal, clipped, and zero for what is usual.
+    In this order, with $n$ the tensor's size and $A_j = m_j R$, $j$ = 1, 2, 3:
 
-    Bias-corrected accumulators ([`equistar.BiasCorrection`][]) make them mean the same in
-    the first steps as later.
+    - the number 1;
+    - 1 if the tensor has two or more axes, else 0;
+    - 1 if it has more than two axes, as kernels of convolutions have, else 0;
+    - $\\frac12 \\log_{10} n - 1$;
+    - $\\log_{10} rms(p) + 1$, or 0 for vectors and for a tensor that is still zero;
+    - $\\log_{10} rms(A_j)$ plus 0.3, 0.5 and 0.5 for the three $j$, which show how much of
+        the gradients is noise;
+    - the cosines between $A_1$ and $A_2$, and between $A_2$ and $A_3$, which show whether
+        the descent turns back;
+    - $\\log_{10}(1 + t) / 3.5$, with $t$ the number of updates, up to 3,000.
+
+    $rms(p)$ is clipped to [1e-5, 1e3] and $rms(A_j)$ to [1e-3, 10]. With bias-corrected
+    accumulators ([`equistar.BiasCorrection`][]) they mean the same in the first steps as
+    later. A tensor without exactly three momenta raises a `ValueError`.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment")

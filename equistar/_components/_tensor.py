@@ -50,12 +50,15 @@ def _as_means(means: dict[str, Any] | None) -> Means | None:
     return None if means is None else Means(means)
 
 
-# Names of means that are the same to every part begin with it.
+# The names of means that all parts share begin with this.
 SHARED = "tensor."
 
 
 class Tensor(eqx.Module):
     """One parameter tensor as the parts of a learned optimizer see it.
+
+    Python counts momenta from 0, as `momentum[0]` and the names in `products` do. Equations
+    on other pages count from 1: $m_1$ and $A_1$ belong to the first, fastest momentum.
 
     **Attributes:**
 
@@ -64,12 +67,12 @@ class Tensor(eqx.Module):
     - `accumulators`: for each accumulator, by name, a tuple with one entry for each of
       its decays, already updated with `grad`.
     - `count`: the number of updates made before this one.
-    - `summaries`: by name, what accumulators say of the whole tensor, if they do.
+    - `summaries`: for each accumulator, by name, what its `summarise` returned.
     - `means`: by name, the means over the tensor that a part asks for
         ([`equistar.AbstractPart`][]); `None` where they are not known yet.
-    - `products`: arrays of which several parts need the means, by name, for their
-        `averaged`: `"tensor.p p"`, the squared parameters, and `"tensor.A_j A_k"` for
-        each momentum j, and k = j and j + 1, of $A_j = m_j R$.
+    - `products`: products of arrays, by name, for the `averaged` of a part: `"tensor.p p"`,
+        the squared parameters, and `"tensor.A_j A_k"` with $A_j = m_j R$, for
+        j = 0, 1, ... and k = j or j + 1. Parts that ask for the same one share its mean.
     """
 
     param: Float[Array, "*shape"]
@@ -102,19 +105,19 @@ class Tensor(eqx.Module):
 
     @property
     def inverse_rms(self) -> Float[Array, "*shape"]:
-        """`R = 1 / sqrt(v + 1e-6)`."""
+        """`R = 1 / sqrt(v + 1e-6)`, at most 1000."""
         return inverse_root(self.second_moment + 1e-6)
 
     @property
     def normalised_momentum(self) -> tuple[Float[Array, "*shape"], ...]:
-        """Adam's direction without bias correction, `A_j = m_j R`, for each decay."""
+        """`A_j = m_j R`, for each decay; bias-corrected if the accumulators are."""
         return tuple(m * self.inverse_rms for m in self.momentum)
 
     # With R squared, which needs no root: R itself, which the network reads too, XLA would
     # write to memory for both.
     @property
     def products(self) -> dict[str, Float[Array, "*shape"]]:
-        """Arrays of which several parts need the means, by name."""
+        """Products of arrays whose means several parts need, by name."""
         ms, square = self.momentum, inverse(self.second_moment + 1e-6)
         pairs = [(j, k) for k in range(len(ms)) for j in (k - 1, k) if j >= 0]
         # Of a huge gradient this is 0, and not infinity times 0.

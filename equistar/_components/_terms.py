@@ -20,7 +20,7 @@ class AbstractTerm(AbstractPart):
 
     @abc.abstractmethod
     def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
-        """The term; broadcasts to the tensor's shape.
+        """The term: an array that broadcasts to the tensor's shape.
 
         **Arguments:**
 
@@ -44,7 +44,7 @@ class BlackboxTerm(AbstractBlackboxTerm):
     """The network's own step, $\\beta_3\\,d\\,\\exp(\\beta_4 a_b)\\,R$.
 
     $d$ is a head of the network, $\\exp(\\beta_4 a_b)$ the magnitude and $R$ the
-    preconditioner.
+    preconditioner. See [`equistar.STAR`][] for the source.
     """
 
     direction: Head
@@ -119,7 +119,7 @@ class NominalTerm(AbstractNominalTerm):
     ):
         """**Arguments:**
 
-        - `direction`: the nominal direction, in raw units.
+        - `direction`: the nominal direction, not yet multiplied by a step size.
         - `magnitude`: the learned magnitude $\\exp(\\beta_2 a_n)$, or
             `NoMagnitudeController()`.
         - `scale`: $\\beta_1$, the nominal learning rate; `LearnedScale(1e-3)` makes it
@@ -154,8 +154,21 @@ class NoWeightDecay(AbstractWeightDecay):
 class WeightDecay(AbstractWeightDecay):
     """Decoupled weight decay, $\\lambda \\exp(\\beta_5 a_r)\\,p$.
 
-    Not to be confused with the weight decay of meta-training, which acts on the
-    optimizer's own weights.
+    $p$ is the parameter and $a_r$ a head of the network. Not to be confused with the weight
+    decay of meta-training ([`equistar.default_outer`][]), which acts on the optimizer's own
+    weights.
+
+    ??? cite
+
+        ```bibtex
+        @inproceedings{loshchilov2019decoupled,
+            title={Decoupled Weight Decay Regularization},
+            author={Loshchilov, Ilya and Hutter, Frank},
+            booktitle={International Conference on Learning Representations},
+            year={2019},
+            eprint={1711.05101},
+        }
+        ```
     """
 
     rate: AbstractScale

@@ -37,22 +37,28 @@ class TruncatedBackprop(AbstractEstimator):
 
     $$g = \\nabla_\\theta \\frac{1}{K} \\sum_t l_t(\\theta)$$
 
-    with the state at the window's start held constant. Biased, since it ignores what
-    $\\theta$ did before the window, and of a variance that grows with the window where
-    the unroll is chaotic.
+    with the state at the window's start held constant. It is biased, because it ignores
+    what $\\theta$ did before the window. If the unroll is chaotic, its variance grows with
+    the window.
 
     **Arguments:**
 
     - `window`: $K$, steps that are differentiated through.
-    - `particles`: episodes that run beside each other.
-    - `length`: the episodes' length.
+    - `particles`: episodes that run in parallel.
+    - `length`: of the episodes, in steps; a number, or lengths to draw from.
     - `starts`: `Staggered()`, or `LockStep()`.
-    - `objective`: what of the losses is minimised; a sum over steps.
-    - `remat`: which steps are computed again instead of kept: `EveryStep()`,
-        `Segments()`, with the least memory, the first of these that fits
-        (`WithinMemory()`), or `NoRematerialisation()`.
+    - `objective`: the function of the losses to minimise; a sum over steps.
+    - `remat`: which steps are computed again instead of stored: `EveryStep()`;
+        `Segments()`, which needs the least memory; `WithinMemory()`, the default, which is
+        the former if that fits into memory and else the latter; or
+        `NoRematerialisation()`.
 
-    ??? cite "Reference"
+    **Raises:**
+
+    `ValueError` if an argument is not of its kind, `window` or `particles` is below 1, or
+    `objective` needs whole episodes.
+
+    ??? cite
 
         ```bibtex
         @article{werbos1990backpropagation,
@@ -127,9 +133,13 @@ class FullBackprop(AbstractEstimator):
     **Arguments:**
 
     - `length`: $T$, steps of an episode; a number, or lengths to draw from.
-    - `particles`: episodes that run beside each other.
+    - `particles`: episodes that run in parallel.
     - `objective`: any [`equistar.AbstractObjective`][].
     - `remat`: as for [`equistar.TruncatedBackprop`][].
+
+    **Raises:**
+
+    `ValueError` if an argument is not of its kind, or `particles` is below 1.
     """
 
     length: AbstractEpisodeLength = eqx.field(converter=as_length)

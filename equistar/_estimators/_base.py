@@ -16,15 +16,14 @@ class MetaGradient(eqx.Module):
 
     - `gradient`: a pytree in the structure of `theta`; `None` where `theta` holds
         something else than an inexact array.
-    - `meta_loss`: the mean of the losses that the estimate was made from, as far as these
-        are finite.
-    - `diverged`: members whose carry is not finite at the window's end, or at that
-        of a whole episode.
-    - `dead`: particles that carry no signal: their contribution is exactly zero, as when
-        both members of a pair recorded the same losses; with [`equistar.FinalLoss`][] also
-        in every window in which no episode ends.
-    - `dropped`: particles whose contribution was not finite, and counted as zero. Where
-        all of them were, nothing is known and the gradient is NaN.
+    - `meta_loss`: the mean of those losses behind the estimate that are finite.
+    - `diverged`: members whose carry is not finite at the window's end, or at the
+        end of a whole episode.
+    - `dead`: particles that carry no signal. Their contribution is exactly zero, as when
+        both members of a pair recorded the same losses, or, with
+        [`equistar.FinalLoss`][], in every window in which no episode ends.
+    - `dropped`: particles whose contribution was not finite and was counted as zero. If
+        all of them were dropped, the gradient is NaN.
     """
 
     gradient: PyTree
@@ -37,7 +36,7 @@ class MetaGradient(eqx.Module):
 class AbstractEstimator(eqx.Module):
     """Estimates the gradient of an unroll's mean loss, window by window.
 
-    It knows unrolls and nothing else.
+    It knows only unrolls: no tasks, and no optimizers.
     """
 
     def __check_init__(self) -> None:
@@ -51,7 +50,9 @@ class AbstractEstimator(eqx.Module):
     @property
     @abc.abstractmethod
     def warm_up(self) -> int:
-        """Steps until the particles are spread over episodes as they stay for good."""
+        """Steps of the unroll after which the particles' positions in their episodes are
+        distributed as in the long run.
+        """
 
     @abc.abstractmethod
     def init(
@@ -64,6 +65,11 @@ class AbstractEstimator(eqx.Module):
         - `unroll`: what to differentiate.
         - `theta`: the meta-parameters; its inexact arrays are differentiated.
         - `key`: a PRNG key.
+
+        **Raises:**
+
+        `ValueError` if the unroll's carry or loss cannot be scanned over, or `theta` has no
+        inexact array.
         """
 
     @abc.abstractmethod
@@ -75,4 +81,15 @@ class AbstractEstimator(eqx.Module):
         *,
         key: PRNGKeyArray,
     ) -> tuple[MetaGradient, PyTree[Array]]:
-        """`(meta_gradient, state)`: one estimate, and the particles after it."""
+        """One estimate.
+
+        **Arguments:**
+
+        - `unroll`, `theta`: as for `init`; `theta` may have moved since.
+        - `state`: the particles, from `init` or the estimate before.
+        - `key`: a PRNG key.
+
+        **Returns:**
+
+        `(meta_gradient, state)`: a [`equistar.MetaGradient`][], and the particles after it.
+        """

@@ -40,7 +40,10 @@ class AbstractDirections(eqx.Module):
 
 
 class AllDirections(AbstractDirections):
-    """Every coordinate: the exact gradient, at the cost of a tangent for each number."""
+    """Every coordinate: the exact gradient, at the cost of a tangent for each number.
+
+    $v_j = e_j$, for each number of `theta`.
+    """
 
     def draw(
         self, theta: PyTree[Array], *, key: PRNGKeyArray
@@ -50,7 +53,18 @@ class AllDirections(AbstractDirections):
 
 
 class RandomDirections(AbstractDirections):
-    """`number` random directions of signs: unbiased, for many meta-parameters."""
+    """Random directions of signs: unbiased, for many meta-parameters.
+
+    $v_j = r_j / \\sqrt n$, with $r_j$ of independent random signs and $n$ = `number`.
+
+    **Attributes:**
+
+    - `number`: of directions, each at the cost of a tangent.
+
+    **Raises:**
+
+    `ValueError` if `number` is below 1.
+    """
 
     number: int = eqx.field(default=1, static=True)
 
@@ -82,15 +96,17 @@ class ForwardGradient(AbstractEstimator):
     truncated and memory does not grow with the episode. With
     [`equistar.AllDirections`][] the gradient is exact (real-time recurrent learning),
     for few meta-parameters; with [`equistar.RandomDirections`][] it is unbiased, with a
-    variance that grows with their number. Like all derivatives it explodes where the
-    unroll is chaotic.
+    variance that grows with the number of meta-parameters. Like all derivatives, it
+    explodes if the unroll is chaotic.
 
     **Arguments:**
 
     - `directions`: `AllDirections()` or `RandomDirections(number)`.
     - the others as for [`equistar.TruncatedBackprop`][].
 
-    ??? cite "References"
+    **Raises:** as [`equistar.TruncatedBackprop`][].
+
+    ??? cite
 
         ```bibtex
         @article{williams1989learning,

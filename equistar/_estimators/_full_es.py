@@ -22,18 +22,23 @@ class FullES(AbstractEstimator):
 
     $$g = \\frac{1}{N} \\sum_i \\epsilon_i \\frac{L^+_i - L^-_i}{2 \\sigma^2}$$
 
-    with $L$ the objective of an episode. Unbiased for the gradient of the objective
-    smoothed by $N(0, \\sigma^2 I)$.
+    with $L$ the objective of an episode and $\\epsilon_i \\sim N(0, \\sigma^2 I)$. Unbiased
+    for the gradient of the objective smoothed by $N(0, \\sigma^2 I)$.
 
     **Arguments:**
 
     - `length`: steps of an episode; a number, or lengths to draw from.
     - `pairs`: $N$, antithetic pairs of episodes.
-    - `sigma`: $\\sigma$, standard deviation of the noise.
+    - `sigma`: $\\sigma$, standard deviation of the noise, in units of `theta`.
     - `objective`: any [`equistar.AbstractObjective`][].
     - `noise`, `sampling`, `shaping`: as for [`equistar.PES`][].
 
-    ??? cite "Reference"
+    **Raises:**
+
+    `ValueError` if an argument is not of its kind, `pairs` is below 1, or `sigma` is not
+    positive and finite.
+
+    ??? cite
 
         ```bibtex
         @article{salimans2017evolution,

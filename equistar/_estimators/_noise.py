@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 class AbstractNoise(eqx.Module):
     """Gaussian noise, $\\epsilon \\sim N(0, \\sigma^2 S^2)$ with a diagonal $S$.
 
-    `sigma` belongs to the estimator, $S$ to the noise.
+    `sigma` is an argument of the estimator; this class gives $S$.
     """
 
     @abc.abstractmethod
@@ -45,6 +45,11 @@ class PerLeafNoise(AbstractNoise):
 
         - `scales`: positive numbers in the structure of `theta`, or of its upper levels
             (one number then holds for all arrays below it).
+
+        **Raises:**
+
+        `ValueError` if a scale is not positive and finite; at the first use, if the
+        structure does not fit `theta`.
         """
         bad = [s for s in jtu.tree_leaves(scales) if not 0 < float(s) < float("inf")]
         if bad:

@@ -39,13 +39,15 @@ class NRES(AbstractEstimator):
 
     $$g = \\frac{1}{2 \\sigma^2 K} \\sum_t \\Delta_t \\, \\epsilon$$
 
-    with $\\epsilon$ that of the episode to which step $t$ belongs; episodes that begin
-    in the same window share it. Unbiased for the gradient of the mean loss smoothed by
+    where $\\epsilon$ belongs to the episode of step $t$; episodes that begin in the same
+    window share it. Unbiased for the gradient of the mean loss smoothed by
     $N(0, \\sigma^2 I)$, at a lower variance than [`equistar.PES`][] and the same cost.
 
     **Arguments:** as for [`equistar.PES`][].
 
-    ??? cite "References"
+    **Raises:** as [`equistar.PES`][].
+
+    ??? cite
 
         ```bibtex
         @inproceedings{li2023noise,

@@ -41,25 +41,31 @@ class PES(AbstractEstimator):
     $$\\xi \\leftarrow \\xi + \\epsilon, \\qquad
     g = \\frac{1}{2 \\sigma^2 K} \\sum_t \\Delta_t \\, (\\xi \\text{ or } \\epsilon)$$
 
-    with $\\xi$ for the steps of the episode that was running when the window began and
-    $\\epsilon$ for those of episodes that began inside it. The estimate is the mean of
-    $g$ over the pairs. It is unbiased for the gradient of the mean loss, smoothed by
-    $N(0, \\sigma^2 I)$ independently in each window.
+    with $\\epsilon \\sim N(0, \\sigma^2 I)$, $\\xi$ for the steps of the episode that was
+    running when the window began, and $\\epsilon$ for those of episodes that began inside
+    it. The estimate is the mean of $g$ over the pairs. It is unbiased for the gradient of
+    the mean loss, smoothed by $N(0, \\sigma^2 I)$ independently in each window.
 
     **Arguments:**
 
-    - `window`: $K$, steps between two estimates.
-    - `pairs`: $N$, antithetic pairs of particles.
-    - `sigma`: $\\sigma$, standard deviation of the noise.
-    - `length`: the episodes' length. Windows need not divide it.
-    - `starts`: `Staggered()`, so that particles do not restart in step, or `LockStep()`.
-    - `objective`: what of the losses is minimised; a sum over steps.
+    - `window`: $K$, steps of the unroll between two estimates.
+    - `pairs`: $N$, antithetic pairs; each is one particle.
+    - `sigma`: $\\sigma$, standard deviation of the noise, in units of `theta`.
+    - `length`: of the episodes, in steps; a number, or lengths to draw from. Windows need
+        not divide it.
+    - `starts`: `Staggered()`, so that particles do not restart together, or `LockStep()`.
+    - `objective`: the function of the losses to minimise; a sum over steps.
     - `noise`: its shape, `IsotropicNoise()` or `PerLeafNoise(...)`.
     - `sampling`: `AntitheticPairs()` or `ForwardDifference()`.
-    - `shaping`: `NoShaping()`; `ClipDifference(limit)` and `SignDifference()` tame
+    - `shaping`: `NoShaping()`; `ClipDifference(limit)` and `SignDifference()` limit
         outliers, and make the estimate biased.
 
-    ??? cite "Reference"
+    **Raises:**
+
+    `ValueError` if an argument is not of its kind, `window` or `pairs` is below 1, `sigma`
+    is not positive and finite, or `objective` needs whole episodes.
+
+    ??? cite
 
         ```bibtex
         @inproceedings{vicol2021unbiased,

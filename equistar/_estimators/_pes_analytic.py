@@ -36,26 +36,28 @@ class PESAnalytic(AbstractEstimator):
     Besides the window of [`equistar.PES`][], each member runs the same window from the
     same carried state at the unperturbed $\\theta$, where back-propagation gives the
     gradient $p^\\pm = \\nabla_\\theta \\frac{1}{K} \\sum_t l^\\pm_t$ of that window alone.
-    It predicts what the window's own noise does to the losses:
+    It predicts the effect of the window's own noise on the losses:
 
     $$g = \\frac{\\xi}{2 \\sigma^2} \\left(\\Delta - \\epsilon^\\top (p^+ + p^-)\\right)
     + \\tfrac12 (p^+ + p^-), \\qquad
     \\Delta = \\frac{1}{K} \\sum_t \\Delta_t$$
 
-    with $\\epsilon$ in place of $\\xi$ for episodes that began inside the window. What is
-    subtracted and what is added have the same mean, since $p^\\pm$ does not depend on
-    $\\epsilon$ and $E[\\xi \\epsilon^\\top] = \\sigma^2 I$: the estimate stays unbiased for
-    the gradient that PES estimates. Its variance is lower by what $\\epsilon$ does to the
-    losses in first order, at the price of a back-propagation: it pays where a window is
-    a good part of an episode, and where the unroll is not chaotic within a window.
+    with $\\epsilon$ in place of $\\xi$ for episodes that began inside the window. The
+    subtracted and the added term have the same mean, since $p^\\pm$ does not depend on
+    $\\epsilon$ and $E[\\xi \\epsilon^\\top] = \\sigma^2 I$. So the estimate stays unbiased
+    for the gradient that PES estimates. Its variance is lower, because the first-order
+    effect of $\\epsilon$ on the losses is removed; the price is a back-propagation. It pays
+    if a window is a good part of an episode and the unroll is not chaotic within it.
 
     **Arguments:** as for [`equistar.PES`][], and
 
     - `remat`: as for [`equistar.TruncatedBackprop`][].
 
-    Shaping acts on what the prediction leaves of a difference.
+    Shaping acts on a difference after the prediction has been subtracted.
 
-    ??? cite "Reference"
+    **Raises:** as [`equistar.PES`][].
+
+    ??? cite
 
         After section 4.3 of the PES paper:
 

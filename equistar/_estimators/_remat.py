@@ -29,7 +29,7 @@ class AbstractRematerialisation(eqx.Module):
 
 
 class NoRematerialisation(AbstractRematerialisation):
-    """Keeps the intermediates of every step: memory of K steps, and the least time."""
+    """Stores the intermediates of all K steps: the most memory, and the least time."""
 
     def scan(
         self, body: Body, carry: PyTree[Array], xs: PyTree[Array]
@@ -38,10 +38,10 @@ class NoRematerialisation(AbstractRematerialisation):
 
 
 class EveryStep(AbstractRematerialisation):
-    """Keeps the carry before each step, and makes every step once again.
+    """Stores the carry before each step, and computes every step again.
 
-    With K steps memory holds K carries and the intermediates of one step; every step is
-    computed twice in all. Less time than `Segments()` where K carries fit into memory.
+    With K steps, memory holds K carries and the intermediates of one step; every step is
+    computed twice in all. It is faster than `Segments()` if K carries fit into memory.
     """
 
     def scan(
@@ -51,14 +51,21 @@ class EveryStep(AbstractRematerialisation):
 
 
 class Segments(AbstractRematerialisation):
-    """Keeps the carry at the start of each segment, and makes a segment's steps again.
+    """Stores the carry at the start of each segment, and computes its steps again.
 
     With K steps in segments of $s$, memory holds $K / s + s$ carries and the
-    intermediates of one step; every step is computed three times in all. The least
-    memory, of $2 \\sqrt K$ carries, is had at $s = \\sqrt K$; the default is a divisor of
-    K near it where there is one.
+    intermediates of one step; every step is computed three times in all. Memory is least
+    at $s = \\sqrt K$, with $2 \\sqrt K$ carries.
 
-    ??? cite "Reference"
+    **Attributes:**
+
+    - `length`: $s$, in steps; by default a divisor of K near $\\sqrt K$ if there is one.
+
+    **Raises:**
+
+    `ValueError` if `length` is below 1.
+
+    ??? cite
 
         ```bibtex
         @article{chen2016training,
@@ -113,14 +120,18 @@ class Segments(AbstractRematerialisation):
 
 
 class WithinMemory(AbstractRematerialisation):
-    """`EveryStep()` where the carries of all steps fit into some memory, else `Segments()`.
+    """`EveryStep()` if the carries of all steps fit into `limit`, else `Segments()`.
 
-    A carry is the state of an unroll: of a network its parameters and the optimizer's
-    state.
+    A carry is the state of an unroll; in inner training, a network's parameters and its
+    optimizer's state.
 
     **Attributes:**
 
     - `limit`: bytes for the carries of all particles together; by default 64 MiB.
+
+    **Raises:**
+
+    `ValueError` if `limit` is not a whole number of at least 0.
     """
 
     limit: int = eqx.field(default=2**26, static=True)

@@ -30,10 +30,9 @@ class Particles(eqx.Module):
     **Attributes:**
 
     - `carry`: of the unroll, with leading axes of particles and members.
-    - `step`: steps of its episode that a particle has made; -1 before the first episode,
-        which begins inside the first window like any other.
-    - `length`: of its episode.
-    - `meta_step`: windows that have gone by.
+    - `step`: steps that a particle has made in its episode; -1 before the first begins.
+    - `length`: of its episode, in steps.
+    - `meta_step`: the number of windows so far.
     """
 
     carry: PyTree[Array]
@@ -47,7 +46,7 @@ class Window(eqx.Module):
 
     **Attributes:**
 
-    - `losses`: what the unroll's steps gave, with axes of steps, particles and members.
+    - `losses`: those of the unroll, with axes of steps, particles and members.
     - `fresh`: whether a step belongs to an episode that began inside the window.
     - `step`: its number in its episode, from 0.
     - `length`: of its episode.
@@ -72,9 +71,9 @@ class Window(eqx.Module):
     def split_mean(
         self, values: Float[Array, "steps particles ..."]
     ) -> tuple[Array, Array]:
-        """Sums over steps, by the window's length, of old and of fresh episodes.
+        """`(old, fresh)`: sums over the steps of each, divided by the window's length.
 
-        The old one was running when the window began; fresh ones began inside it.
+        The old episode was running when the window began; fresh ones began inside it.
         """
         fresh = self.fresh.reshape(self.fresh.shape + (1,) * (values.ndim - 2))
         mean = lambda x: jnp.sum(x, axis=0) / len(values)

@@ -21,7 +21,7 @@ class AbstractSampling(eqx.Module):
 
 
 class AntitheticPairs(AbstractSampling):
-    """$\\theta + \\epsilon$ and $\\theta - \\epsilon$: even orders of the loss cancel."""
+    """$\\theta + \\epsilon$ and $\\theta - \\epsilon$: terms of even order cancel."""
 
     signs: ClassVar[tuple[float, float]] = (1.0, -1.0)
 
@@ -33,7 +33,7 @@ class ForwardDifference(AbstractSampling):
 
 
 class AbstractShaping(eqx.Module):
-    """Changes the difference of a pair's losses before it multiplies the noise."""
+    """Changes the difference of a pair's losses before the noise is multiplied by it."""
 
     @abc.abstractmethod
     def __call__(
@@ -41,9 +41,9 @@ class AbstractShaping(eqx.Module):
     ) -> Float[Array, " particles"]:
         """The shaped difference of each pair.
 
-        In a window it is the difference of the two sums of losses, over the window's
-        length: one for the episode that was running when the window began, and one for
-        those that began inside it.
+        In a window, a difference is that of the two sums of losses, divided by the window's
+        length. It is shaped separately for the episode that was running when the window
+        began and for those that began inside it.
         """
 
 
@@ -57,7 +57,16 @@ class NoShaping(AbstractShaping):
 
 
 class ClipDifference(AbstractShaping):
-    """The difference, clipped to [-limit, limit]: no pair outweighs the others by far."""
+    """The difference, clipped to [-limit, limit]: no pair outweighs the others by far.
+
+    **Attributes:**
+
+    - `limit`: positive, in units of the loss.
+
+    **Raises:**
+
+    `ValueError` if `limit` is not positive.
+    """
 
     limit: float = eqx.field(static=True)
 
@@ -72,7 +81,16 @@ class ClipDifference(AbstractShaping):
 
 
 class SignDifference(AbstractShaping):
-    """Only which member was better counts: 1, 0 or -1, times `scale`."""
+    """Only which member was better counts: 1, 0 or -1, times `scale`.
+
+    **Attributes:**
+
+    - `scale`: positive, in units of the loss.
+
+    **Raises:**
+
+    `ValueError` if `scale` is not positive.
+    """
 
     scale: float = eqx.field(default=1.0, static=True)
 

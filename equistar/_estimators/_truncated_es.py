@@ -27,7 +27,7 @@ from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoSha
 
 
 class AbstractCarried(eqx.Module):
-    """Whose state both members of a pair start the next window from."""
+    """Which state both members of a pair start the next window from."""
 
     @abc.abstractmethod
     def members(self, theta: PyTree, pairs: PyTree) -> PyTree:
@@ -39,7 +39,7 @@ class AbstractCarried(eqx.Module):
 
 
 class PlusMember(AbstractCarried):
-    """The + member's, as the released implementation of the STAR paper has it."""
+    """The + member's, as in the released implementation of the STAR paper."""
 
     def members(self, theta: PyTree, pairs: PyTree) -> PyTree:
         return pairs
@@ -49,7 +49,7 @@ class PlusMember(AbstractCarried):
 
 
 class MeanTheta(AbstractCarried):
-    """That of the unperturbed `theta`, which runs beside the pair at half its cost."""
+    """That of the unperturbed `theta`, which runs as a third member at half the cost."""
 
     def members(self, theta: PyTree, pairs: PyTree) -> PyTree:
         arrays, rest = eqx.partition(pairs, eqx.is_inexact_array)
@@ -68,11 +68,13 @@ class TruncatedES(AbstractEstimator):
     $$g = \\frac{\\epsilon}{2 \\sigma^2 K} \\sum_t (l^+_t - l^-_t)$$
 
     Both members of a pair start each window from the same carried state. Biased: it
-    ignores what $\\theta$ did before the window. See [`equistar.PES`][] for the cure.
+    ignores what $\\theta$ did before the window. [`equistar.PES`][] corrects this.
 
     **Arguments:** as for [`equistar.PES`][], and
 
     - `carried`: whose state the next window starts from, `PlusMember()` or `MeanTheta()`.
+
+    **Raises:** as [`equistar.PES`][].
     """
 
     window: int = eqx.field(default=50, static=True)

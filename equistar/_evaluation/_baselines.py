@@ -22,14 +22,14 @@ Draws = dict[str, Float[Array, " draws"]]
 
 
 class AbstractBaseline(eqx.Module):
-    """A hand-made optimizer and the settings among which the best is chosen.
+    """A hand-made optimizer, and the settings from which the best is chosen.
 
-    Chosen is the draw with the lowest training loss, over all steps and seeds, on the
-    very seeds of the evaluation: a lenient rule, in the baseline's favour.
+    The best draw is the one with the lowest mean training loss over all steps and seeds, on
+    the very seeds of the evaluation. This rule favours the baseline.
 
     **Attributes:**
 
-    - `name`: what tables call it.
+    - `name`: in tables.
     """
 
     name: eqx.AbstractVar[str]
@@ -44,11 +44,11 @@ class AbstractBaseline(eqx.Module):
 
     @abc.abstractmethod
     def budget(self) -> str:
-        """How much tuning there was, in words that stand beside the results."""
+        """How much tuning there was, in words that reports show with the results."""
 
 
 class AbstractRateSweep(AbstractBaseline):
-    """A baseline whose learning rate is swept, by default over half orders 1e-6 .. 1."""
+    """A baseline that sweeps its learning rate, over half orders 1e-6 .. 1 or `rates`."""
 
     rates: eqx.AbstractVar[tuple[float, ...]]
 
@@ -61,7 +61,7 @@ class AbstractRateSweep(AbstractBaseline):
 
 
 class TunedAdam(AbstractRateSweep):
-    """Adam at its best learning rate: what ratios and speed-ups are relative to."""
+    """Adam at its best learning rate: the reference of ratios and speed-ups."""
 
     rates: tuple[float, ...] = eqx.field(default=HALF_ORDERS, static=True)
     name: str = eqx.field(default="tuned Adam", static=True)
@@ -71,7 +71,7 @@ class TunedAdam(AbstractRateSweep):
 
 
 class TunedSGD(AbstractRateSweep):
-    """Gradient descent at its best learning rate."""
+    """Gradient descent at its best learning rate, $p \\leftarrow p - \\eta g$."""
 
     rates: tuple[float, ...] = eqx.field(default=HALF_ORDERS, static=True)
     name: str = eqx.field(default="tuned SGD", static=True)
@@ -81,7 +81,7 @@ class TunedSGD(AbstractRateSweep):
 
 
 class TunedMomentum(AbstractRateSweep):
-    """Gradient descent with momentum, at its best learning rate."""
+    """Gradient descent with `momentum`, $m \\leftarrow \\mu m + g$, at its best rate."""
 
     rates: tuple[float, ...] = eqx.field(default=HALF_ORDERS, static=True)
     momentum: float = eqx.field(default=0.9, static=True)
@@ -92,7 +92,7 @@ class TunedMomentum(AbstractRateSweep):
 
 
 class TunedAdafactor(AbstractRateSweep):
-    """Adafactor at its best learning rate."""
+    """Adafactor at its best learning rate; see [`equistar.FactoredSecondMoment`][]."""
 
     rates: tuple[float, ...] = eqx.field(default=HALF_ORDERS, static=True)
     name: str = eqx.field(default="tuned Adafactor", static=True)
@@ -102,7 +102,24 @@ class TunedAdafactor(AbstractRateSweep):
 
 
 class TunedLion(AbstractRateSweep):
-    """Lion at its best learning rate."""
+    """Lion at its best learning rate.
+
+    $$p \\leftarrow p - \\eta\\,(\\operatorname{sign}(b_1 m + (1 - b_1) g) + \\lambda p),
+    \\qquad m \\leftarrow b_2 m + (1 - b_2) g$$
+
+    with optax's defaults $b_1 = 0.9$, $b_2 = 0.99$ and $\\lambda = 10^{-3}$.
+
+    ??? cite
+
+        ```bibtex
+        @inproceedings{chen2023symbolic,
+            title={Symbolic Discovery of Optimization Algorithms},
+            author={Chen, Xiangning and Liang, Chen and Huang, Da and others},
+            booktitle={Advances in Neural Information Processing Systems},
+            year={2023},
+        }
+        ```
+    """
 
     rates: tuple[float, ...] = eqx.field(default=HALF_ORDERS, static=True)
     name: str = eqx.field(default="tuned Lion", static=True)
@@ -117,9 +134,10 @@ class TunedNAdamW(AbstractBaseline):
     Log-uniform: the learning rate in [1e-5, 1], $1 - \\beta_1$ in [.01, .5],
     $1 - \\beta_2$ in [1e-4, .1], $\\epsilon$ in [1e-10, 1e-3] and the weight decay (times
     the learning rate) in [1e-5, 1]. The schedule is constant, a cosine to a thousandth,
-    or that after a linear warm-up over a twentieth of the steps, each as likely.
+    or that after a linear warm-up over a twentieth of the steps, with equal probability.
 
-    `TunedNAdamW(number=1000)` is the paper's search.
+    `TunedNAdamW(number=1000)` is the search of the STAR paper ([`equistar.STAR`][]). A
+    `number` of draws below 1 raises a `ValueError`.
     """
 
     number: int = eqx.field(default=64, static=True)
@@ -159,7 +177,19 @@ class TunedNAdamW(AbstractBaseline):
 
 
 class DAdaptation(AbstractBaseline):
-    """D-Adaptation of AdamW, which sets its own learning rate."""
+    """D-Adaptation of AdamW, which sets its own learning rate.
+
+    ??? cite
+
+        ```bibtex
+        @inproceedings{defazio2023learning,
+            title={Learning-Rate-Free Learning by {D}-Adaptation},
+            author={Defazio, Aaron and Mishchenko, Konstantin},
+            booktitle={International Conference on Machine Learning},
+            year={2023},
+        }
+        ```
+    """
 
     name: str = eqx.field(default="D-Adaptation", static=True)
 
@@ -174,7 +204,19 @@ class DAdaptation(AbstractBaseline):
 
 
 class Prodigy(AbstractBaseline):
-    """Prodigy, which sets its own learning rate."""
+    """Prodigy, which sets its own learning rate.
+
+    ??? cite
+
+        ```bibtex
+        @inproceedings{mishchenko2024prodigy,
+            title={Prodigy: An Expeditiously Adaptive Parameter-Free Learner},
+            author={Mishchenko, Konstantin and Defazio, Aaron},
+            booktitle={International Conference on Machine Learning},
+            year={2024},
+        }
+        ```
+    """
 
     name: str = eqx.field(default="Prodigy", static=True)
 
@@ -189,9 +231,20 @@ class Prodigy(AbstractBaseline):
 
 
 class ScheduleFree(AbstractBaseline):
-    """Schedule-free AdamW at optax's default learning rate.
+    """Schedule-free AdamW at optax's default learning rate, 0.0025.
 
-    Losses are those at the point where gradients are taken, held-out ones too.
+    Losses, held-out ones too, are those at the point where gradients are taken.
+
+    ??? cite
+
+        ```bibtex
+        @inproceedings{defazio2024road,
+            title={The Road Less Scheduled},
+            author={Defazio, Aaron and Yang, Xingyu and Mehta, Harsh and others},
+            booktitle={Advances in Neural Information Processing Systems},
+            year={2024},
+        }
+        ```
     """
 
     name: str = eqx.field(default="schedule-free", static=True)

@@ -24,8 +24,8 @@ class Evaluation(eqx.Module):
 
     **Attributes:**
 
-    - `results`: every [`equistar.Run`][], with what is read off them.
-    - `failures`: what raised an error.
+    - `results`: every [`equistar.Run`][], and the statistics computed from them.
+    - `failures`: an [`equistar.Failure`][] for every error.
     - `notes`: sentences on what was left out, and why.
     - `about`: settings, versions and device.
     """
@@ -60,8 +60,12 @@ def load_evaluation(path: str | os.PathLike) -> Evaluation:
 
     **Arguments:**
 
-    - `path`: the folder that `FolderStore` was given; of `equistar evaluate`, the folder
-        `results` in its output folder, or the output folder itself.
+    - `path`: the folder that `FolderStore` was given; or the output folder of `equistar
+        evaluate`, or the folder `results` in it.
+
+    **Returns:**
+
+    An [`equistar.Evaluation`][].
 
     **Raises:**
 
@@ -114,6 +118,10 @@ def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> Evaluation:
     **Arguments:**
 
     - `evaluations`: by label.
+
+    **Returns:**
+
+    An [`equistar.Evaluation`][].
 
     **Raises:**
 

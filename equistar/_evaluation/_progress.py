@@ -6,7 +6,7 @@ import equinox as eqx
 
 
 class AbstractProgress(eqx.Module):
-    """Is told how far an evaluation is; printing lives in those that do it."""
+    """Is told about the progress of an evaluation, for instance to print it."""
 
     @abc.abstractmethod
     def say(self, text: str) -> None:
@@ -14,11 +14,11 @@ class AbstractProgress(eqx.Module):
 
     @abc.abstractmethod
     def advance(self, label: str, done: int, total: int) -> None:
-        """`done` of `total` steps of the training `label` are behind us."""
+        """`done` of `total` steps of the training called `label` are done."""
 
 
 class NoProgress(AbstractProgress):
-    """Tells nobody."""
+    """Does nothing."""
 
     def say(self, text: str) -> None:
         pass

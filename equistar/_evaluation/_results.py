@@ -29,13 +29,13 @@ class Run(eqx.Module):
     - `task`, `optimizer`: their names.
     - `steps`: updates of each network.
     - `losses`: the training loss at each step, before its update.
-    - `held_out`: the held-out loss at equally many steps apart, the last at the end.
-    - `seconds_per_step`: of one step of one seed, with its share of the held-out losses,
-        all seeds being trained in one program: the median over segments of the training,
-        compilation apart.
-    - `memory`: bytes of that program, all seeds together; -1 where it is not known.
+    - `held_out`: the held-out loss at equal distances in steps, the last one at the end.
+    - `seconds_per_step`: of one step of one seed, with its share of the held-out losses, in
+        the program that trains all seeds: the median over segments of the training, without
+        compilation.
+    - `memory`: bytes of that program, all seeds together; -1 if it is not known.
     - `tuning`: how many settings were tried, in words.
-    - `settings`: the chosen ones, of a baseline.
+    - `settings`: the chosen ones, for a baseline; otherwise empty.
     """
 
     task: str
@@ -87,7 +87,13 @@ _IN_HEADER = "task", "optimizer", "steps", "seconds_per_step", "memory", "tuning
 
 
 class Failure(eqx.Module):
-    """An optimizer on a task that raised an error, and what the error said."""
+    """An error that an optimizer raised on a task.
+
+    **Attributes:**
+
+    - `task`, `optimizer`: their names.
+    - `message`: of the error.
+    """
 
     task: str
     optimizer: str
@@ -102,10 +108,10 @@ class Summary(eqx.Module):
     - `log_ratio`: the interquartile mean, over all tasks and seeds, of
         $\\ln(\\bar l / \\bar l_{ref})$, the mean training losses of the same seed.
     - `low`, `high`: its 95 % interval, by a bootstrap over tasks, and seeds within them.
-    - `tasks`: tasks that count: both finished, and the reference's loss is positive and
-        finite on every seed.
-    - `better`: of these, tasks with a median ratio below 1.
-    - `diverged`, `runs`: how many of how many trainings diverged.
+    - `tasks`: number of tasks that count: both finished, and the reference's loss is
+        positive and finite on every seed.
+    - `better`: number of those with a median ratio below 1.
+    - `diverged`, `runs`: number of trainings that diverged, and of all.
     """
 
     log_ratio: float
@@ -152,9 +158,9 @@ class Results(eqx.Module):
         return next(matches, None)
 
     def speed_up(self, run: Run) -> Float[np.ndarray, " seeds"]:
-        """Steps, over the first step that reaches the reference's final loss.
+        """The number of steps over the first step that reaches the reference's final loss.
 
-        Zero where it is not reached; NaN without a reference.
+        Zero if it is not reached; NaN without a reference.
         """
         reference = self.find(run.task, self.reference, run.steps)
         if reference is None:

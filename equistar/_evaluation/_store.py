@@ -24,7 +24,13 @@ _HEADER = "header"
 
 
 class Entry(eqx.Module):
-    """What a store holds under a name: JSON and arrays."""
+    """What a store holds under a name.
+
+    **Attributes:**
+
+    - `header`: a dictionary of what JSON can hold.
+    - `arrays`: by name.
+    """
 
     header: dict[str, Any]
     arrays: dict[str, np.ndarray]
@@ -64,6 +70,10 @@ class FolderStore(AbstractStore):
         """**Arguments:**
 
         - `path`: the folder; made at the first entry.
+
+        **Raises:**
+
+        `ValueError` if it is not a path.
         """
         self.path = as_path(path, "path")
 

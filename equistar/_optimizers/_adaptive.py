@@ -46,30 +46,29 @@ _TIMESCALES = (1, 3, 10, 30, 100, 300, 1_000)
 
 
 class AdaptiveSTAR(AbstractLearnedOptimizer):
-    """STAR for many tasks: with a fixed point, and with a step of its own for each tensor.
+    """STAR for many tasks, with a fixed point and a step size for each tensor. Ours.
 
     $$p \\leftarrow p - e^{s\\,w \\cdot x}\\,(\\beta_3\\,d\\,e^{\\beta_4 a_b}\\,rms(A_1)
     + \\beta_1\\,e^{\\beta_2 a_n}\\,mean_j\\,A_j)$$
 
-    What differs from [`equistar.STAR`][]:
+    It differs from [`equistar.STAR`][] in these points:
 
-    - the blackbox term is scaled by the root mean square of $A_1$ over the tensor
-      ([`equistar.GradientScale`][]): where gradients vanish, it does too;
-    - a gain for each tensor, log-linear in statistics $x$ of the tensor
-      ([`equistar.TensorGain`][]), which the network reads as well: one task wants steps a
-      hundred times as large as another;
-    - one of them is a step size that is learned during the training itself
-      ([`equistar.HypergradientDescent`][]): it grows where steps are too small, and falls
-      where there is nothing left but noise;
-    - averages are bias-corrected, so that the first steps are like the later ones;
-    - no time scale is longer than 1,000 steps, and the magnitudes can really change.
+    - The blackbox term is scaled by the root mean square of $A_1$ over the tensor
+      ([`equistar.GradientScale`][]), so it vanishes where gradients vanish.
+    - Each tensor has a gain ([`equistar.TensorGain`][]), because one task needs steps a
+      hundred times as large as another. The gain is log-linear in statistics $x$ of the
+      tensor, which the network reads as well.
+    - One of the statistics is a step size that is learned during the training itself
+      ([`equistar.HypergradientDescent`][]). It grows while steps are too small, and falls
+      when only noise is left.
+    - Averages are bias-corrected, so that the first steps are like the later ones.
+    - No time scale is longer than 1,000 steps, and the magnitudes can change noticeably.
 
-    A fresh one is AggMo on Adam's direction, with the learning rate $1.2\\,\\beta_1$ for a
-    vector of 1,000 entries and $1.9\\,\\beta_1$ for a matrix of as many of size 0.1. It
-    falls with the power 0.18 of the number of entries, and for matrices rises with the
-    power 0.43 of their size; kernels of convolutions take a fifth of that. These numbers,
-    and the decays at the start, are what two meta-trainings on many small tasks agreed
-    upon.
+    A fresh one is AggMo on Adam's direction. Its learning rate is $1.2\\,\\beta_1$ for a
+    vector of 1,000 entries and $1.9\\,\\beta_1$ for a matrix of as many entries of size
+    0.1. It falls with the power 0.18 of the number of entries, and for matrices it rises
+    with the power 0.43 of their size; kernels of convolutions take a fifth of that. Two
+    meta-trainings on many small tasks agreed on these numbers and on the initial decays.
     """
 
     accumulators: dict[str, AbstractAccumulator]

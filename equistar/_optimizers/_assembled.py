@@ -21,7 +21,10 @@ from ._learned import AbstractLearnedOptimizer
 
 
 class LearnedOptimizer(AbstractLearnedOptimizer):
-    """A learned optimizer from any parts. See `AbstractLearnedOptimizer` for the rule."""
+    """A learned optimizer from any parts.
+
+    See [`equistar.AbstractLearnedOptimizer`][] for the update rule.
+    """
 
     accumulators: dict[str, AbstractAccumulator]
     features: AbstractFeatures
@@ -51,6 +54,11 @@ class LearnedOptimizer(AbstractLearnedOptimizer):
         - `gain`: a factor on the first two for each tensor, say [`equistar.TensorGain`][].
         - `accumulators`: the bank that the parts read from, by name; by default
             `default_accumulators()`. Only those that a part reads are kept.
+
+        **Raises:**
+
+        `ValueError` if a part is not of its kind, or reads an accumulator that is not in
+        the bank.
         """
         self.features = features
         self.network = network

@@ -39,10 +39,14 @@ class AbstractOptimizer(eqx.Module):
         - `grads`: gradients, a pytree of the structure of `params`.
         - `state`: from `init` or the last `update`.
         - `params`: the parameters before the step.
-        - `extra`: accepted for optax's sake (`value=`, `value_fn=` and others).
+        - `extra`: what optax may pass (`value=`, `value_fn=` and others).
 
         **Returns:**
 
         `(updates, state)`: updates in the structure and dtypes of `params`, to be added
         to them (`optax.apply_updates`, `eqx.apply_updates`), and the new state.
+
+        **Raises:**
+
+        `ValueError` if `grads` or `state` do not fit `params`.
         """

@@ -64,8 +64,9 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
     $$p \\leftarrow p - G\\,(\\beta_3\\,d\\,e^{\\beta_4 a_b} R
     + \\beta_1\\,e^{\\beta_2 a_n}\\,nominal) - \\lambda\\,e^{\\beta_5 a_r}\\,p$$
 
-    with the direction $d$ and the log-magnitudes $a$ written by one small network for
-    each element of the tensor, and the gain $G$ of the whole tensor, 1 in the paper.
+    One small network computes the direction $d$ and the log-magnitudes $a$ for each element
+    of the tensor. The gain $G$ belongs to the whole tensor, and is 1 in the paper. See
+    [`equistar.STAR`][] for the source.
     """
 
     accumulators: eqx.AbstractVar[dict[str, AbstractAccumulator]]

@@ -87,14 +87,18 @@ class AbstractHyperparameter(eqx.Module):
 
 
 class Positive(AbstractHyperparameter):
-    """A positive number, meta-learned through its logarithm."""
+    """A positive number, $e^\\theta$: meta-learned through its logarithm $\\theta$."""
 
     log: Float[Array, "..."]
 
     def __init__(self, value: ArrayLike):
         """**Arguments:**
 
-        - `value`: the initial value, positive.
+        - `value`: the initial value, positive; a number or an array.
+
+        **Raises:**
+
+        `ValueError` if it is not positive. Inside of jit, values are not checked.
         """
         self.log = jnp.log(_checked(value, lambda x: x > 0, "positive"))
 
@@ -103,14 +107,18 @@ class Positive(AbstractHyperparameter):
 
 
 class Decay(AbstractHyperparameter):
-    """A number in (0, 1), meta-learned through its logit."""
+    """A number in (0, 1), $1 / (1 + e^{-\\theta})$: meta-learned through its logit."""
 
     logit: Float[Array, "..."]
 
     def __init__(self, value: ArrayLike):
         """**Arguments:**
 
-        - `value`: the initial value, strictly between 0 and 1.
+        - `value`: the initial value, strictly between 0 and 1; a number or an array.
+
+        **Raises:**
+
+        `ValueError` if it is not between 0 and 1. Inside of jit, values are not checked.
         """
         value = _checked(value, lambda x: (0 < x) & (x < 1), "between 0 and 1")
         self.logit = jnp.log(value) - jnp.log1p(-value)
@@ -120,7 +128,12 @@ class Decay(AbstractHyperparameter):
 
 
 class Fixed(AbstractHyperparameter):
-    """A value that meta-training leaves alone: a number, a flag, a schedule."""
+    """A value that meta-training leaves alone.
+
+    **Attributes:**
+
+    - `value`: a number, a flag, a schedule or any other object.
+    """
 
     value: Any = eqx.field(static=True)
 

@@ -22,7 +22,7 @@ from ._base import AbstractOptimizer
 
 
 class AbstractCriterion(eqx.Module):
-    """Whether a learned step may be taken. Each states what it can promise, no more."""
+    """Decides whether a learned step may be taken. Each says exactly what it promises."""
 
     @abc.abstractmethod
     def __call__(
@@ -38,19 +38,36 @@ class AbstractCriterion(eqx.Module):
 
         - `learned`, `fallback`: updates, to be added to the parameters.
         - `params`: the parameters before the step.
-        - `extra`: what `update` was given besides.
+        - `extra`: the other arguments of `update`.
         """
 
 
 class EnergyDecrease(AbstractCriterion):
-    """The energy falls at least as it would by the fallback, up to a factor.
+    """The energy falls by at least a given share of what the fallback's step would give.
 
     $$E(\\phi + u) \\le E(\\phi) - c \\, (E(\\phi) - E(\\phi + u_f))$$
 
+    with the learned step $u$ and the fallback's $u_f$.
+
     *Promise:* wherever the fallback's step lowers the energy, so does every step that is
-    taken. On a quadratic, with its own loss as energy and gradient descent inside
-    its stable range as fallback, no learned optimizer whatever makes the loss rise. An
-    energy that is NaN counts as no decrease. Costs three evaluations of the energy.
+    taken. For example, on a quadratic with its own loss as energy and gradient descent
+    inside its stable range as fallback, no learned optimizer can make the loss rise. An
+    energy that is NaN counts as no decrease. It costs three evaluations of the energy.
+
+    The criterion with a factor is ours; the source compares the losses of both steps.
+
+    ??? cite
+
+        ```bibtex
+        @inproceedings{premontschwarz2022simple,
+            title={A Simple Guard for Learned Optimizers},
+            author={Pr{\\'e}mont-Schwarz, Isabeau and V{\\'\\i}tk{\\r{u}}, Jaroslav and
+                    Feyereisl, Jan},
+            booktitle={International Conference on Machine Learning},
+            year={2022},
+            eprint={2201.12426},
+        }
+        ```
     """
 
     function: Callable[[PyTree[Array]], Float[Array, ""]]
@@ -64,6 +81,11 @@ class EnergyDecrease(AbstractCriterion):
         - `function`: $E$, of the parameters: say the loss on a fixed batch. Data that it
             closes over is not meta-learned; arrays of an `eqx.Module` would be.
         - `factor`: $c$ in (0, 1]; 1 asks for as much as the fallback gives.
+
+        **Raises:**
+
+        `ValueError` if `function` cannot be called or `factor` is not in (0, 1]; in an
+        update, if the energy is not one floating-point number.
         """
         check_function(function, "function", "lambda params: loss(params, batch)")
         _check_factor(factor)
@@ -83,10 +105,10 @@ class EnergyDecrease(AbstractCriterion):
 class PassedEnergyDecrease(AbstractCriterion):
     """As [`equistar.EnergyDecrease`][], of a function that is passed at each update.
 
-    `update(..., value_fn=function)`, optax's convention for line searches: say the loss on
-    the present minibatch, which [`equistar.train`][] and meta-training pass. *Promise:* as
-    there, for each step's own function; on changing minibatches the loss on others may
-    rise.
+    `update(..., value_fn=function)` is optax's convention for line searches.
+    [`equistar.train`][] and meta-training pass the loss on the present minibatch.
+    *Promise:* that of `EnergyDecrease`, for each step's own function; the loss on other
+    minibatches may rise.
     """
 
     factor: float = eqx.field(static=True)
@@ -95,6 +117,10 @@ class PassedEnergyDecrease(AbstractCriterion):
         """**Arguments:**
 
         - `factor`: as for [`equistar.EnergyDecrease`][].
+
+        **Raises:**
+
+        As [`equistar.EnergyDecrease`][]; and in an update without `value_fn`.
         """
         _check_factor(factor)
         self.factor = float(factor)
@@ -119,10 +145,20 @@ class StepBound(AbstractCriterion):
 
     $$|u| \\le k |u_f|$$
 
-    *Promise:* the bound on the step, and nothing more: the fallback's step with its sign
-    changed passes, and diverges. It holds at every scale, short of subnormal numbers; a
-    fallback's step that is not finite bounds nothing, and the learned one is then not
-    taken.
+    with Euclidean norms of the learned step $u$ and the fallback's $u_f$ over the whole
+    tree.
+
+    *Promise:* only the bound on the step. The fallback's step with its sign changed passes,
+    and diverges. The bound holds at every scale, except for subnormal numbers. If the
+    fallback's step is not finite, the learned step is not taken.
+
+    **Attributes:**
+
+    - `multiple`: $k$.
+
+    **Raises:**
+
+    `ValueError` if `multiple` is not positive and finite.
     """
 
     multiple: float = eqx.field(default=10.0, static=True)
@@ -160,8 +196,8 @@ class SafeguardedState(eqx.Module):
 class Safeguarded(AbstractOptimizer):
     """Takes the learned optimizer's step while a criterion holds, else the fallback's.
 
-    A learned step that is not finite is never taken. Both states advance at every step, so
-    a NaN that stays in the learned optimizer's state leaves the fallback in charge.
+    A learned step that is not finite is never taken. Both states advance at every step. If
+    a NaN stays in the learned optimizer's state, the fallback takes all further steps.
 
     !!! Example
 
@@ -169,6 +205,16 @@ class Safeguarded(AbstractOptimizer):
         fallback = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
         safe = eqs.Safeguarded(star, fallback, eqs.EnergyDecrease(loss_on_a_fixed_batch))
         ```
+
+    **Attributes:**
+
+    - `learned`: the optimizer to guard, any one of this library.
+    - `fallback`: the optimizer whose step is taken otherwise.
+    - `criterion`: decides, say [`equistar.EnergyDecrease`][], which names the source.
+
+    **Raises:**
+
+    `ValueError` if one of them is not of its kind.
     """
 
     learned: AbstractOptimizer

@@ -56,8 +56,8 @@ class Scaled(AbstractOptimizer):
 
         **Raises:**
 
-        `ValueError` if one of them is no number, or a negative one or not finite; of a JAX
-        array the value is not read.
+        `ValueError` if one of them is not a number, negative or not finite. The value of a
+        JAX array is not read.
         """
         check_kind(optimizer, AbstractOptimizer, "`optimizer`")
         _check_number("learning_rate", learning_rate)

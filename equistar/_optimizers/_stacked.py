@@ -19,9 +19,9 @@ from ._trees import broadcast_prefix
 class Stacked(AbstractOptimizer):
     """Treats leaves that stack layers on leading axes as that many separate tensors.
 
-    A scanned transformer keeps the weights of all its layers in one array. To a learned
-    optimizer that array is not one tensor: stacking would change its factored axes and
-    its normalisers.
+    A scanned transformer keeps the weights of all its layers in one array. A learned
+    optimizer must not treat this array as one tensor, because stacking would change the
+    factored axes and the normalisers.
     """
 
     optimizer: AbstractLearnedOptimizer
@@ -35,6 +35,11 @@ class Stacked(AbstractOptimizer):
         - `stacked_axes`: how many leading axes of each leaf stack separate tensors: an
             integer, or a pytree prefix of the parameters, say
             `{"blocks": 1, "embedding": 0}`.
+
+        **Raises:**
+
+        `ValueError` if `optimizer` is not a learned optimizer, or `stacked_axes` holds
+        anything but integers of at least 0; at the first use, if a leaf has fewer axes.
         """
         if not isinstance(optimizer, AbstractLearnedOptimizer):
             raise ValueError(

@@ -35,16 +35,17 @@ from ._learned import AbstractLearnedOptimizer
 class STAR(AbstractLearnedOptimizer):
     """The stable and better-behaved learned optimizer of Harrison et al. (2022).
 
-    A preconditioned blackbox term beside a controlled nominal term:
+    The sum of a preconditioned blackbox term and a controlled nominal term:
 
     $$p \\leftarrow p - \\beta_3\\,d\\,e^{\\beta_4 a_b} R
     - \\beta_1\\,e^{\\beta_2 a_n}\\,mean_j\\,A_j$$
 
-    202 meta-learned numbers with the default arguments. A fresh one *is* its nominal
-    optimizer up to the near-constant factor $e^{\\beta_2 a_n}$, since the direction head
-    starts at zero: it trains at once, and does not move where gradients vanish.
+    It has 202 meta-learned numbers with the default arguments. The direction head starts at
+    zero, so a fresh one *is* its nominal optimizer, up to the near-constant factor
+    $e^{\\beta_2 a_n}$: it trains without meta-training, and does not move where gradients
+    vanish.
 
-    ??? cite "Reference"
+    ??? cite
 
         ```bibtex
         @inproceedings{harrison2022closer,
@@ -85,14 +86,19 @@ class STAR(AbstractLearnedOptimizer):
         - `key`: a PRNG key.
         - `direction`: the nominal direction.
         - `preconditioner`: factor on the blackbox term's output.
-        - `aggregation`: over what both magnitudes are shared.
+        - `aggregation`: of both magnitudes, `PerElement()` or `PerTensor()`.
         - `weight_decay`: an inner weight-decay term.
         - `nominal_scale`: $\\beta_1$, the nominal learning rate.
         - `blackbox_scale`: $\\beta_3$.
         - `magnitude_scale`: $\\beta_2 = \\beta_4$, on both log-magnitudes.
         - `width`: hidden units in each of the two layers.
         - `direction_init`: initialiser of the direction head; `equistar.release_init`
-            is the released implementation's, under which some seeds diverge at once.
+            is the released implementation's, with which some seeds diverge at once.
+
+        **Raises:**
+
+        `ValueError` if a part is not of its kind, or reads an accumulator that STAR has
+        not.
         """
         check_key(key)
         trunk, blackbox, blackbox_magnitude, nominal_magnitude = jr.split(key, 4)
@@ -123,10 +129,10 @@ class Blackbox(AbstractLearnedOptimizer):
 
     $$p \\leftarrow p - \\beta_3\\,d\\,e^{\\beta_4 a_b}$$
 
-    197 meta-learned numbers with the default arguments. A fresh one does not move, since
-    the direction head starts at zero.
+    It has 197 meta-learned numbers with the default arguments. A fresh one does not move,
+    because the direction head starts at zero.
 
-    ??? cite "Reference"
+    ??? cite
 
         ```bibtex
         @inproceedings{metz2022practical,
@@ -184,8 +190,8 @@ class HyperparamController(AbstractLearnedOptimizer):
 
     $$p \\leftarrow p - \\beta_1\\,e^{\\beta_2 a_n}\\,mean_j\\,A_j$$
 
-    192 meta-learned numbers with the default arguments. See [`equistar.STAR`][] for the
-    reference.
+    It has 192 meta-learned numbers with the default arguments. See [`equistar.STAR`][] for
+    the source.
     """
 
     accumulators: dict[str, AbstractAccumulator]

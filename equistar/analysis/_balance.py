@@ -25,7 +25,7 @@ def balance(
     - `units`: to start from.
     - `seed`: of the signs.
 
-    ??? cite "Reference"
+    ??? cite
 
         The one-sided Krylov balancing, here damped, of
 

@@ -29,14 +29,13 @@ class EstimatorReport(eqx.Module):
     - `mean`: of the runs' gradients, ravelled.
     - `bias`: Euclidean norm of the mean's difference from the reference.
     - `bias_error`: its standard error, the reference's included.
-    - `bias_score`: the largest difference of a single number, in its standard errors.
+    - `bias_score`: the largest difference in any one number, in its standard errors.
     - `variance`: the trace of the covariance of a run's gradient.
-    - `seconds`: for the windows of one run, the median of several; without those before
-        that do not count.
+    - `seconds`: median time of one run, its warm-up windows not counted.
     - `cost`: `seconds * variance`: seconds for a mean of unit variance.
-    - `memory`: bytes of scratch of the compiled run, beyond arguments and results; `None`
-        where the backend does not say.
-    - `compile_seconds`: to trace and compile the run.
+    - `memory`: bytes of scratch memory of the compiled run, in addition to arguments and
+        results; `None` if the backend does not report it.
+    - `compile_seconds`: the time to trace and compile the run.
     """
 
     mean: np.ndarray
@@ -117,9 +116,9 @@ def compare_estimators(
 ) -> EstimatorComparison:
     """Measures bias, variance, cost and memory of estimators at a fixed `theta`.
 
-    Each estimator makes `runs` independent runs, each the mean of as many estimates as
-    make `steps` steps, after those that it needs until its particles are spread over
-    episodes (with `LockStep()` choose `steps` as a multiple of the episode).
+    Each estimator makes `runs` independent runs. A run is the mean of as many estimates as
+    make `steps` steps, after a warm-up ([`equistar.AbstractEstimator`][]'s `warm_up`). With
+    `LockStep()`, choose `steps` as a multiple of the episode's length.
 
     !!! Example
 

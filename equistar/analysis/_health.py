@@ -117,16 +117,19 @@ def meta_gradient_health(
     remat: AbstractRematerialisation = WithinMemory(),
     key: PRNGKeyArray,
 ) -> MetaGradientHealth:
-    """Back-propagates through episodes of growing length, and says what it sees.
+    """Back-propagates through episodes of growing length, and judges the gradients.
 
-    The verdict at a horizon is *exploding* where entries are infinite or NaN, or the
-    magnitude has somewhere up to there grown by more than the fourth power of the horizon;
-    *vanishing* where it has shrunk so since the last one; *silently zero* where more
-    entries are exactly zero than at a shorter horizon, or all of them (but not at a horizon
-    of 1: a first loss need not depend on theta). Growth is looked for between horizons too,
-    at halves of them: once losses stand at the bound of their task it is over. NaN counts
-    as exploding, although dividing what has underflowed gives it as well. One program
-    serves all horizons.
+    The verdict at a horizon is
+
+    - *exploding* if entries are infinite or NaN, or if, at any shorter horizon, the
+        magnitude has grown by more than the fourth power of the horizon;
+    - *vanishing* if it has shrunk by as much since the last horizon;
+    - *silently zero* if more entries are exactly zero than at a shorter horizon, or all of
+        them (except at a horizon of 1: a first loss need not depend on theta).
+
+    Growth is also measured at halves of the horizons, because it ends once losses are at
+    their task's bound. NaN counts as exploding, although dividing numbers that have
+    underflowed gives it as well. One program serves all horizons.
 
     **Arguments:**
 
@@ -147,13 +150,14 @@ def meta_gradient_health(
     `ValueError` if `unroll` is no unroll, or if the horizons are not increasing positive
     numbers.
 
-    ??? cite "Reference"
+    ??? cite
 
         ```bibtex
-        @article{wang2020guarantees,
+        @inproceedings{wang2021guarantees,
             title={Guarantees for Tuning the Step Size using a Learning-to-Learn Approach},
             author={Wang, Xiang and Yuan, Shuai and Wu, Chenwei and Ge, Rong},
-            year={2020},
+            booktitle={International Conference on Machine Learning},
+            year={2021},
             eprint={2006.16495},
         }
         ```

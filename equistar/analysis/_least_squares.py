@@ -16,7 +16,7 @@ class LeastSquares(eqx.Module):
 
     **Attributes:**
 
-    - `inputs`: $x \\sim N(0, I)$, one a row.
+    - `inputs`: $x \\sim N(0, I)$, one per row.
     - `targets`: $y$.
     - `truth`: $w^*$, uniform on the unit sphere.
     """
@@ -59,7 +59,12 @@ class LeastSquares(eqx.Module):
         return 0.5 * jnp.mean(residual**2, axis=-1)
 
     def split(self, first: int) -> tuple["LeastSquares", "LeastSquares"]:
-        """The `first` samples, and the others, of the same problem; at least one each."""
+        """The `first` samples, and the others, of the same problem.
+
+        **Raises:**
+
+        `ValueError` unless both parts have at least one sample.
+        """
         x, y = self.inputs, self.targets
         check_count(first, "first")
         if first >= len(y):
@@ -75,7 +80,23 @@ class LeastSquares(eqx.Module):
 def draw_least_squares(
     samples: int, size: int, noise: float | Float[Array, ""], *, key: PRNGKeyArray
 ) -> LeastSquares:
-    """A problem of `samples` samples in `size` dimensions; `noise` is a deviation."""
+    """Draws a least-squares problem, as described in [`equistar.analysis.LeastSquares`][].
+
+    **Arguments:**
+
+    - `samples`: $n$, the number of samples.
+    - `size`: $d$, the number of dimensions.
+    - `noise`: $s$, the standard deviation of the noise in the targets.
+    - `key`: a PRNG key.
+
+    **Returns:**
+
+    A [`equistar.analysis.LeastSquares`][].
+
+    **Raises:**
+
+    `ValueError` if `samples` or `size` is below 1.
+    """
     check_count(samples, "samples")
     check_count(size, "size")
     truth_key, input_key, noise_key = jr.split(key, 3)
@@ -102,18 +123,22 @@ def descent_iterates(
 
     **Arguments:**
 
-    - `problem`: whose loss is descended.
-    - `step_sizes`: $\\eta$, each with an iterate of its own.
+    - `problem`: the one to solve.
+    - `step_sizes`: $\\eta$, one for each iterate.
     - `steps`: $t$.
-    - `freeze`: an iterate whose norm reaches it freezes at that norm along the first axis,
-        as the paper has it, at 40 times the noise.
+    - `freeze`: an iterate whose norm reaches this value freezes at that norm along the
+        first axis, as in the paper, where it is 40 times the noise.
+
+    **Returns:**
+
+    The iterates, of shape (step sizes, dimensions).
 
     **Raises:**
 
     `ValueError` if a step size is not finite, or `freeze` is below zero. Inside of jit,
     where values cannot be seen, results are NaN.
 
-    ??? cite "Reference"
+    ??? cite
 
         ```bibtex
         @inproceedings{wang2021guarantees,

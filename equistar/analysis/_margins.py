@@ -13,12 +13,12 @@ class Margin(eqx.Module):
 
     **Attributes:**
 
-    - `sufficient`: the distance to the nearest of a theorem's bounds. Where it is not
+    - `sufficient`: the distance to the nearest of a theorem's bounds. If it is not
         negative, neither is `exact`, to rounding.
     - `exact`: $1 - \\rho(A)$.
 
-    Both are differentiable in every argument but the Hessian, in which `exact` is where
-    the eigenvalues are distinct.
+    Both are differentiable in every argument but the Hessian; in the Hessian, `exact` is
+    differentiable if the eigenvalues are distinct.
     """
 
     sufficient: Float[Array, ""]
@@ -35,14 +35,18 @@ def linear_margin(
     $$-\\alpha \\le \\lambda_{\\min}(P), \\qquad
     \\lambda_{\\max}(P) \\le 2 / \\lambda_{\\max}(H) - \\alpha$$
 
-    The paper asks only that $P$ be diagonalisable with real eigenvalues, which is not
-    enough: see the page on theory.
+    The theorem is that of the STAR paper ([`equistar.STAR`][]). The paper only requires $P$
+    to be diagonalisable with real eigenvalues, which is not enough: see the page on theory.
 
     **Arguments:**
 
     - `hessian`: $H$, symmetric and positive semidefinite.
     - `alpha`: $\\alpha \\ge 0$.
-    - `matrix`: $P$.
+    - `matrix`: $P$, symmetric.
+
+    **Returns:**
+
+    A [`equistar.analysis.Margin`][].
 
     **Raises:**
 
@@ -66,7 +70,9 @@ def preconditioned_margin(
     $$-\\alpha \\le \\lambda_{\\min}(P), \\qquad
     \\lambda_{\\max}(P) \\le 2 / \\sqrt{\\lambda_{\\max}(H)} - \\alpha$$
 
-    Arguments and errors as for [`equistar.analysis.linear_margin`][].
+    **Arguments:** as for [`equistar.analysis.linear_margin`][].
+
+    **Returns:** and **Raises:** likewise.
     """
     hessian, matrix = _checked(hessian, matrix)
     low, high = _extremes(matrix)
@@ -90,15 +96,17 @@ def disturbed_margin(
     (2 / \\lambda_{\\max}(H) - \\alpha) / \\max \\bar d$$
 
     with $0 < d_i \\le \\bar d_i$, $D \\tilde P = \\tilde P D$ and
-    $0 < \\alpha < 2 / \\lambda_{\\max}(H)$. The last is a bound too, and the sufficient
-    margin heeds it: outside of it a small disturbance leaves an unstable nominal term.
+    $0 < \\alpha < 2 / \\lambda_{\\max}(H)$. The sufficient margin includes the last bound:
+    outside of it, a small disturbance leaves an unstable nominal term.
 
     **Arguments:**
 
     - `hessian`, `alpha`: as for [`equistar.analysis.linear_margin`][].
     - `matrix`: $\\tilde P$, symmetric.
-    - `disturbance`: $d$; the exact margin is that of this one.
+    - `disturbance`: $d$; the exact margin is for this one.
     - `bound`: $\\bar d$.
+
+    **Returns:** as [`equistar.analysis.linear_margin`][].
 
     **Raises:**
 
@@ -144,6 +152,10 @@ def momentum_margin(
     - `step_size`: $a$.
     - `decay`: $\\beta$ in [0, 1).
 
+    **Returns:**
+
+    A [`equistar.analysis.Margin`][].
+
     **Raises:**
 
     `ValueError` if `decay` is not in [0, 1) or `hessian` not positive semidefinite.
@@ -160,8 +172,11 @@ def heavy_ball_margin(
     """For heavy ball, $m' = \\beta m + g$, $\\phi' = \\phi - a m'$.
 
     Stable, jointly in $(\\phi, m)$, if and only if
-    $0 < a < 2 (1 + \\beta) / \\lambda_{\\max}(H)$. Margins, arguments and errors as for
-    [`equistar.analysis.momentum_margin`][].
+    $0 < a < 2 (1 + \\beta) / \\lambda_{\\max}(H)$.
+
+    **Arguments:** as for [`equistar.analysis.momentum_margin`][].
+
+    **Returns:** and **Raises:** likewise.
     """
     return _momentum(hessian, step_size, decay, step_size, 1.0)
 

@@ -19,7 +19,7 @@ class LinearOptimizer(eqx.Module):
 
     **Attributes:**
 
-    - `alpha`: $\\alpha$, the nominal term's step size; an array is differentiated, a number
+    - `alpha`: $\\alpha$, the nominal term's step size. An array is differentiated; a number
         is not.
     - `matrix`: $P$.
     """
@@ -46,7 +46,7 @@ class NoisyQuadratic(AbstractUnroll):
     Episodes start at $\\phi_0 \\sim N(\\mu, s^2 I)$. The paper's equation 8 drops the
     factor 1/2 of its equation 4; it is kept here.
 
-    ??? cite "Reference"
+    ??? cite
 
         ```bibtex
         @inproceedings{harrison2022closer,
@@ -146,7 +146,10 @@ class NoisyQuadratic(AbstractUnroll):
         return 0.5 * (mean @ self.hessian @ mean + spread)
 
     def mean_loss(self, theta: LinearOptimizer, steps: int) -> Float[Array, ""]:
-        """$\\frac1T \\sum_{t < T} E l_t$, the meta-loss of an episode of T = `steps`."""
+        """$\\frac1T \\sum_{t < T} E l_t$, the meta-loss of an episode of T = `steps`.
+
+        **Raises:** `ValueError` if `steps` is below 1.
+        """
         check_count(steps, "steps")
         transition, shock = self.transition(theta), self._shock(theta)
         eye = jnp.eye(len(self.start), dtype=self.start.dtype)
@@ -228,7 +231,9 @@ def _time(t: int | Int[Array, ""]) -> Int[Array, ""]:
 def star_quadratic() -> NoisyQuadratic:
     """The STAR paper's instance: $\\phi_0 \\sim N(0, 10 I)$, $S = I$.
 
-    The Hessian's eigenvalues are .12527 and 1.47073.
+    The Hessian's eigenvalues are .12527 and 1.47073. [`equistar.STAR`][] names the source.
+
+    **Returns:** a [`equistar.analysis.NoisyQuadratic`][].
     """
     hessian = jnp.array([[1.11, 0.596], [0.596, 0.486]])
     return NoisyQuadratic(hessian, jnp.eye(2), start_scale=10**0.5)

@@ -23,11 +23,27 @@ class AbstractReference(eqx.Module):
     def gradient(
         self, unroll: AbstractUnroll, theta: PyTree, steps: int, *, key: PRNGKeyArray
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """The gradient, ravelled, and the standard error of each of its numbers."""
+        """The gradient, ravelled, and the standard error of each of its numbers.
+
+        **Arguments:**
+
+        - `unroll`, `theta`: what to differentiate, and where.
+        - `steps`: of the unroll in a run.
+        - `key`: a PRNG key.
+        """
 
 
 class ExactGradient(AbstractReference):
-    """A gradient that is known, in the structure of `theta`."""
+    """A gradient that is known.
+
+    **Attributes:**
+
+    - `value`: the gradient, in the structure of `theta`.
+
+    **Raises:**
+
+    `ValueError`, when it is used, if its structure or shapes are not those of `theta`.
+    """
 
     value: PyTree[Array]
 
@@ -46,7 +62,17 @@ class ExactGradient(AbstractReference):
 
 
 class LongRun(AbstractReference):
-    """The mean of many runs of an estimator that is held to be unbiased."""
+    """The mean of many runs of an estimator that is known to be unbiased.
+
+    **Attributes:**
+
+    - `estimator`: say [`equistar.FullES`][].
+    - `runs`: how many, at least 2.
+
+    **Raises:**
+
+    `ValueError` if `estimator` is not an estimator, or `runs` is below 2.
+    """
 
     estimator: AbstractEstimator
     runs: int = eqx.field(default=1000, static=True)

@@ -12,7 +12,13 @@ from .._unroll import AbstractUnroll
 
 
 class RenormalisedState(eqx.Module):
-    """A unit vector, and the logarithm of the energy that no loss has counted yet."""
+    """State of [`equistar.analysis.RenormalisedUnroll`][].
+
+    **Attributes:**
+
+    - `direction`: a unit vector.
+    - `uncounted`: the part of the log-energy that no loss contains yet.
+    """
 
     direction: Float[Array, " n"]
     uncounted: Float[Array, ""]
@@ -21,17 +27,18 @@ class RenormalisedState(eqx.Module):
 class RenormalisedUnroll(AbstractUnroll):
     """A linear recursion $v_{t+1} = M(\\theta) v_t$ with the loss $\\log f(v_T)$.
 
-    A unit vector is carried, and the logarithm of the norm is counted apart:
+    The state is a unit vector, and the logarithm of its norm is kept separately:
 
     $$v = M(\\theta) u, \\qquad u' = v / |v|, \\qquad
     l_t = 2 \\log |v| + \\log f(u') - \\log f(u)$$
 
     For an energy $f$ that is homogeneous of degree 2 these increments add up to
-    $\\log f(v_T)$ (the first one counts the start's energy besides), so that an episode's
+    $\\log f(v_T)$ (the first one also contains the start's energy), so that an episode's
     mean loss is $G = \\frac1T \\log f(v_T)$. Nothing overflows or underflows, forwards
-    or backwards: plain reverse mode agrees with the exact gradient where
-    back-propagation through the recursion itself gives NaN, or a silent zero. Every
-    estimator takes it. An affine recursion is linear in the augmented state $(v, 1)$.
+    or backwards: plain reverse mode agrees with the exact gradient even if
+    back-propagation through the recursion itself gives NaN, or a silent zero. It works with
+    every estimator. An affine recursion is linear in the augmented state $(v, 1)$. Ours;
+    the objective is that of [`equistar.analysis.StepSizeProblem`][].
 
     !!! Example
 

@@ -10,7 +10,13 @@ from ._require import floating, require
 
 
 class SignedLog(eqx.Module):
-    """A number as its sign and the logarithm of its magnitude, which cannot overflow."""
+    """A number as its sign and the logarithm of its magnitude, which cannot overflow.
+
+    **Attributes:**
+
+    - `sign`: -1, 0 or 1.
+    - `log`: the natural logarithm of the magnitude.
+    """
 
     sign: Float[Array, ""]
     log: Float[Array, ""]
@@ -32,15 +38,15 @@ class StepSizeProblem(eqx.Module):
     $$F(\\eta) = \\tfrac12 \\sum_i c_i^2 \\lambda_i (1 - \\eta \\lambda_i)^{2t}, \\qquad
     G(\\eta) = \\tfrac1t \\log F(\\eta)$$
 
-    Everything is worked out in the log domain: relative errors stay near rounding where
-    $F$ itself overflows or underflows.
+    Everything is computed in the log domain: relative errors stay near rounding even if $F$
+    itself overflows or underflows.
 
     **Attributes:**
 
     - `eigenvalues`: $\\lambda_i > 0$.
     - `coefficients`: $c_i$, not all zero; they are scaled to a norm of 1.
 
-    ??? cite "Reference"
+    ??? cite
 
         ```bibtex
         @inproceedings{wang2021guarantees,

@@ -42,10 +42,10 @@ def load_meta_mlp(
 ) -> AbstractLearnedOptimizer:
     """A blackbox optimizer from a safetensors file in the PyTorch `MetaMLP` layout.
 
-    Published `small_fc_lopt` weights are in it. The arrays are `network.input.weight`
+    Published `small_fc_lopt` weights use it. The arrays are `network.input.weight`
     (width, 39), `network.linear_0.weight` (width, width), ... and `network.output.weight`
-    (2, width), stored (out, in), each with its `bias`; any width, any number of layers.
-    Inputs are in the order of the released implementation.
+    (2, width), stored (out, in), each with its `bias`, for any width and any number of
+    layers. Inputs are in the order of the released implementation.
 
     **Arguments:**
 
@@ -54,9 +54,9 @@ def load_meta_mlp(
     - `momentum_decays`, `rms_decays`, `adafactor_decays`: unconstrained offsets of the
         decays, 3, 1 and 3 numbers, zero for the initial ones.
 
-    The layout holds none of these: an implementation keeps them in its code, where a
-    meta-training that learned them has put them. By default they are those that
-    `save_meta_mlp` noted in the file, or else .001, .001 and zeros.
+    The layout holds none of these numbers; an implementation keeps them in its code. By
+    default they are those that `save_meta_mlp` noted in the file, or else .001, .001 and
+    zeros.
 
     **Returns:**
 
@@ -92,19 +92,21 @@ def load_meta_mlp(
 def save_meta_mlp(path: str | os.PathLike, optimizer: AbstractLearnedOptimizer) -> None:
     """Writes a blackbox optimizer as a safetensors file in the PyTorch `MetaMLP` layout.
 
-    What the layout does not hold ($\\beta_3$, $\\beta_4$, the accumulators' decays) is
-    noted in the file's metadata, where `load_meta_mlp` finds it. Others ignore that, so
-    they must be told $\\beta_3$ and $\\beta_4$, and have the initial decays.
+    The numbers that the layout does not hold ($\\beta_3$, $\\beta_4$, the accumulators'
+    decays) are noted in the file's metadata, where `load_meta_mlp` finds them. Other
+    implementations ignore the metadata, so you must tell them $\\beta_3$ and $\\beta_4$,
+    and they use the initial decays.
 
     **Arguments:**
 
     - `path`: the file to write or replace, atomically.
-    - `optimizer`: a blackbox term alone, as [`equistar.Blackbox`][] has. A magnitude head
-        that it lacks is written as zeros.
+    - `optimizer`: one with only a blackbox term, such as [`equistar.Blackbox`][]. A missing
+        magnitude head is written as zeros.
 
     **Raises:**
 
-    `ValueError` if the optimizer has a part that the layout has no place for.
+    `ValueError` if the optimizer has a part that the layout has no place for, or its
+    weights are not finite.
     """
     import safetensors.numpy
 

@@ -103,11 +103,19 @@ NAMED: dict[str, Callable[[], AbstractTask]] = {
     **_VARIED,
     **_PREPARED,
 }
-"""The tasks that the command line knows, by name."""
+"""Functions that build a task, by the name that commands know it by."""
 
 
 def named(name: str) -> AbstractTask:
     """The task of this name.
+
+    **Arguments:**
+
+    - `name`: a key of [`equistar.tasks.NAMED`][].
+
+    **Returns:**
+
+    A new [`equistar.tasks.AbstractTask`][].
 
     **Raises:**
 

@@ -25,11 +25,15 @@ def dataset_from_arrays(
     - `scale`: inputs are multiplied by it when they are used.
     - `seed`: of the split: 70 % train and 10 % for each of the other three.
 
+    **Returns:**
+
+    A [`equistar.tasks.Dataset`][].
+
     **Raises:**
 
     `ValueError` if there are fewer than 10 examples, if inputs or labels are not finite
-    numbers of the right kind or do not fit into 32 bits, if their numbers differ, or if
-    there is one class only.
+    numbers of the right kind or do not fit into 32 bits, if there are not as many labels as
+    inputs, if there is only one class, or if `scale` is not finite.
     """
     inputs, labels = np.asarray(inputs), np.asarray(labels)
     _check_examples(inputs, labels, "label")
@@ -67,15 +71,20 @@ def regression_from_arrays(
     **Arguments:**
 
     - `inputs`: one input for each example, along the first axis.
-    - `targets`: numbers to predict, one or a row for each example; best of mean zero and
+    - `targets`: numbers to predict, one or a row for each example; best with mean zero and
         variance one.
     - `scale`: inputs are multiplied by it when they are used.
     - `seed`: of the split: 70 % train and 10 % for each of the other three.
 
+    **Returns:**
+
+    A [`equistar.tasks.RegressionDataset`][].
+
     **Raises:**
 
     `ValueError` if there are fewer than 10 examples, if inputs or targets are not finite
-    real numbers or do not fit into 32 bits, or if their numbers differ.
+    real numbers or do not fit into 32 bits, if there are not as many targets as inputs, or
+    if `scale` is not finite.
     """
     inputs, targets = np.asarray(inputs), np.asarray(targets)
     _check_examples(inputs, targets, "target")

@@ -23,8 +23,7 @@ class Autoencoding(AbstractTask):
 
     $$l = \\frac{1}{B D} \\sum_{b, d} (f(x_b) - x_b)_d^2$$
 
-    Losses are clipped at 1.5 times the loss of an output of zeros where meta-training
-    records them.
+    Meta-training clips recorded losses at 1.5 times the loss of an output of zeros.
     """
 
     dataset: Dataset | RegressionDataset
@@ -43,6 +42,10 @@ class Autoencoding(AbstractTask):
         - `dataset`: the data, of which only the inputs are used.
         - `architecture`: of the model, whose output is as large as its input.
         - `batch_size`: examples in a minibatch, drawn with replacement.
+
+        **Raises:**
+
+        `ValueError` if an argument is not of its kind, or `batch_size` is below 1.
         """
         check_kind(dataset, Dataset | RegressionDataset, "`dataset`", _DATA)
         check_kind(architecture, AbstractArchitecture, "`architecture`")
@@ -81,8 +84,7 @@ class VariationalAutoencoding(AbstractTask):
     The encoder maps $x_b$ to $\\mu_b$ and $\\log \\sigma_b^2$; the decoder maps the one
     sample $z_b = \\mu_b + \\sigma_b \\epsilon_b$ to the likelihood's parameters.
 
-    Losses are clipped at 1.5 times the loss of an output of zeros where meta-training
-    records them.
+    Meta-training clips recorded losses at 1.5 times the loss of an output of zeros.
 
     ??? cite
 
@@ -123,6 +125,11 @@ class VariationalAutoencoding(AbstractTask):
         - `likelihood`: of an input, given the decoder's output: say
             [`equistar.tasks.BernoulliLikelihood`][], for inputs in $[0, 1]$, or
             [`equistar.tasks.GaussianLikelihood`][].
+
+        **Raises:**
+
+        `ValueError` if an argument is not of its kind, `latent` or `batch_size` is below 1,
+        or the inputs are outside of the likelihood's support.
         """
         check_kind(dataset, Dataset | RegressionDataset, "`dataset`", _DATA)
         check_kind(encoder, AbstractArchitecture, "`encoder`")

@@ -14,6 +14,10 @@ def digits(seed: int = 0) -> Dataset:
     **Arguments:**
 
     - `seed`: of the split into train, inner_valid, outer_valid and test.
+
+    **Returns:**
+
+    A [`equistar.tasks.Dataset`][].
     """
     import sklearn.datasets
 
@@ -31,6 +35,10 @@ def breast_cancer(seed: int = 0) -> Dataset:
     **Arguments:**
 
     - `seed`: of the split into train, inner_valid, outer_valid and test.
+
+    **Returns:**
+
+    A [`equistar.tasks.Dataset`][].
     """
     import sklearn.datasets
 
@@ -46,6 +54,10 @@ def wine(seed: int = 0) -> Dataset:
     **Arguments:**
 
     - `seed`: of the split into train, inner_valid, outer_valid and test.
+
+    **Returns:**
+
+    A [`equistar.tasks.Dataset`][].
     """
     import sklearn.datasets
 
@@ -61,6 +73,10 @@ def diabetes(seed: int = 0) -> RegressionDataset:
     **Arguments:**
 
     - `seed`: of the split into train, inner_valid, outer_valid and test.
+
+    **Returns:**
+
+    A [`equistar.tasks.RegressionDataset`][].
     """
     import sklearn.datasets
 
@@ -78,6 +94,10 @@ def photograph(seed: int = 0) -> RegressionDataset:
     **Arguments:**
 
     - `seed`: of the split of the pixels into train, inner_valid, outer_valid and test.
+
+    **Returns:**
+
+    A [`equistar.tasks.RegressionDataset`][].
     """
     import sklearn.datasets
 

@@ -19,7 +19,8 @@ class Classification(AbstractTask):
 
     $$l = -\\frac1B \\sum_b \\log \\operatorname{softmax}(z_b)_{y_b}$$
 
-    Losses are clipped at $1.5 \\ln C$ for $C$ classes where meta-training records them.
+    with the model's scores $z_b$ and the labels $y_b$ of $B$ examples. Meta-training clips
+    recorded losses at $1.5 \\ln C$ for $C$ classes.
     """
 
     dataset: Dataset
@@ -36,7 +37,11 @@ class Classification(AbstractTask):
 
         - `dataset`: the data.
         - `architecture`: of the model, say [`equistar.tasks.MLP`][].
-        - `batch_size`: examples in a minibatch, drawn with replacement.
+        - `batch_size`: $B$, examples in a minibatch, drawn with replacement.
+
+        **Raises:**
+
+        `ValueError` if an argument is not of its kind, or `batch_size` is below 1.
         """
         wanted = "a Dataset, say `dataset_from_arrays(inputs, labels)`"
         check_kind(dataset, Dataset, "`dataset`", wanted)

@@ -9,7 +9,17 @@ from ._base import Split
 
 
 class Examples(eqx.Module):
-    """Inputs in their storage type, with one target each: a class, or numbers."""
+    """Inputs in their storage type, with one target each: a class, or numbers.
+
+    **Attributes:**
+
+    - `inputs`: with a leading axis of examples.
+    - `targets`: labels, or rows of numbers.
+
+    **Raises:**
+
+    `ValueError` if there are not as many targets as inputs, or none.
+    """
 
     inputs: Shaped[Array, "n ..."]
     targets: Shaped[Array, "n ..."]

@@ -19,22 +19,27 @@ class AbstractFamily(eqx.Module):
     def sample(self, *, key: PRNGKeyArray) -> AbstractTask:
         """A task drawn with `key`.
 
-        What is drawn may be shapes, so this is called outside of `jax.jit` and `jax.vmap`,
-        and tasks of different shapes compile to programs of their own.
+        It may draw shapes, so call it outside of `jax.jit` and `jax.vmap`. Tasks of
+        different shapes compile to different programs.
         """
 
 
 class QuadraticFamily(AbstractFamily):
     """Noisy quadratics with random spectra.
 
-    The size and the condition number are drawn log-uniformly, and then each eigenvalue
-    between 1 / condition and 1, which are eigenvalues themselves.
+    The size and the condition number are drawn log-uniformly. Two eigenvalues are
+    1 / condition and 1; the others are drawn log-uniformly between them.
 
     **Attributes:**
 
     - `sizes`: the least and the largest number of parameters.
     - `condition`: the largest condition number; the least is 1.
-    - `noise`: the largest standard deviation of the optimum; the least is 0. Uniform.
+    - `noise`: the largest standard deviation of the optimum, drawn uniformly from 0 up.
+
+    **Raises:**
+
+    `ValueError` unless 2 <= `sizes[0]` <= `sizes[1]`, `condition` is finite and at least 1,
+    and `noise` finite and at least 0.
     """
 
     sizes: tuple[int, int] = eqx.field(default=(2, 100), static=True)

@@ -21,15 +21,19 @@ def with_label_noise(
 ) -> Dataset:
     """A data set in which some labels are drawn again, uniformly over the classes.
 
-    Of the redrawn labels, one in `classes` is right by chance.
+    One in `classes` of the redrawn labels is right by chance.
 
     **Arguments:**
 
     - `dataset`: with the right labels.
     - `share`: the probability with which each label is redrawn.
     - `seed`: of the noise. The same labels are redrawn at every use of the data.
-    - `splits`: whose labels are noisy. With `Split.INNER_VALID` too, what an optimizer
-        is meta-trained to hold out is as noisy as what it trains on.
+    - `splits`: whose labels are noisy. With `Split.INNER_VALID` too, the held-out data of
+        a meta-training are as noisy as the training data.
+
+    **Returns:**
+
+    A [`equistar.tasks.Dataset`][] with the same inputs.
 
     **Raises:**
 

@@ -20,8 +20,8 @@ class LanguageModelling(AbstractTask):
     $$l = -\\frac{1}{B L} \\sum_{b, t}
     \\log \\operatorname{softmax}(z_{b, t})_{x_{b, t + 1}}$$
 
-    where $z_{b, t}$ are the model's scores after the tokens $x_{b, 1}, \\dots, x_{b, t}$.
-    Losses are clipped at $1.5 \\ln V$ for $V$ tokens where meta-training records them.
+    where $z_{b, t}$ are the model's scores after the tokens $x_{b, 1}, \\dots, x_{b, t}$ in
+    $B$ windows. Meta-training clips recorded losses at $1.5 \\ln V$ for $V$ tokens.
     """
 
     dataset: TextDataset
@@ -43,7 +43,12 @@ class LanguageModelling(AbstractTask):
             [`equistar.tasks.Transformer`][], or another that takes `length` tokens and
             returns a row of scores for each.
         - `length`: $L$, tokens that the model sees in a window.
-        - `batch_size`: windows in a minibatch, from places drawn at random.
+        - `batch_size`: $B$, windows in a minibatch, from positions drawn at random.
+
+        **Raises:**
+
+        `ValueError` if an argument is not of its kind, `length` or `batch_size` is below 1,
+        or a split is shorter than a window and the next token.
         """
         wanted = "a TextDataset, say `text_from_tokens(tokens)`"
         check_kind(dataset, TextDataset, "`dataset`", wanted)

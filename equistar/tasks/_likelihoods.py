@@ -15,17 +15,20 @@ class AbstractLikelihood(eqx.Module):
     @property
     @abc.abstractmethod
     def support(self) -> tuple[float, float]:
-        """The lowest and the highest input number that it is for."""
+        """The lowest and the highest input number that it allows."""
 
     @abc.abstractmethod
     def negative_log(
         self, outputs: Float[Array, "*shape"], x: Float[Array, "*shape"]
     ) -> Float[Array, "*shape"]:
-        """$-\\log p(x \\mid z)$ of each number, less what depends on neither."""
+        """$-\\log p(x \\mid z)$ of each number, without constant terms."""
 
 
 class BernoulliLikelihood(AbstractLikelihood):
-    """Cross-entropy, of inputs in $[0, 1]$ read as probabilities and outputs as logits."""
+    """Cross-entropy of inputs $x \\in [0, 1]$, as probabilities, and logits $a$.
+
+    $$-x \\log \\sigma(a) - (1 - x) \\log(1 - \\sigma(a))$$
+    """
 
     @property
     def support(self) -> tuple[float, float]:
@@ -38,12 +41,16 @@ class BernoulliLikelihood(AbstractLikelihood):
 
 
 class GaussianLikelihood(AbstractLikelihood):
-    """Squared error: $(x - \\mu)^2 / 2 \\sigma^2$, less the constant of the density.
+    """Squared error: $(x - \\mu)^2 / 2 \\sigma^2$, without the constant of the density.
 
     **Attributes:**
 
-    - `deviation`: $\\sigma$. Where it is larger than all that varies in the data, the
-        best code says nothing.
+    - `deviation`: $\\sigma$. If it is larger than all variation in the data, the best code
+        carries no information.
+
+    **Raises:**
+
+    `ValueError` if `deviation` is not positive.
     """
 
     deviation: float = eqx.field(default=1.0, static=True)

@@ -34,14 +34,16 @@ def lm1b_slabs(
 ) -> Slabs[TextDataset]:
     """Slabs of the One Billion Word benchmark, whose tokens are prepared.
 
-    `equistar data prepare lm1b` prepares them. Reading needs no TensorFlow, no tokeniser
-    and no network.
+    `equistar data prepare lm1b` prepares them. Reading needs no TensorFlow, tokeniser or
+    network.
 
     **Arguments:**
 
-    - `vocabulary`: that of a tokenised copy: 32,000 pieces of words, or 256 for bytes.
+    - `vocabulary`: of a tokenised copy: 32,000 word pieces, or 256 for bytes.
     - `data_dir`: where data sets are prepared, as for [`equistar.tasks.tfds_images`][].
     - `size`, `row`, `held_out`, `seed`, `ahead`: as for [`equistar.tasks.text_slabs`][].
+
+    **Returns:** as [`equistar.tasks.text_slabs`][].
 
     **Raises:**
 

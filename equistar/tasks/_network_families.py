@@ -33,8 +33,8 @@ _NORMS = NoNorm(), LayerNorm(), MinibatchNorm()
 class PerceptronFamily(AbstractFamily):
     """Multi-layer perceptrons of all sizes on one data set.
 
-    Each hidden layer's width, the batch size and how much of the training data there is
-    are drawn log-uniformly, the others uniformly.
+    Each hidden layer's width, the batch size and the share of the training data are drawn
+    log-uniformly, the others uniformly.
 
     **Attributes:**
 
@@ -43,8 +43,12 @@ class PerceptronFamily(AbstractFamily):
     - `depths`: the least and the largest number of hidden layers.
     - `activations`, `norms`: to choose from.
     - `batch_sizes`: the least and the largest minibatch.
-    - `shares`: of the train split that a task has, the least and the largest; which
-        examples is drawn too. The other splits stay whole.
+    - `shares`: of the train split that a task uses, the least and the largest; the examples
+        are drawn too. The other splits stay whole.
+
+    **Raises:**
+
+    `ValueError` if a least value is too small, or above the largest.
     """
 
     dataset: Dataset
@@ -72,16 +76,18 @@ class PerceptronFamily(AbstractFamily):
 class ConvNetFamily(AbstractFamily):
     """Convolutional networks of all sizes on one data set of images.
 
-    Each convolution's channels, the batch size and how much of the training data there is
-    are drawn log-uniformly, the others uniformly. The first convolution halves the image.
+    Each convolution's channels, the batch size and the share of the training data are drawn
+    log-uniformly, the others uniformly. The first convolution halves the image.
 
     **Attributes:**
 
     - `dataset`: the data.
-    - `channels`: the least and the largest number that a convolution makes.
+    - `channels`: the least and the largest number of a convolution's output channels.
     - `depths`: the least and the largest number of convolutions.
     - `activations`, `norms`: to choose from.
     - `batch_sizes`, `shares`: as for [`equistar.tasks.PerceptronFamily`][].
+
+    **Raises:** as [`equistar.tasks.PerceptronFamily`][].
     """
 
     dataset: Dataset

@@ -36,37 +36,97 @@ from ._wrappers import ESGradient, LowPrecision, Reparametrised
 
 
 def digits_mlp(hidden: Sequence[int] = (32, 32), batch_size: int = 64) -> Classification:
-    """The MLP 64-32-32-10 on scikit-learn's digits: real data, with no download."""
+    """The MLP 64-32-32-10 on scikit-learn's digits: real data, with no download.
+
+    **Arguments:**
+
+    - `hidden`: widths of the hidden layers.
+    - `batch_size`: examples in a minibatch.
+
+    **Returns:**
+
+    A [`equistar.tasks.Classification`][].
+    """
     return Classification(digits(), MLP(tuple(hidden)), batch_size)
 
 
 def digits_convnet(
     channels: Sequence[int] = (8, 16, 16), batch_size: int = 64
 ) -> Classification:
-    """The paper's ConvNet with fewer channels on scikit-learn's digits."""
+    """The STAR paper's ConvNet, with fewer channels, on scikit-learn's digits.
+
+    **Arguments:**
+
+    - `channels`: of each convolution.
+    - `batch_size`: examples in a minibatch.
+
+    **Returns:**
+
+    A [`equistar.tasks.Classification`][].
+    """
     strides = (2,) + (1,) * (len(channels) - 1)
     return Classification(digits(), ConvNet(tuple(channels), strides), batch_size)
 
 
 def digits_resnet(widths: Sequence[int] = (8, 16), batch_size: int = 64) -> Classification:
-    """A residual network of two stages on scikit-learn's digits, batch norm and all."""
+    """A residual network of two stages, with batch norm, on scikit-learn's digits.
+
+    **Arguments:**
+
+    - `widths`: channels of each stage.
+    - `batch_size`: examples in a minibatch.
+
+    **Returns:**
+
+    A [`equistar.tasks.Classification`][].
+    """
     return Classification(digits(), ResNet(tuple(widths)), batch_size)
 
 
 def digits_vit(width: int = 16, batch_size: int = 64) -> Classification:
-    """A vision transformer of two blocks, on 2x2 patches of scikit-learn's digits."""
+    """A vision transformer of two blocks, on 2x2 patches of scikit-learn's digits.
+
+    **Arguments:**
+
+    - `width`: features at each patch, an even number.
+    - `batch_size`: examples in a minibatch.
+
+    **Returns:**
+
+    A [`equistar.tasks.Classification`][].
+    """
     return Classification(digits(), VisionTransformer(2, width, 2, 2), batch_size)
 
 
 def digits_autoencoder(
     hidden: Sequence[int] = (32, 8, 32), batch_size: int = 64
 ) -> Autoencoding:
-    """The auto-encoder 64-32-8-32-64 of scikit-learn's digits."""
+    """The auto-encoder 64-32-8-32-64 of scikit-learn's digits.
+
+    **Arguments:**
+
+    - `hidden`: widths of the hidden layers, the code among them.
+    - `batch_size`: examples in a minibatch.
+
+    **Returns:**
+
+    A [`equistar.tasks.Autoencoding`][].
+    """
     return Autoencoding(digits(), MLP(tuple(hidden)), batch_size)
 
 
 def digits_vae(latent: int = 8, batch_size: int = 64) -> VariationalAutoencoding:
-    """A variational auto-encoder of scikit-learn's digits, its pixels Bernoulli."""
+    """A variational auto-encoder of scikit-learn's digits, with a Bernoulli likelihood.
+
+    **Arguments:**
+
+    - `latent`: numbers in a code.
+    - `batch_size`: examples in a minibatch.
+
+    **Returns:**
+
+    A [`equistar.tasks.VariationalAutoencoding`][].
+    """
     return VariationalAutoencoding(digits(), latent=latent, batch_size=batch_size)
 
 

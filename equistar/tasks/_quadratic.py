@@ -16,7 +16,7 @@ from ._base import AbstractTask, Split
 class Quadratic(AbstractTask):
     """The diagonal noisy quadratic $l(p) = \\frac12 \\sum_i h_i (p_i - \\xi_i)^2$.
 
-    $\\xi$ is drawn from $N(0, s^2 I)$ at each step; parameters start at $N(0, 1)$.
+    $\\xi$ is drawn from $N(0, s^2 I)$ at each step; parameters start from $N(0, I)$.
     """
 
     curvature: Float[Array, " n"]

@@ -16,8 +16,8 @@ class Regression(AbstractTask):
 
     $$l = \\frac{1}{B D} \\sum_{b, d} (f(x_b) - y_b)_d^2$$
 
-    Losses are clipped at 1.5 times the targets' mean square where meta-training records
-    them; targets are best of mean zero and variance one.
+    for the $D$ numbers $y_b$ of each of $B$ examples. Meta-training clips recorded losses
+    at 1.5 times the targets' mean square. Targets should have mean zero and variance one.
     """
 
     dataset: RegressionDataset
@@ -35,7 +35,11 @@ class Regression(AbstractTask):
 
         - `dataset`: the data.
         - `architecture`: of the model, say [`equistar.tasks.MLP`][].
-        - `batch_size`: examples in a minibatch, drawn with replacement.
+        - `batch_size`: $B$, examples in a minibatch, drawn with replacement.
+
+        **Raises:**
+
+        `ValueError` if an argument is not of its kind, or `batch_size` is below 1.
         """
         wanted = "a RegressionDataset, say `regression_from_arrays(inputs, targets)`"
         check_kind(dataset, RegressionDataset, "`dataset`", wanted)

@@ -27,14 +27,14 @@ def classification_slabs(
     seed: int = 0,
     ahead: int = 1,
 ) -> Slabs[Dataset]:
-    """Slabs of labelled examples from anywhere.
+    """Slabs of labelled examples from any source.
 
-    The train split is a slab. The others stay as they are: `held_out` examples each,
-    drawn once. No slab has an example of theirs.
+    The train split is a slab. The other splits have `held_out` examples each, which are
+    drawn once and then stay. No slab contains any of them.
 
     **Arguments:**
 
-    - `train`: pairs of an input and a label 0, 1, ..., by their number.
+    - `train`: pairs of an input and a label 0, 1, ..., by index.
     - `test`: the same, for the test split.
     - `classes`: number of classes.
     - `size`: examples in a slab.
@@ -43,10 +43,14 @@ def classification_slabs(
     - `seed`: of the split, and of the order of the slabs.
     - `ahead`: slabs that are read ahead.
 
+    **Returns:**
+
+    [`equistar.tasks.Slabs`][], each of which is a [`equistar.tasks.Dataset`][].
+
     **Raises:**
 
-    `ValueError` if one of them is no sequence of pairs, or if `train` has fewer examples
-    than a slab and two held-out splits.
+    `ValueError` if `train` or `test` is not a sequence of pairs, or if `train` has fewer
+    examples than a slab and two held-out splits.
     """
     _check_pairs(train, "train")
     _check_pairs(test, "test")
@@ -84,8 +88,8 @@ def tfds_image_slabs(
 ) -> Slabs[Dataset]:
     """Slabs of a prepared image data set that is larger than the device, say ImageNet.
 
-    As [`equistar.tasks.tfds_images`][] otherwise. A slab of 131,072 images of 32x32 is
-    of 403 MB.
+    Otherwise like [`equistar.tasks.tfds_images`][]. A slab of 131,072 images of 32x32 takes
+    403 MB.
 
     **Arguments:**
 
@@ -93,6 +97,8 @@ def tfds_image_slabs(
     - `size`, `held_out`, `seed`, `ahead`: as for
         [`equistar.tasks.classification_slabs`][].
     - `data_dir`: where data sets are prepared.
+
+    **Returns:** as [`equistar.tasks.classification_slabs`][].
 
     **Raises:**
 

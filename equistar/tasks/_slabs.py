@@ -10,9 +10,10 @@ _Data = TypeVar("_Data")
 
 @runtime_checkable
 class RandomAccess(Protocol):
-    """What has a length and gives an example for each whole number below it.
+    """A source with a length, and an example for each index below it.
 
-    Say an array, a `numpy.memmap` of a file, or a data source of TensorFlow Datasets.
+    For example an array, a `numpy.memmap` of a file, or a data source of TensorFlow
+    Datasets.
     """
 
     def __len__(self) -> int: ...
@@ -23,15 +24,15 @@ class RandomAccess(Protocol):
 class Slabs(Generic[_Data]):
     """A large data set in slabs, of which the device holds one at a time.
 
-    Examples come in an endless order: epoch after epoch, each shuffled as a whole by the
-    seed and its number. Slab $n$ is made of `size` consecutive ones, from $n$ `size` on,
-    so that every example is seen once an epoch. It is the same however it was come to:
-    in order, or after any other. In order it has been read already, by a thread that
-    reads ahead while the device computes.
+    Examples come in an endless order of epochs, each shuffled as a whole; the order depends
+    only on the seed and the epoch's number. Slab $n$ consists of `size` consecutive
+    examples, from number $n$ `size` on, so that every example is seen once per epoch. A
+    slab is the same whichever slab was read before it. If slabs are read in order, a thread
+    has already read the next one while the device computes.
 
     `slabs[n]` is slab $n$; `close`, or the end of a `with` block, ends the thread.
 
-    Reading and shuffling are those of Grain, in whose version the order is fixed.
+    Grain does the reading and shuffling; another version of Grain may give another order.
     """
 
     def __init__(
@@ -55,7 +56,8 @@ class Slabs(Generic[_Data]):
 
         **Raises:**
 
-        `ValueError` if there are fewer examples than `size`.
+        `ValueError` if `size` is not between 1 and the number of examples, `ahead` is below
+        0, or `seed` is out of range.
         """
         # Imported here: it takes a while, and most tasks do without.
         import grain
@@ -80,11 +82,12 @@ class Slabs(Generic[_Data]):
         self._held: tuple[int, _Data] | None = None
 
     def __getitem__(self, n: int) -> _Data:
-        """Slab $n$ = 0, 1, ... The last one that was asked for is held.
+        """Slab $n$ = 0, 1, ... Only the one that was asked for last is held in memory.
 
         **Raises:**
 
-        `RuntimeError` if it cannot be read, from whatever error that raised.
+        `RuntimeError` if it cannot be read, or the slabs are closed; `IndexError` if $n$ is
+        below 0.
         """
         if n < 0:
             raise IndexError(f"Slabs are numbered from 0; got {n}.")
@@ -115,7 +118,7 @@ class Slabs(Generic[_Data]):
             ) from e
 
     def close(self) -> None:
-        """Ends the thread, and lets go of the slab that is held."""
+        """Ends the thread, and frees the slab that is held."""
         self._source.closed, self._held = True, None
         self._reader.close()
 

@@ -14,8 +14,8 @@ class StreamedTask(eqx.Module):
 
     **Attributes:**
 
-    - `slabs`: opens the data.
-    - `make`: makes the task of one slab of them.
+    - `slabs`: opens the data; its argument is the number of slabs to read ahead.
+    - `make`: makes the task of one slab.
     """
 
     slabs: Callable[[int], Slabs[Any]]

@@ -55,10 +55,10 @@ SUITES: dict[str, tuple[str, ...]] = {
 """Names of tasks, by the suite's name; each is one for [`equistar.tasks.named`][].
 
 `smoke` runs in seconds. `offline` needs no download: real images, tables, a photograph and
-text, and problems whose solutions are known. `varied` is what `star-best` is meta-trained
-on beside `digits_mlp`: none of its tasks is in `offline`. The STAR paper's tasks need data
-that `equistar data prepare` prepares; of those out of its distribution, the ones that the
-paper does not describe are chosen from the families that it names.
+text, and problems whose solutions are known. `star-best` is meta-trained on `varied` and on
+`digits_mlp`; no task of `varied` is in `offline`. The STAR paper's tasks need data that
+`equistar data prepare` prepares. The paper does not describe all of its tasks out of
+distribution; we chose the others from the families that it names.
 """
 
 
@@ -69,15 +69,22 @@ HORIZONS: dict[str, tuple[int, ...]] = {
     "paper_in_distribution": (1, 10),
     "paper_out_of_distribution": (1,),
 }
-"""How far beyond its length `equistar evaluate` goes on each suite, as multiples of it.
+"""The horizons of `equistar evaluate` on each suite, as multiples of `--steps`.
 
-As far as a step is cheap enough, up to a hundred times: a longer training that would take
-more than the time that is allowed is left out.
+A horizon that would take longer than the time budget is left out.
 """
 
 
 def suite(name: str) -> tuple[str, ...]:
     """The names of a suite's tasks.
+
+    **Arguments:**
+
+    - `name`: a key of [`equistar.tasks.SUITES`][].
+
+    **Returns:**
+
+    Names for [`equistar.tasks.named`][].
 
     **Raises:**
 

@@ -17,11 +17,10 @@ class LinearTeacher(AbstractTask):
     $$l(w) = \\frac{1}{2B} \\sum_b (\\langle w - w^*, x_b \\rangle - s \\epsilon_b)^2,
     \\qquad x_b \\sim N(0, \\operatorname{diag}(h)), \\quad \\epsilon_b \\sim N(0, 1)$$
 
-    So $h$ are the eigenvalues of the mean loss's Hessian, and $s^2 / 2$ is the least loss
-    in the mean. The teacher $w^*$ is uniform on the unit sphere, and so are the starts.
+    So $h$ are the eigenvalues of the mean loss's Hessian, and $s^2 / 2$ is the lowest mean
+    loss. The teacher $w^*$ is uniform on the unit sphere, and so are the starts.
 
-    Losses are clipped at 1.5 times the mean loss of the worst start where meta-training
-    records them.
+    Meta-training clips recorded losses at 1.5 times the mean loss of the worst start.
     """
 
     curvature: Float[Array, " n"]
@@ -47,7 +46,8 @@ class LinearTeacher(AbstractTask):
 
         **Raises:**
 
-        `ValueError` if the curvature is no vector of finite numbers of at least 0.
+        `ValueError` if the curvature is not a vector of finite numbers of at least 0, or
+        `batch_size` is below 1.
         """
         check_count(batch_size, "batch_size")
         self.curvature = checked_curvature(curvature)
@@ -86,8 +86,7 @@ class Rosenbrock(AbstractTask):
     It has no noise. The minimum, 0, is where all are 1; starts are drawn within 0.1 of
     (-1.2, 1, -1.2, ...).
 
-    Losses are clipped at 1.5 times that of the undisturbed start where meta-training
-    records them.
+    Meta-training clips recorded losses at 1.5 times that of the undisturbed start.
     """
 
     size: int = eqx.field(static=True)
@@ -96,6 +95,10 @@ class Rosenbrock(AbstractTask):
         """**Arguments:**
 
         - `size`: $n$.
+
+        **Raises:**
+
+        `ValueError` if `size` is below 2.
         """
         check_count(size, "size", least=2)
         self.size = size

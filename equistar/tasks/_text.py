@@ -31,7 +31,7 @@ class TextDataset(eqx.Module):
     def windows(
         self, split: Split, length: int, size: int, *, key: PRNGKeyArray
     ) -> Int[Array, "size length"]:
-        """`size` windows of `length` tokens, from places drawn at random."""
+        """`size` windows of `length` tokens, from positions drawn at random."""
         tokens = self[split]
         starts = jr.randint(key, (size, 1), 0, len(tokens) - length + 1)
         return tokens[starts + jnp.arange(length)[None]].astype(jnp.int32)
@@ -46,7 +46,10 @@ def text_from_tokens(tokens: np.ndarray, vocabulary: int | None = None) -> TextD
         string: `np.frombuffer(text.encode(), np.uint8)`.
     - `vocabulary`: number of different tokens; by default the largest one plus one.
 
-    The first 70 % are the train split, then come 10 % for each of the other three.
+    **Returns:**
+
+    A [`equistar.tasks.TextDataset`][]. The first 70 % are the train split, followed by 10 %
+    for each of the other three.
 
     **Raises:**
 
@@ -102,11 +105,15 @@ _MODULES = (
 
 
 def standard_library_text() -> TextDataset:
-    """Source text of Python's standard library: some 1.2 MB of ASCII, 128 tokens.
+    """Source text of Python's standard library: about 1.2 MB of ASCII, 128 tokens.
 
-    The sources of a fixed list of modules, in alphabetical order; other characters than
-    ASCII are left out. It is the same on every machine with the same version of Python,
-    but versions differ. The splits are of different modules.
+    It consists of the sources of a fixed list of modules, in alphabetical order, without
+    characters other than ASCII. It is the same on every machine with the same version of
+    Python, but versions differ. The splits come from different modules.
+
+    **Returns:**
+
+    A [`equistar.tasks.TextDataset`][].
 
     **Raises:**
 

@@ -22,24 +22,29 @@ def text_slabs(
 ) -> Slabs[TextDataset]:
     """Slabs of a long text, which may be a `numpy.memmap` of a file.
 
-    The text is cut into rows of `row` tokens, and a slab's train split is `size` of them
-    one after the other. The other splits stay as they are: two of the last `held_out`
-    rows each, and the first of `test`.
+    The text is cut into rows of `row` tokens, and a slab's train split is `size` rows, one
+    after the other. The other splits do not change: two of them have `held_out` rows each
+    from the end of `train`, and the test split has the first `held_out` rows of `test`.
 
     **Arguments:**
 
     - `train`, `test`: whole numbers from 0 up, along one axis.
     - `vocabulary`: number of different tokens.
     - `size`: rows in a slab: 4096 of 4096 are 16.8 million tokens.
-    - `row`: tokens in a row, at least 20. Two rows that meet in a slab are from different
-        places.
+    - `row`: tokens in a row, at least 20. Neighbouring rows of a slab are from different
+        parts of the text.
     - `held_out`: rows in each of the other splits.
     - `seed`: of the order of the slabs.
     - `ahead`: slabs that are read ahead.
 
+    **Returns:**
+
+    [`equistar.tasks.Slabs`][], each of which is a [`equistar.tasks.TextDataset`][].
+
     **Raises:**
 
-    `ValueError` if `train` has fewer rows than a slab and two held-out splits.
+    `ValueError` if `train` has fewer rows than a slab and two held-out splits, `row` is
+    below 20, or tokens are not whole numbers below `vocabulary`.
     """
     rows = len(train) // row - 2 * held_out
     if row < 20 or held_out < 1 or rows < size:

@@ -19,7 +19,7 @@ from ._data import Dataset, Examples
 
 @dataclass(frozen=True)
 class ImageSource:
-    """What a data set of TensorFlow Datasets is known to hold.
+    """What a data set of TensorFlow Datasets must contain.
 
     **Attributes:**
 
@@ -66,8 +66,8 @@ def tfds_images(
 ) -> Dataset:
     """A labelled image data set of TensorFlow Datasets that is prepared on this machine.
 
-    `equistar data prepare NAME` prepares one. Reading needs no TensorFlow and no network.
-    The images are held on the device as bytes and scaled by 1/255 when they are used.
+    `equistar data prepare NAME` prepares one. Reading needs neither TensorFlow nor a
+    network. The images are held on the device as bytes and scaled by 1/255 when used.
 
     **Arguments:**
 
@@ -77,10 +77,14 @@ def tfds_images(
     - `seed`: of the split of its training images into 80 % train, 10 % inner_valid and
         10 % outer_valid; its own held-out images are the test split.
 
+    **Returns:**
+
+    A [`equistar.tasks.Dataset`][].
+
     **Raises:**
 
-    `ValueError` that lists the right names for a wrong one, `FileNotFoundError` if it is
-    not prepared, `ValueError` if what is there is not what it should be.
+    `ValueError` if there is no such name or its files cannot be used, `FileNotFoundError`
+    if it is not prepared.
     """
     source, folder, train, test = prepared_sources(name, data_dir)
     with tfds_errors(name, folder):

@@ -17,7 +17,7 @@ from ._base import AbstractTask, Split
 
 
 class Reparametrised(AbstractTask):
-    """A task whose weights are seen in other units, one for each parameter tensor.
+    """A task whose weights have other units, one for each parameter tensor.
 
     $$l'(q) = l(s \\odot q), \\qquad \\nabla l'(q) = s \\odot \\nabla l(s \\odot q)$$
 
@@ -46,6 +46,11 @@ class Reparametrised(AbstractTask):
         - `task`: the original.
         - `minimum`, `maximum`: between which each scale is drawn, log-uniformly.
         - `key`: the scales are drawn with it.
+
+        **Raises:**
+
+        `ValueError` if `task` is not a task, or unless 0 < `minimum` <= `maximum`, both
+        finite.
         """
         _check_task(task)
         if not 0 < minimum <= maximum < math.inf:
@@ -80,10 +85,10 @@ class Reparametrised(AbstractTask):
 
 
 class LowPrecision(AbstractTask):
-    """A task that computes in few bits, while its parameters keep theirs.
+    """A task that computes in low precision, while its parameters keep their dtype.
 
-    Parameters are rounded on their way into the loss, whose value and gradient come back
-    in the parameters' own type.
+    Parameters are rounded before the loss is computed. Its value and gradient have the
+    parameters' own dtype.
     """
 
     task: AbstractTask
@@ -94,6 +99,10 @@ class LowPrecision(AbstractTask):
 
         - `task`: the original.
         - `dtype`: of floating-point numbers, to compute in.
+
+        **Raises:**
+
+        `ValueError` if `task` is not a task, or `dtype` not of floating-point numbers.
         """
         _check_task(task)
         if not jnp.issubdtype(dtype, jnp.floating):
@@ -125,9 +134,9 @@ class ESGradient(AbstractTask):
 
     All $2n$ losses are on the same minibatch. Over the draws, $\\hat g$ has the mean
     $\\nabla_p E_\\epsilon[l(p + \\sigma \\epsilon)]$. The loss itself is that of the
-    original, and the estimate is made only where the loss is differentiated. A derivative
-    of the gradient is that of $\\hat g$, so that meta-gradients by back-propagation are
-    those of the training that takes place.
+    original; the estimate is computed only if the loss is differentiated. A derivative of
+    the gradient is that of $\\hat g$, so that meta-gradients by back-propagation belong to
+    the training that takes place. See [`equistar.FullES`][] for the source.
     """
 
     task: AbstractTask
@@ -140,6 +149,11 @@ class ESGradient(AbstractTask):
         - `task`: the original.
         - `sigma`: $\\sigma$, the standard deviation of the perturbations.
         - `pairs`: $n$.
+
+        **Raises:**
+
+        `ValueError` if `task` is not a task, `sigma` is not positive and finite, or `pairs`
+        is below 1.
         """
         _check_task(task)
         check_count(pairs, "pairs")

@@ -87,11 +87,14 @@ def _arrays_first(result: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
 
 
 class AbstractProperty(eqx.Module):
-    """Something that holds for an optimizer, else an `AssertionError` says what broke."""
+    """A property of an optimizer; an `AssertionError` says what broke it."""
 
     @abc.abstractmethod
     def __call__(self, optimizer: AbstractOptimizer) -> None:
-        """Tries it on drawn gradients."""
+        """Tests the property on drawn gradients.
+
+        **Raises:** `AssertionError` if it does not hold.
+        """
 
 
 # To explain a failure takes longer than to find it, and its message says as much.

@@ -31,11 +31,11 @@ EXPECTED: tuple[AbstractProperty, ...] = (
     ShardedEqualsUnsharded(),
     NaNStaysInItsLeaf(),
 )
-"""What may be expected of every optimizer; the others are promises of some."""
+"""The properties that every optimizer should have; the others are promises of some."""
 
 
 def check(optimizer: Optimizer, properties: Sequence[AbstractProperty] = EXPECTED) -> None:
-    """Tries properties on an optimizer, one after the other.
+    """Tests properties of an optimizer, one after the other.
 
     **Arguments:**
 
@@ -44,8 +44,9 @@ def check(optimizer: Optimizer, properties: Sequence[AbstractProperty] = EXPECTE
 
     **Raises:**
 
-    `AssertionError` that names the property and what broke it. What the optimizer itself
-    raises passes through, with a note of the property.
+    `AssertionError` that names the property and what broke it; `ValueError` if `properties`
+    is not a list of properties. Errors of the optimizer itself are raised with a note that
+    names the property.
     """
     wanted = "a list of properties, say `[KeepsStructure()]`"
     check_kind(properties, Iterable, "`properties`", wanted)
@@ -90,13 +91,18 @@ def optimizer_tests(
     **Arguments:**
 
     - `optimizer`: of this library, or an optax `GradientTransformation`.
-    - `more`: properties that it promises besides `EXPECTED`, say `BoundedUpdate(0.1)`. One
-        of a kind that is in `EXPECTED` takes its place, say `RestsAtZeroGradient(1e-8)`.
-    - `skip`: kinds of properties that it does not have.
+    - `more`: properties that it promises in addition to `EXPECTED`, say
+        `BoundedUpdate(0.1)`. A property of a class that is in `EXPECTED` replaces that one,
+        say `RestsAtZeroGradient(1e-8)`.
+    - `skip`: classes of properties that it does not have.
 
     **Returns:**
 
     A test function with a parameter for each property.
+
+    **Raises:**
+
+    `ValueError` if `more` are not properties, or `skip` are not classes of them.
     """
     import pytest
 

@@ -48,7 +48,12 @@ def _same_form(name: str, ours: PyTree, theirs: PyTree) -> None:
 
 
 class StaysFinite(AbstractProperty):
-    """Updates are finite for finite gradients, of scales from 10^`low` to 10^`high`."""
+    """Updates are finite for finite gradients, of scales from 10^`low` to 10^`high`.
+
+    **Attributes:**
+
+    - `low`, `high`: decimal exponents.
+    """
 
     low: int = -20
     high: int = 15
@@ -82,7 +87,12 @@ class WideAccumulators(AbstractProperty):
 
 
 class RestsAtZeroGradient(AbstractProperty):
-    """From a fresh state, a zero gradient gives an update of at most `bound`."""
+    """From a fresh state, a zero gradient gives an update of at most `bound`.
+
+    **Attributes:**
+
+    - `bound`: on every number of the update, in units of the parameters.
+    """
 
     bound: float = 0.0
 
@@ -99,7 +109,12 @@ class RestsAtZeroGradient(AbstractProperty):
 
 
 class BoundedUpdate(AbstractProperty):
-    """No number of an update is larger than `bound`, at any scale of the gradients."""
+    """No number of an update is larger than `bound`, at any scale of the gradients.
+
+    **Attributes:**
+
+    - `bound`: on the absolute value, in units of the parameters.
+    """
 
     bound: float
 
@@ -174,10 +189,10 @@ class VmapEqualsLoop(AbstractProperty):
 
 
 class ShardedEqualsUnsharded(AbstractProperty):
-    """The same updates where parameters are spread over the devices that there are.
+    """The same updates if parameters are spread over all devices.
 
-    With one device it shows no more than that shardings are accepted; run the tests under
-    `XLA_FLAGS=--xla_force_host_platform_device_count=4` for four.
+    With one device it only shows that shardings are accepted. For four devices, run the
+    tests under `XLA_FLAGS=--xla_force_host_platform_device_count=4`.
     """
 
     def __call__(self, optimizer: AbstractOptimizer) -> None:

@@ -16,12 +16,18 @@ from ._strategies import spd_matrices
 class StableOnQuadratics(AbstractProperty):
     """On noisy quadratics with curvatures up to `largest`, runs do not move apart.
 
-    Two runs see the same noise, one of them from the minimum; $d^\\top H d$ of their
-    difference $d$ must not have grown after `steps`. Without noise the second run rests,
-    and that is the loss. For a linear optimizer noise changes nothing of the difference,
-    and the loss stays bounded with noise exactly if it does without.
+    Two runs see the same noise; one of them starts from the minimum. $d^\\top H d$ of their
+    difference $d$ must not have grown after `steps`. Without noise the second run does not
+    move, and $d^\\top H d$ is twice the loss. For a linear optimizer, noise does not change
+    the difference, and the loss stays bounded with noise if and only if it does without.
 
-    For optimizers that promise it: gradient descent of step size a up to 2 / a.
+    Use it for optimizers that promise it: gradient descent with step size a does, up to
+    2 / a.
+
+    **Attributes:**
+
+    - `largest`: the largest curvature.
+    - `steps`: of each run.
     """
 
     largest: float

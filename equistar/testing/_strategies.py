@@ -28,7 +28,17 @@ STRUCTURES: dict[str, PyTree] = {
 def spectra(
     size: int = 3, *, low: float = 1e-3, high: float = 1e3
 ) -> SearchStrategy[np.ndarray]:
-    """Positive eigenvalues, increasing, log-uniform between `low` and `high`."""
+    """Positive eigenvalues, increasing, log-uniform between `low` and `high`.
+
+    **Arguments:**
+
+    - `size`: how many.
+    - `low`, `high`: the bounds.
+
+    **Returns:**
+
+    A strategy for arrays of shape (size,).
+    """
 
     def draw(exponents: list[float]) -> np.ndarray:
         share = np.sort(np.array(exponents))
@@ -49,7 +59,14 @@ def _rotation(seed: int, size: int) -> np.ndarray:
 def spd_matrices(
     size: int = 3, *, low: float = 1e-3, high: float = 1e3
 ) -> SearchStrategy[np.ndarray]:
-    """Symmetric positive definite matrices, with eigenvalues as from `spectra`."""
+    """Symmetric positive definite matrices.
+
+    **Arguments:** as for [`equistar.testing.spectra`][], of the eigenvalues.
+
+    **Returns:**
+
+    A strategy for arrays of shape (size, size).
+    """
 
     def draw(seed: int, values: np.ndarray) -> np.ndarray:
         q = _rotation(seed, size)
@@ -61,7 +78,17 @@ def spd_matrices(
 def symmetric_matrices(
     size: int = 3, *, low: float = -1.0, high: float = 1.0
 ) -> SearchStrategy[np.ndarray]:
-    """Symmetric matrices whose eigenvalues lie between `low` and `high`."""
+    """Symmetric matrices whose eigenvalues lie between `low` and `high`.
+
+    **Arguments:**
+
+    - `size`: rows and columns.
+    - `low`, `high`: the bounds, of any sign.
+
+    **Returns:**
+
+    A strategy for arrays of shape (size, size).
+    """
 
     def draw(seed: int, shares: list[float]) -> np.ndarray:
         q = _rotation(seed, size)
@@ -77,7 +104,17 @@ def disturbed_matrices(
     """`(d, P)`: a diagonal disturbance $0 < d_i \\le$ `bound`, and a symmetric P that
     commutes with it.
 
-    Both are constant on two blocks, of half the coordinates each.
+    Each has two blocks, of half the coordinates, within which $d$ is constant.
+
+    **Arguments:**
+
+    - `size`: the number of coordinates.
+    - `low`, `high`: the bounds of P's eigenvalues.
+    - `bound`: the largest $d_i$.
+
+    **Returns:**
+
+    A strategy for pairs of arrays of shapes (size,) and (size, size).
     """
     half = size // 2
 
@@ -99,7 +136,7 @@ def _is_shape(x: object) -> bool:
 
 @dataclass(frozen=True)
 class Parameters:
-    """A recipe for a tree of parameters, that prints and shrinks well.
+    """A recipe for a tree of parameters, which prints and shrinks well.
 
     **Attributes:**
 
@@ -145,15 +182,24 @@ def parameter_trees(
 ) -> SearchStrategy[PyTree[Array]]:
     """Parameter trees: a scalar, a layer with an empty array and a `None`, many axes, ties.
 
-    Their structures and shapes are a handful of fixed ones, so that examples share
-    compiled programs; values and dtypes are drawn.
+    Structures and shapes are a few fixed ones, so that examples share compiled programs;
+    values and dtypes are drawn.
+
+    **Arguments:**
+
+    - `structures`: those to draw from, as for [`equistar.testing.Parameters`][].
+    - `dtypes`: those to draw from.
+
+    **Returns:**
+
+    A strategy for pytrees of arrays.
     """
     return parameter_recipes(structures, dtypes).map(Parameters.build)
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """A recipe for a sequence of gradients, that prints and shrinks well.
+    """A recipe for a sequence of gradients, which prints and shrinks well.
 
     **Attributes:**
 
@@ -198,8 +244,17 @@ def gradient_sequences(
 ) -> SearchStrategy[Gradients]:
     """Recipes for gradients: zeros, spikes, and scales from 10^`low` to 10^`high`.
 
-    Examples shrink towards plain normal gradients of scale 1. With `nan_leaves` some of
-    them have a NaN in one of the first so many leaves that are not empty.
+    Examples shrink towards plain normal gradients of scale 1.
+
+    **Arguments:**
+
+    - `low`, `high`: decimal exponents of the scale.
+    - `nan_leaves`: if positive, some examples have a NaN in one of this many first leaves
+        that are not empty.
+
+    **Returns:**
+
+    A strategy for [`equistar.testing.Gradients`][].
     """
     return st.builds(
         Gradients,

@@ -37,11 +37,16 @@ class ConvNet(AbstractArchitecture):
 
     **Attributes:**
 
-    - `channels`: that each convolution makes.
+    - `channels`: output channels of each convolution.
     - `strides`: of each convolution.
-    - `kernel`: side of the square kernels.
+    - `kernel`: side of the square kernels, in pixels.
     - `activation`: after each convolution.
     - `norm`: before each activation.
+
+    **Raises:**
+
+    `ValueError` if an attribute is not of its kind, or `channels` and `strides` are not
+    equally long; in `build`, if inputs are not images.
     """
 
     channels: tuple[int, ...] = eqx.field(

@@ -14,17 +14,36 @@ from ._mlp import MLP
 
 
 class FourierMLP(AbstractArchitecture):
-    """A multi-layer perceptron that sees waves of its coordinates, in octaves.
+    """A multi-layer perceptron whose inputs are sines and cosines of its coordinates.
 
-    $$\\gamma(x) = (x,\\ \\sin 2^k \\pi x,\\ \\cos 2^k \\pi x)_{k = 0, \\dots, K - 1}$$
+    $$f(x) = \\operatorname{MLP}(\\gamma(x)), \\qquad
+    \\gamma(x) = (x,\\ \\sin 2^k \\pi x,\\ \\cos 2^k \\pi x)_{k = 0, \\dots, K - 1}$$
 
-    A perceptron of the bare coordinates learns fine detail very slowly.
+    A perceptron on the coordinates themselves learns fine detail very slowly.
 
     **Attributes:**
 
     - `hidden`: widths of the hidden layers.
     - `octaves`: $K$.
     - `activation`: after each hidden layer.
+
+    **Raises:**
+
+    `ValueError` if an attribute is not of its kind.
+
+    ??? cite
+
+        ```bibtex
+        @inproceedings{mildenhall2020nerf,
+            title={{NeRF}: Representing Scenes as Neural Radiance Fields for View
+                   Synthesis},
+            author={Mildenhall, Ben and Srinivasan, Pratul P. and Tancik, Matthew and
+                    Barron, Jonathan T. and Ramamoorthi, Ravi and Ng, Ren},
+            booktitle={European Conference on Computer Vision},
+            year={2020},
+            eprint={2003.08934},
+        }
+        ```
     """
 
     hidden: tuple[int, ...] = eqx.field(default=(32, 32), converter=as_tuple, static=True)

@@ -15,13 +15,21 @@ from ._norm import AbstractNorm, NoNorm
 
 
 class MLP(AbstractArchitecture):
-    """Linear layers with an activation between them; none is logistic regression.
+    """A multi-layer perceptron: linear layers with an activation between them.
+
+    $$h_k = \\phi(\\operatorname{norm}(W_k h_{k-1} + b_k)), \\qquad
+    f(x) = W h_K + b, \\qquad h_0 = x$$
 
     **Attributes:**
 
-    - `hidden`: widths of the hidden layers.
-    - `activation`: after each of them.
+    - `hidden`: widths of the hidden layers; without any, this is a linear model, such as
+        logistic regression.
+    - `activation`: $\\phi$.
     - `norm`: before each activation.
+
+    **Raises:**
+
+    `ValueError` if an attribute is not of its kind.
     """
 
     hidden: tuple[int, ...] = eqx.field(default=(32, 32), converter=as_tuple, static=True)

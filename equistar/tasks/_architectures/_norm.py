@@ -15,7 +15,7 @@ class AbstractNorm(eqx.Module):
 
     @abc.abstractmethod
     def build(self, features: int) -> eqx.Module:
-        """A module for inputs whose first axis is `features` long."""
+        """A module for inputs whose first axis has `features` entries."""
 
 
 class NoNorm(AbstractNorm):
@@ -26,7 +26,24 @@ class NoNorm(AbstractNorm):
 
 
 class LayerNorm(AbstractNorm):
-    """Over the features of each example, with a learned scale and offset of each."""
+    """Layer normalisation over the features of each example.
+
+    $$y = w \\odot \\frac{x - \\mu}{\\sqrt{v + 10^{-5}}} + b$$
+
+    with the mean $\\mu$ and the variance $v$ over the features, at each position of an
+    image or a sequence. Each feature has a learned scale $w$ and offset $b$.
+
+    ??? cite
+
+        ```bibtex
+        @article{ba2016layer,
+            title={Layer Normalization},
+            author={Ba, Jimmy Lei and Kiros, Jamie Ryan and Hinton, Geoffrey E.},
+            year={2016},
+            eprint={1607.06450},
+        }
+        ```
+    """
 
     def build(self, features: int) -> eqx.Module:
         return _LayerNorm(jnp.ones(features), jnp.zeros(features))
@@ -35,7 +52,25 @@ class LayerNorm(AbstractNorm):
 class MinibatchNorm(AbstractNorm):
     """Batch normalisation by the statistics of the minibatch, without running averages.
 
-    So a task stays a stochastic loss: what is evaluated is evaluated on a minibatch.
+    $$y = w \\odot \\frac{x - \\mu}{\\sqrt{v + 10^{-5}}} + b$$
+
+    with the mean $\\mu$ and the variance $v$ of each feature over the examples of the
+    minibatch, and over the positions of an image. Each feature has a learned scale $w$ and
+    offset $b$. Without running averages a task stays a stochastic loss: an evaluation
+    normalises by its own minibatch too.
+
+    ??? cite
+
+        ```bibtex
+        @inproceedings{ioffe2015batch,
+            title={Batch Normalization: Accelerating Deep Network Training by Reducing
+                   Internal Covariate Shift},
+            author={Ioffe, Sergey and Szegedy, Christian},
+            booktitle={International Conference on Machine Learning},
+            year={2015},
+            eprint={1502.03167},
+        }
+        ```
     """
 
     def build(self, features: int) -> eqx.Module:

@@ -20,7 +20,7 @@ class AbstractCell(eqx.Module):
 
     **Attributes:**
 
-    - `states`: number of vectors that go from step to step.
+    - `states`: number of vectors that are passed from step to step.
     """
 
     states: eqx.AbstractClassVar[int]
@@ -29,12 +29,36 @@ class AbstractCell(eqx.Module):
     def build(self, inputs: int, width: int, *, key: PRNGKeyArray) -> eqx.Module:
         """A module that takes an input and a tuple of states, and returns the next states.
 
-        The first of them is also the output.
+        The first state is also the output.
+
+        **Arguments:**
+
+        - `inputs`: numbers in an input.
+        - `width`: numbers in a state.
+        - `key`: the weights are drawn with it.
         """
 
 
 class LSTM(AbstractCell):
-    """Long short-term memory."""
+    """Long short-term memory.
+
+    $$(i, f, g, o) = W x + U h + b, \\qquad
+    c' = \\sigma(f) \\odot c + \\sigma(i) \\odot \\tanh(g), \\qquad
+    h' = \\sigma(o) \\odot \\tanh(c')$$
+
+    with the states $h$, which is the output, and $c$.
+
+    ??? cite
+
+        ```bibtex
+        @article{hochreiter1997long,
+            title={Long Short-Term Memory},
+            author={Hochreiter, Sepp and Schmidhuber, J{\\"u}rgen},
+            journal={Neural Computation},
+            year={1997},
+        }
+        ```
+    """
 
     states: ClassVar[int] = 2
 
@@ -43,7 +67,28 @@ class LSTM(AbstractCell):
 
 
 class GRU(AbstractCell):
-    """Gated recurrent units."""
+    """Gated recurrent units.
+
+    $$r = \\sigma(W_r x + U_r h + b_r), \\qquad z = \\sigma(W_z x + U_z h + b_z)$$
+
+    $$n = \\tanh(W_n x + b_n + r \\odot (U_n h + c_n)), \\qquad
+    h' = z \\odot h + (1 - z) \\odot n$$
+
+    ??? cite
+
+        ```bibtex
+        @inproceedings{cho2014learning,
+            title={Learning Phrase Representations using {RNN} Encoder-Decoder for
+                   Statistical Machine Translation},
+            author={Cho, Kyunghyun and van Merrienboer, Bart and Gulcehre, Caglar and
+                    Bahdanau, Dzmitry and Bougares, Fethi and Schwenk, Holger and
+                    Bengio, Yoshua},
+            booktitle={Conference on Empirical Methods in Natural Language Processing},
+            year={2014},
+            eprint={1406.1078},
+        }
+        ```
+    """
 
     states: ClassVar[int] = 1
 
@@ -52,7 +97,7 @@ class GRU(AbstractCell):
 
 
 class VanillaRNN(AbstractCell):
-    """$h' = \\tanh(W x + U h + b)$."""
+    """A simple recurrent network, $h' = \\tanh(W x + U h + b)$."""
 
     states: ClassVar[int] = 1
 
@@ -65,7 +110,7 @@ class VanillaRNN(AbstractCell):
 
 
 class Recurrent(AbstractArchitecture):
-    """Tokens are embedded, a cell goes along them, and its outputs are read out linearly.
+    """Embeds tokens, runs a cell along them, and reads its outputs out linearly.
 
     **Attributes:**
 
@@ -73,7 +118,11 @@ class Recurrent(AbstractArchitecture):
     - `width`: of the cell's states.
     - `embedding`: width of the tokens' embedding.
 
-    The defaults are the paper's.
+    The defaults are the STAR paper's.
+
+    **Raises:**
+
+    `ValueError` if an attribute is not of its kind, or a width is below 1.
     """
 
     cell: AbstractCell = LSTM()

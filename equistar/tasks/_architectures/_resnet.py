@@ -40,6 +40,11 @@ class ResNet(AbstractArchitecture):
     - `widths`: channels of each stage.
     - `blocks`: in each stage.
     - `norm`: after each 3x3 convolution.
+
+    **Raises:**
+
+    `ValueError` if an attribute is not of its kind, or there are no `widths`; in `build`,
+    if inputs are not images.
     """
 
     widths: tuple[int, ...] = eqx.field(

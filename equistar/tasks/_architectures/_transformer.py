@@ -14,14 +14,39 @@ from ._tokens import checked_tokens
 class Transformer(AbstractArchitecture):
     """A causal, pre-norm transformer of tokens with learned positions, read out linearly.
 
+    $$x \\leftarrow x + \\operatorname{attention}(\\operatorname{norm}(x)), \\qquad
+    x \\leftarrow x + W_2 \\operatorname{gelu}(W_1 \\operatorname{norm}(x) + b_1) + b_2$$
+
+    in each block, from $x_t = E_{w_t} + P_t$ for the token $w_t$ at position $t$. Each
+    position attends to itself and to those before it. The scores of the next token are
+    $W \\operatorname{norm}(x_t) + b$.
+
     **Attributes:**
 
     - `depth`: number of blocks of self-attention and an MLP of 4 times the width.
     - `width`: features at each position; a multiple of `heads`.
     - `heads`: of the attention.
 
-    The defaults are the paper's, which has 20.3M parameters with 32,000 tokens and windows
-    of 128.
+    The defaults are the STAR paper's, which has 20.3M parameters with 32,000 tokens and
+    windows of 128.
+
+    **Raises:**
+
+    `ValueError` if an attribute is below 1, or `width` is not a multiple of `heads`.
+
+    ??? cite
+
+        ```bibtex
+        @inproceedings{vaswani2017attention,
+            title={Attention Is All You Need},
+            author={Vaswani, Ashish and Shazeer, Noam and Parmar, Niki and Uszkoreit,
+                    Jakob and Jones, Llion and Gomez, Aidan N. and Kaiser, Lukasz and
+                    Polosukhin, Illia},
+            booktitle={Advances in Neural Information Processing Systems},
+            year={2017},
+            eprint={1706.03762},
+        }
+        ```
     """
 
     depth: int = eqx.field(default=5, static=True)

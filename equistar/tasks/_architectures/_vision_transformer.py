@@ -39,6 +39,11 @@ class VisionTransformer(AbstractArchitecture):
     - `width`: features at each patch; a multiple of `heads`.
     - `depth`: number of blocks.
     - `heads`: of each block's attention.
+
+    **Raises:**
+
+    `ValueError` if an attribute is below 1, or `width` is not a multiple of `heads`; in
+    `build`, if inputs are not images that `patch` divides.
     """
 
     patch: int = eqx.field(default=4, static=True)
