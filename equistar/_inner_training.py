@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from ._keys import apart
 from ._kinds import check_count, check_key, check_parts
 from ._names import suggest
-from ._numerics import described, is_number
+from ._numerics import all_finite, described, is_number
 from ._optimizers import AbstractOptimizer
 from ._unroll import AbstractUnroll
 from .tasks import AbstractTask, Split
@@ -169,8 +169,8 @@ class HeldOut(AbstractMetaLoss):
 class InnerTraining(AbstractUnroll):
     """Training of a task, as an unroll whose `theta` is the optimizer.
 
-    Recorded losses are clipped to the task's bounds, and a loss that is not finite is
-    recorded as the upper one.
+    Recorded losses are clipped to the task's bounds. The upper one is recorded for a loss
+    that is not finite, and at every step that begins with parameters that are not.
 
     **Arguments:**
 
@@ -197,7 +197,9 @@ class InnerTraining(AbstractUnroll):
         after, loss = train_step(self.task, theta, carry, key=key)
         loss = self.meta_loss(self.task, carry.params, after.params, loss, key=key)
         lower, upper = self.task.loss_bounds
-        return after, jnp.clip(jnp.where(jnp.isfinite(loss), loss, upper), lower, upper)
+        # A loss can be finite without them: a bias of -inf is behind a relu.
+        known = jnp.isfinite(loss) & all_finite(carry.params)
+        return after, jnp.clip(jnp.where(known, loss, upper), lower, upper)
 
 
 class TrainResult(eqx.Module):

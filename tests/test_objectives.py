@@ -307,3 +307,16 @@ def test_a_reference_is_positive(reference):
         eqs.Relative(_Parabola(), reference)
     with pytest.raises(ValueError, match="`reference` must be positive and finite"):
         eqs.RelativeFeed(as_feed(_Parabola()), reference)
+
+
+def test_parameters_that_are_not_finite_record_the_bound_though_their_loss_is_finite():
+    # A bias of -inf is behind a relu.
+    unroll = eqs.InnerTraining(eqs.tasks.digits_mlp())
+    optimizer = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+    carry = unroll.init(optimizer, key=jr.key(0))
+    bias = lambda c: c.params.layers[0].bias
+    broken = eqx.tree_at(bias, carry, bias(carry).at[0].set(-jnp.inf))
+    assert jnp.isfinite(unroll.task.loss(broken.params, key=jr.key(1)))
+    _, loss = unroll.step(optimizer, broken, key=jr.key(1))
+    assert loss == unroll.task.loss_bounds[1]
+    assert unroll.step(optimizer, carry, key=jr.key(1))[1] < unroll.task.loss_bounds[1]
