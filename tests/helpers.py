@@ -1,5 +1,6 @@
 """Small things that several test files need."""
 
+import io
 import sys
 
 import equinox as eqx
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
+import numpy as np
 import pytest
 
 import equistar as eqs
@@ -94,3 +96,17 @@ def run_command(patch, *arguments):
     with pytest.raises(SystemExit) as exit:
         main()
     return exit.value.code
+
+
+def measured(experiment):
+    """What an experiment of a paper measures, as it is read from its file, and what it
+    claims of that; its figure is drawn from the file, too."""
+    from matplotlib.figure import Figure
+
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **experiment.measure(lambda line: None))
+    file.seek(0)
+    with np.load(file) as saved:
+        data = dict(saved)
+    experiment.draw(Figure(), data)
+    return data, experiment.claims(data)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
 
 import equistar as eqs
 from equistar._cli import main
@@ -23,11 +25,13 @@ from equistar._reproduce._stepsize_label_noise_tasks import Arm, draw_tasks
 from equistar._reproduce._stepsize_validation import TrainByValidation
 from equistar.tasks import _tfds, dataset_from_arrays, IMAGES, Split
 
+from .helpers import measured
+
 
 def test_truncation_goes_the_wrong_way_and_pes_does_not():
-    reproduction = InfluenceExperiment().run(lambda line: None)
-    assert len(reproduction.claims) == 5
-    assert [c.statement for c in reproduction.claims if not c.holds] == []
+    _, claims = measured(InfluenceExperiment())
+    assert len(claims) == 5
+    assert [c.statement for c in claims if not c.holds] == []
 
 
 def test_the_steady_state_of_influence_balancing_is_its_closed_form():
@@ -52,8 +56,8 @@ def test_toy_problems_of_no_size_are_refused():
 
 
 def test_short_horizons_learn_timid_schedules():
-    reproduction = LearningRateSchedule(steps=1500, grid=21).run(lambda line: None)
-    assert [c.statement for c in reproduction.claims if not c.holds] == []
+    _, claims = measured(LearningRateSchedule(steps=1500, grid=21))
+    assert [c.statement for c in claims if not c.holds] == []
 
 
 SMALL = {
@@ -66,33 +70,32 @@ SMALL = {
 @pytest.mark.parametrize("name", SMALL)
 def test_what_the_star_paper_says_of_its_quadratic_is_found(name):
     assert type(SMALL[name]) is type(EXPERIMENTS[name])
-    reproduction = SMALL[name].run(lambda line: None)
-    assert len(reproduction.claims) >= 3
-    assert [c.statement for c in reproduction.claims if not c.holds] == []
+    _, claims = measured(SMALL[name])
+    assert len(claims) >= 3
+    assert [c.statement for c in claims if not c.holds] == []
 
 
 @pytest.mark.slow
 def test_spectra_along_training_of_digits_are_found():
-    small = SpectrumOnDigits(steps=(0, 10), number=1, batches=1)
-    reproduction = small.run(lambda line: None)
-    assert [c.statement for c in reproduction.claims if not c.holds] == []
-    assert reproduction.data["STAR rho"].shape == (2,)
+    data, claims = measured(SpectrumOnDigits(steps=(0, 10), number=1, batches=1))
+    assert [c.statement for c in claims if not c.holds] == []
+    assert data["STAR rho"].shape == (2,)
 
 
 def test_train_by_train_overfits_and_train_by_validation_does_not():
     small = TrainByValidation(size=40, tasks=12, test_tasks=8, noises=(1.0, 3.0))
-    reproduction = small.run(lambda line: None)
+    _, claims = measured(small)
     # Statements 1 to 3; the fourth needs larger problems.
-    assert [c.holds for c in reproduction.claims[:3]] == [True] * 3
+    assert [c.holds for c in claims[:3]] == [True] * 3
 
 
 def test_the_best_step_size_depends_on_the_horizon_and_is_learned():
     small = StepSizeHorizon(problems=2, points=9, learned=(10,), steps=200)
-    reproduction = small.run(lambda line: None)
+    data, claims = measured(small)
     # The second statement needs more problems: on most the best step size only falls or
     # only rises.
-    assert [reproduction.claims[i].holds for i in (0, 2, 3)] == [True] * 3
-    assert reproduction.data["learned"].shape == (1, 2)
+    assert [claims[i].holds for i in (0, 2, 3)] == [True] * 3
+    assert data["learned"].shape == (1, 2)
 
 
 def _images(seed):
@@ -133,12 +136,12 @@ def test_arms_of_the_label_noise_share_samples_and_noise_and_test_on_clean_ones(
 def test_label_noise_runs_on_images_and_says_what_it_found():
     tiny = {"length": 4, "window": 2, "pairs": 1, "meta_steps": 2, "test_steps": 4}
     small = LabelNoise(arms=ARMS, load=_images, hidden=(4,), seeds=2, **tiny)
-    reproduction = small.run(lambda line: None)
-    assert reproduction.data["accuracy"].shape == (3, 2, 2, 5)
-    assert np.all(np.isfinite(reproduction.data["meta_loss"]))
+    data, claims = measured(small)
+    assert data["accuracy"].shape == (3, 2, 2, 5)
+    assert np.all(np.isfinite(data["meta_loss"]))
     # After four steps nothing is fitted, and it says so.
-    assert [claim.holds for claim in reproduction.claims[:2]] == [False, False]
-    assert "train-by-validation, 10 + 10" in reproduction.claims[0].measured
+    assert [claim.holds for claim in claims[:2]] == [False, False]
+    assert "train-by-validation, 10 + 10" in claims[0].measured
 
 
 def test_label_noise_on_mnist_draws_its_arms_from_the_prepared_data(monkeypatch):
@@ -161,36 +164,35 @@ def test_label_noise_on_mnist_draws_its_arms_from_the_prepared_data(monkeypatch)
 def test_mnist_that_is_not_prepared_is_said_at_once(monkeypatch, tmp_path):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="equistar data prepare mnist"):
-        EXPERIMENTS["stepsize-label-noise-mnist"].run(lambda line: None)
+        EXPERIMENTS["stepsize-label-noise-mnist"].measure(lambda line: None)
 
 
 def test_a_good_nominal_step_makes_meta_training_short():
     small = MetaTrainingBesideNominal(shares=(0.0, 0.3), steps=400, seeds=2)
-    reproduction = small.run(lambda line: None)
+    data, claims = measured(small)
     # 400 steps show that the good one is done and the bad one not, which is too few to
     # show 100 times as many.
-    assert [claim.holds for claim in reproduction.claims] == [True, False]
-    assert "not in 400" in reproduction.claims[1].measured
-    assert "at least" in reproduction.claims[1].measured
+    assert [claim.holds for claim in claims] == [True, False]
+    assert "not in 400" in claims[1].measured
+    assert "at least" in claims[1].measured
     # Every step is looked at here: those needed are those of the recorded losses.
-    needed = reproduction.data["steps_needed"]
-    near = reproduction.data["meta_loss"] < 1.1 * reproduction.data["optimum"]
+    losses, optimum = data["meta_loss"], data["optimum"]
+    near = losses < 1.1 * optimum
     first = np.where(near.any(-1), np.argmax(near, -1), np.inf)
-    np.testing.assert_array_equal(needed, first)
-    losses, optimum = reproduction.data["meta_loss"], reproduction.data["optimum"]
+    np.testing.assert_array_equal(data["steps_needed"], first)
     assert np.all(losses > optimum * (1 - 1e-6))
     assert np.median(losses[0, :, -1]) > 1.2 * optimum
 
 
 def test_steps_to_near_optimal_do_not_depend_on_how_often_losses_are_recorded():
-    few, many = (
-        MetaTrainingBesideNominal(shares=(0.0, 0.3), steps=n, seeds=2).run(lambda _: None)
+    (few, _), (many, claims) = (
+        measured(MetaTrainingBesideNominal(shares=(0.0, 0.3), steps=n, seeds=2))
         for n in (400, 2400)
     )
     # Recorded at every step, and at every sixth.
-    assert few.data["meta_step"][1] == 1 and many.data["meta_step"][1] == 6
-    np.testing.assert_array_equal(few.data["steps_needed"][1], many.data["steps_needed"][1])
-    assert [claim.holds for claim in many.claims] == [True, True]
+    assert few["meta_step"][1] == 1 and many["meta_step"][1] == 6
+    np.testing.assert_array_equal(few["steps_needed"][1], many["steps_needed"][1])
+    assert [claim.holds for claim in claims] == [True, True]
 
 
 def _run(monkeypatch, *arguments):
@@ -212,6 +214,19 @@ def test_the_command_writes_figure_and_data_and_says_what_held(
     assert names == {"pes-influence-balancing.png", "pes-influence-balancing.npz"}
     with np.load(tmp_path / "pes-influence-balancing.npz") as data:
         assert data["PES"].shape == (50,)
+
+
+def test_claims_and_figure_are_made_again_from_the_saved_file_alone(monkeypatch, tmp_path):
+    small = EigenvaluesAfterInterventions(size=5, seeds=2)
+    monkeypatch.setitem(EXPERIMENTS, "star-fig1", small)
+    _run(monkeypatch, "star-fig1", "--output", tmp_path)
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
+    with np.load(tmp_path / "star-fig1.npz") as saved:
+        assert small.claims(saved) == small.claims(small.measure(lambda line: None))
+        small.draw(figure, saved)
+    figure.savefig(tmp_path / "again.png", dpi=150)
+    written, again = (imread(tmp_path / f"{name}.png") for name in ("star-fig1", "again"))
+    np.testing.assert_array_equal(written, again)
 
 
 def test_the_command_lists_the_experiments_and_knows_no_others(

@@ -18,6 +18,8 @@ from equistar._reproduce._digits_runs import (
 from equistar._reproduce._star_ablations import Ablations
 from equistar._reproduce._star_fig3 import MetaTrainingCurves
 
+from .helpers import measured
+
 
 LENGTH = 20
 
@@ -39,8 +41,8 @@ class _Given(DigitsRuns):
 
 def _claims(experiment, levels):
     runs = _Given(steps=30, seeds=2, length=LENGTH, levels=levels)
-    found = dataclasses.replace(experiment, runs=runs).run(lambda line: None)
-    return {claim.statement: claim.holds for claim in found.claims}
+    _, claims = measured(dataclasses.replace(experiment, runs=runs))
+    return {claim.statement: claim.holds for claim in claims}
 
 
 def test_a_world_as_the_paper_has_it_bears_figure_3_out():

@@ -1,10 +1,6 @@
 """The experiments of the papers, by the name that `equistar reproduce` knows."""
 
-from ._base import (
-    AbstractExperiment as AbstractExperiment,
-    Claim as Claim,
-    Reproduction as Reproduction,
-)
+from ._base import AbstractExperiment as AbstractExperiment, Claim as Claim
 from ._pes_influence_balancing import InfluenceExperiment
 from ._pes_regression import LearningRateSchedule
 from ._spectrum_digits import SpectrumOnDigits

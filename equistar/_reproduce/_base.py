@@ -1,8 +1,8 @@
-"""What an experiment is, and what it gives."""
+"""What an experiment is: what it measures, what it claims, and how it is drawn."""
 
 import abc
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -25,29 +25,30 @@ class Claim:
     holds: bool | np.bool
 
 
-@dataclass
-class Reproduction:
-    """What an experiment gave.
-
-    **Attributes:**
-
-    - `data`: named arrays, everything that the figure shows.
-    - `claims`: what was checked.
-    - `draw`: draws the figure into a `matplotlib.figure.Figure`.
-    """
-
-    data: dict[str, np.ndarray]
-    draw: Callable[[Any], None]
-    claims: list[Claim] = field(default_factory=list)
-
-
 class AbstractExperiment(eqx.Module):
-    """An experiment: its settings are its fields, with the small size as their defaults."""
+    """An experiment: its settings are its fields, with the small size as their defaults.
+
+    Claims and figure are functions of what was measured alone, which is what is saved: from
+    the file they can be made again.
+    """
 
     @abc.abstractmethod
     def full(self) -> "AbstractExperiment":
         """The same experiment at the paper's size."""
 
     @abc.abstractmethod
-    def run(self, say: Callable[[str], None]) -> Reproduction:
-        """Runs it; tells `say` a line of progress now and then."""
+    def measure(self, say: Callable[[str], None]) -> dict[str, np.ndarray]:
+        """Runs it; tells `say` a line of progress now and then.
+
+        **Returns:**
+
+        Named arrays: all that the claims and the figure need.
+        """
+
+    @abc.abstractmethod
+    def claims(self, data: Mapping[str, np.ndarray]) -> list[Claim]:
+        """What the paper says, checked on what was measured."""
+
+    @abc.abstractmethod
+    def draw(self, figure: Any, data: Mapping[str, np.ndarray]) -> None:
+        """Draws what was measured into a `matplotlib.figure.Figure`."""

@@ -1,6 +1,6 @@
 """Influence balancing: where truncation steps the wrong way."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from .._estimators import (
     TruncatedES,
 )
 from .._toy_unrolls import InfluenceBalancing
-from ._base import AbstractExperiment, Claim, Reproduction
+from ._base import AbstractExperiment, Claim
 from ._meta_descent import meta_descent
 
 
@@ -49,44 +49,55 @@ class InfluenceExperiment(AbstractExperiment):
             "forward mode, exact": ForwardGradient(1, 1, length=length, starts=starts),
         }
 
-    def run(self, say: Callable[[str], None]) -> Reproduction:
-        unroll = InfluenceBalancing(self.states, self.positive)
-        best = 1 / unroll.steady
-        theta = jnp.full(1, self.start)
-        outer = optax.sgd(self.learning_rate)
+    def unroll(self) -> InfluenceBalancing:
+        """The problem, whose `theta` is best at 1 / `steady`."""
+        return InfluenceBalancing(self.states, self.positive)
+
+    def measure(self, say: Callable[[str], None]) -> dict[str, np.ndarray]:
+        theta, outer = jnp.full(1, self.start), optax.sgd(self.learning_rate)
+        settings = {"steps": self.steps, "key": jr.key(self.seed)}
         data = {}
         for name, estimator in self.estimators().items():
             say(f"{name}: {self.steps} steps ...")
-            path, _ = meta_descent(
-                unroll, estimator, theta, outer, steps=self.steps, key=jr.key(self.seed)
-            )
+            path, _ = meta_descent(self.unroll(), estimator, theta, outer, **settings)
             data[name] = np.asarray(path[:, 0])
-        loss = {k: 0.5 * (unroll.steady * v - 1) ** 2 for k, v in data.items()}
-        claims = [
-            Claim(
-                f"{name} converges to the optimum {best:.4f}",
-                f"theta ends at {data[name][-1]:.4f}, from {self.start}",
-                abs(data[name][-1] - best) < 0.05 * abs(self.start - best),
-            )
-            for name in ("PES", "NRES", "forward mode, exact")
-        ] + [
-            Claim(
-                f"{name} goes the wrong way",
-                f"theta ends at {data[name][-1]:.4f}; steady-state loss from "
-                f"{loss[name][0]:.3g} to {loss[name][-1]:.3g}",
-                bool(data[name][-1] > self.start and loss[name][-1] > loss[name][0]),
-            )
-            for name in ("truncated ES", "truncated backprop")
+        return data
+
+    def claims(self, data: Mapping[str, np.ndarray]) -> list[Claim]:
+        right = "PES", "NRES", "forward mode, exact"
+        wrong = "truncated ES", "truncated backprop"
+        return [
+            *(self._converges(name, data[name]) for name in right),
+            *(self._goes_the_wrong_way(name, data[name]) for name in wrong),
         ]
 
-        def draw(figure: Any) -> None:
-            left, right = figure.subplots(1, 2)
-            for name, path in data.items():
-                left.plot(path, label=name)
-                right.plot(np.maximum(loss[name], 1e-8))
-            left.axhline(best, color="grey", linestyle=":", label="optimum")
-            left.set(xlabel="meta-step", title="theta", ylim=(-0.6, 1.6))
-            right.set(xlabel="meta-step", yscale="log", title="loss in the steady state")
-            figure.legend(loc="outside right center", frameon=False)
+    def _converges(self, name: str, path: np.ndarray) -> Claim:
+        best = 1 / self.unroll().steady
+        return Claim(
+            f"{name} converges to the optimum {best:.4f}",
+            f"theta ends at {path[-1]:.4f}, from {self.start}",
+            abs(path[-1] - best) < 0.05 * abs(self.start - best),
+        )
 
-        return Reproduction(data, draw, claims)
+    def _goes_the_wrong_way(self, name: str, path: np.ndarray) -> Claim:
+        loss = self._steady_loss(path)
+        return Claim(
+            f"{name} goes the wrong way",
+            f"theta ends at {path[-1]:.4f}; steady-state loss from "
+            f"{loss[0]:.3g} to {loss[-1]:.3g}",
+            bool(path[-1] > self.start and loss[-1] > loss[0]),
+        )
+
+    def _steady_loss(self, path: np.ndarray) -> np.ndarray:
+        return 0.5 * (self.unroll().steady * path - 1) ** 2
+
+    def draw(self, figure: Any, data: Mapping[str, np.ndarray]) -> None:
+        left, right = figure.subplots(1, 2)
+        for name, path in data.items():
+            left.plot(path, label=name)
+            right.plot(np.maximum(self._steady_loss(path), 1e-8))
+        best = 1 / self.unroll().steady
+        left.axhline(best, color="grey", linestyle=":", label="optimum")
+        left.set(xlabel="meta-step", title="theta", ylim=(-0.6, 1.6))
+        right.set(xlabel="meta-step", yscale="log", title="loss in the steady state")
+        figure.legend(loc="outside right center", frameon=False)

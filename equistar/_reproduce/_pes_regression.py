@@ -1,7 +1,7 @@
 """A learning-rate schedule on a rugged two-dimensional loss."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -22,7 +22,7 @@ from .._estimators import (
     TruncatedES,
 )
 from .._toy_unrolls import RuggedRegression
-from ._base import AbstractExperiment, Claim, Reproduction
+from ._base import AbstractExperiment, Claim
 from ._meta_descent import meta_descent
 
 
@@ -68,59 +68,71 @@ class LearningRateSchedule(AbstractExperiment):
             "truncated backprop": TruncatedBackprop(self.window, self.particles, length),
         }
 
-    def run(self, say: Callable[[str], None]) -> Reproduction:
+    def measure(self, say: Callable[[str], None]) -> dict[str, np.ndarray]:
         unroll = RuggedRegression(self.length)
         axis = jnp.linspace(-7.0, 4.0, self.grid)
         points = jnp.stack(jnp.meshgrid(axis, axis, indexing="ij"), -1).reshape(-1, 2)
-        surface = np.asarray(episode_loss(unroll, points))
-        data = {"axis": np.asarray(axis), "surface": surface.reshape(self.grid, -1)}
-        theta, final = jnp.full(2, np.log(self.start)), {}
+        surface = np.asarray(episode_loss(unroll, points)).reshape(self.grid, -1)
+        data = {"axis": np.asarray(axis), "surface": surface}
+        start = jnp.full(2, np.log(self.start))
+        data["untrained loss"] = np.asarray(episode_loss(unroll, start[None])[0])
         for name, estimator in self.estimators().items():
             # A whole episode costs as much as all its windows.
             share = self.length // self.window if name == "full ES" else 1
             say(f"{name}: {self.steps // share} meta-steps ...")
-            path, _ = meta_descent(
-                unroll,
-                estimator,
-                theta,
-                optax.adam(self.learning_rate * share),
-                steps=self.steps // share,
-                key=jr.key(self.seed),
-            )
-            data[name] = np.asarray(path)
+            path = self._descend(unroll, estimator, start, share)
             # The schedule moves on within sigma of the optimum: the median says where.
             last = episode_loss(unroll, path[-max(1, len(path) // 10) :])
-            final[name] = float(jnp.median(last))
-        best = float(np.nanmin(surface))
-        untrained = float(episode_loss(unroll, theta[None])[0])
-        text = lambda name: f"episode loss {final[name]:.0f}"
-        gained = {name: untrained - value for name, value in final.items()}
-        found = f"; from {untrained:.0f}, lowest on the grid {best:.0f}"
-        claims = [
-            Claim(
-                f"{name} comes near the lowest loss on the grid",
-                text(name) + found,
-                gained[name] > 0.9 * (untrained - best),
-            )
-            for name in ("PES", "NRES")
-        ] + [
-            Claim(
-                f"{name} stops short of PES",
-                f"{text(name)} against {final['PES']:.0f} of PES",
-                final[name] > 1.1 * final["PES"],
-            )
-            for name in ("truncated ES", "truncated backprop")
+            data[name] = np.asarray(path)
+            data[f"{name} final loss"] = np.asarray(jnp.median(last))
+        return data
+
+    def _descend(
+        self,
+        unroll: RuggedRegression,
+        estimator: AbstractEstimator,
+        start: Float[Array, "2"],
+        share: int,
+    ) -> Float[Array, "steps 2"]:
+        """The path of `share` times fewer steps, each so many times longer."""
+        outer, steps = optax.adam(self.learning_rate * share), self.steps // share
+        key = jr.key(self.seed)
+        return meta_descent(unroll, estimator, start, outer, steps=steps, key=key)[0]
+
+    def claims(self, data: Mapping[str, np.ndarray]) -> list[Claim]:
+        return [
+            *(_comes_near(name, data) for name in ("PES", "NRES")),
+            *(_stops_short(name, data) for name in ("truncated ES", "truncated backprop")),
         ]
 
-        def draw(figure: Any) -> None:
-            axes = figure.add_subplot()
-            values = np.log(data["surface"].T)
-            mesh = axes.pcolormesh(axis, axis, values, cmap="Greys", shading="auto")
-            for name in self.estimators():
-                axes.plot(*data[name].T, label=f"{name}: {final[name]:.0f}", linewidth=1.5)
-            axes.plot(*np.asarray(theta), "k*", markersize=10)
-            axes.set(xlabel="theta_0: log of the first step size", ylabel="theta_1")
-            figure.colorbar(mesh, ax=axes, label="log of the episode's loss")
-            figure.legend(loc="outside right upper", frameon=False)
+    def draw(self, figure: Any, data: Mapping[str, np.ndarray]) -> None:
+        axes, axis = figure.add_subplot(), data["axis"]
+        values = np.log(data["surface"].T)
+        mesh = axes.pcolormesh(axis, axis, values, cmap="Greys", shading="auto")
+        for name in self.estimators():
+            label = f"{name}: {data[f'{name} final loss']:.0f}"
+            axes.plot(*data[name].T, label=label, linewidth=1.5)
+        # Where all paths start.
+        axes.plot(*data["PES"][0], "k*", markersize=10)
+        axes.set(xlabel="theta_0: log of the first step size", ylabel="theta_1")
+        figure.colorbar(mesh, ax=axes, label="log of the episode's loss")
+        figure.legend(loc="outside right upper", frameon=False)
 
-        return Reproduction(data, draw, claims)
+
+def _comes_near(name: str, data: Mapping[str, np.ndarray]) -> Claim:
+    found, untrained = float(data[f"{name} final loss"]), float(data["untrained loss"])
+    best = float(np.nanmin(data["surface"]))
+    return Claim(
+        f"{name} comes near the lowest loss on the grid",
+        f"episode loss {found:.0f}; from {untrained:.0f}, lowest on the grid {best:.0f}",
+        untrained - found > 0.9 * (untrained - best),
+    )
+
+
+def _stops_short(name: str, data: Mapping[str, np.ndarray]) -> Claim:
+    found, of_pes = float(data[f"{name} final loss"]), float(data["PES final loss"])
+    return Claim(
+        f"{name} stops short of PES",
+        f"episode loss {found:.0f} against {of_pes:.0f} of PES",
+        found > 1.1 * of_pes,
+    )

@@ -1,7 +1,7 @@
 """The joint spectral radius along training, of Adam and of learned optimizers."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.random as jr
@@ -17,7 +17,7 @@ from .._optimizers import (
 )
 from ..analysis import spectrum_along_training
 from ..tasks import digits_mlp
-from ._base import AbstractExperiment, Claim, Reproduction
+from ._base import AbstractExperiment, Claim
 
 
 class SpectrumOnDigits(AbstractExperiment):
@@ -36,70 +36,76 @@ class SpectrumOnDigits(AbstractExperiment):
     def full(self) -> "SpectrumOnDigits":
         return dataclasses.replace(self, steps=(0, 10, 30, 100, 300, 1000, 3000), number=6)
 
-    def run(self, say: Callable[[str], None]) -> Reproduction:
+    def optimizers(self) -> dict[str, AbstractOptimizer]:
+        """Adam, and learned optimizers as they start meta-training."""
+        adam = OptaxOptimizer(optax.adam, learning_rate=self.adam_rate)
         key = jr.key(self.seed)
-        optimizers: dict[str, AbstractOptimizer] = {
-            f"Adam {self.adam_rate:g}": OptaxOptimizer(
-                optax.adam, learning_rate=self.adam_rate
-            ),
+        return {
+            f"Adam {self.adam_rate:g}": adam,
             "STAR": STAR(key=key),
             "Blackbox": Blackbox(key=key),
             "HyperparamController": HyperparamController(key=key),
         }
-        task, spectra = digits_mlp(), {}
-        for name, optimizer in optimizers.items():
+
+    def measure(self, say: Callable[[str], None]) -> dict[str, np.ndarray]:
+        task, data = digits_mlp(), {"steps": np.array(self.steps)}
+        settings = {"number": self.number, "batches": self.batches}
+        for name, optimizer in self.optimizers().items():
             say(f"{name}: spectra at steps {', '.join(map(str, self.steps))} ...")
-            spectra[name] = spectrum_along_training(
-                task,
-                optimizer,
-                self.steps,
-                number=self.number,
-                batches=self.batches,
-                key=key,
+            row = spectrum_along_training(
+                task, optimizer, self.steps, key=jr.key(self.seed), **settings
             )
-        data = {"steps": np.array(self.steps)}
-        for name, row in spectra.items():
             data[f"{name} rho"] = np.array([s.radius for s in row])
             data[f"{name} cost"] = np.array([s.cost for s in row])
             data[f"{name} in params"] = np.array([s.params_share[0] for s in row])
-        everything = [s for row in spectra.values() for s in row]
-        found = [s.converged for s in everything]
-        missed = ", ".join(
-            f"{name} at step {step}"
-            for name, row in spectra.items()
-            for step, s in zip(self.steps, row, strict=False)
-            if not s.converged
-        )
-        cost = np.array([s.cost for s in everything])
-        radii = ", ".join(
-            f"{name} {row[0].radius:.3f} to {row[-1].radius:.3f}"
-            for name, row in spectra.items()
-        )
-        claims = [
-            Claim(
-                "the leading eigenvalues are found, in float32, by products alone",
-                f"{sum(found)} of {len(found)} spectra converged; not: {missed or 'none'}; "
-                f"rho: {radii}",
-                all(found),
-            ),
-            Claim(
-                "a spectrum costs a few dozen products, so some hundreds of training steps",
-                f"{cost.min():.0f} to {cost.max():.0f} training steps, median "
-                f"{np.median(cost):.0f}",
-                bool(np.median(cost) < 2000),
-            ),
-        ]
+            data[f"{name} converged"] = np.array([s.converged for s in row])
+        return data
 
-        def draw(figure: Any) -> None:
-            left, right = figure.subplots(1, 2)
-            for name in spectra:
-                at = self.steps[: len(data[f"{name} rho"])]
-                left.plot(at, data[f"{name} rho"], marker="o", label=name)
-                right.plot(at, data[f"{name} in params"], marker="o")
-            left.axhline(1, color="grey", linewidth=0.8)
-            left.set(xlabel="step", xscale="symlog", title="rho, joint spectral radius")
-            right.set(xlabel="step", xscale="symlog", ylim=(-0.05, 1.05))
-            right.set_title("share of the leading direction in the parameters")
-            figure.legend(loc="outside lower center", ncols=4, frameon=False)
+    def claims(self, data: Mapping[str, np.ndarray]) -> list[Claim]:
+        return [_spectra_are_found(data), _spectra_are_cheap(data)]
 
-        return Reproduction(data, draw, claims)
+    def draw(self, figure: Any, data: Mapping[str, np.ndarray]) -> None:
+        left, right = figure.subplots(1, 2)
+        for name in _names(data):
+            at = data["steps"][: len(data[f"{name} rho"])]
+            left.plot(at, data[f"{name} rho"], marker="o", label=name)
+            right.plot(at, data[f"{name} in params"], marker="o")
+        left.axhline(1, color="grey", linewidth=0.8)
+        left.set(xlabel="step", xscale="symlog", title="rho, joint spectral radius")
+        right.set(xlabel="step", xscale="symlog", ylim=(-0.05, 1.05))
+        right.set_title("share of the leading direction in the parameters")
+        figure.legend(loc="outside lower center", ncols=4, frameon=False)
+
+
+def _names(data: Mapping[str, np.ndarray]) -> list[str]:
+    return [key.removesuffix(" rho") for key in data if key.endswith(" rho")]
+
+
+def _spectra_are_found(data: Mapping[str, np.ndarray]) -> Claim:
+    rho = {name: data[f"{name} rho"] for name in _names(data)}
+    found = {name: data[f"{name} converged"] for name in rho}
+    missed = ", ".join(
+        f"{name} at step {step}"
+        for name, row in found.items()
+        # Training that comes apart has fewer spectra.
+        for step, converged in zip(data["steps"], row, strict=False)
+        if not converged
+    )
+    radii = ", ".join(f"{name} {row[0]:.3f} to {row[-1]:.3f}" for name, row in rho.items())
+    every = np.concatenate(list(found.values()))
+    return Claim(
+        "the leading eigenvalues are found, in float32, by products alone",
+        f"{every.sum()} of {len(every)} spectra converged; not: {missed or 'none'}; "
+        f"rho: {radii}",
+        bool(every.all()),
+    )
+
+
+def _spectra_are_cheap(data: Mapping[str, np.ndarray]) -> Claim:
+    cost = np.concatenate([data[f"{name} cost"] for name in _names(data)])
+    return Claim(
+        "a spectrum costs a few dozen products, so some hundreds of training steps",
+        f"{cost.min():.0f} to {cost.max():.0f} training steps, median "
+        f"{np.median(cost):.0f}",
+        bool(np.median(cost) < 2000),
+    )

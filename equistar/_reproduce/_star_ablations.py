@@ -1,7 +1,7 @@
 """STAR with each of its parts removed or replaced."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,9 @@ from .._components import (
     NoPreconditioner,
 )
 from .._optimizers import Blackbox, STAR
-from ._base import AbstractExperiment, Claim, Reproduction
+from ._base import AbstractExperiment, Claim
 from ._digits_runs import Contestant, DigitsRuns, far_beyond, meta_loss, smoothed
+from ._listed import listed_by_name
 
 
 _DECAYS = {f"decay {decay:g}": decay for decay in (0.0, 0.1, 0.5, 1.0)}
@@ -28,6 +29,7 @@ _NOMINALS = {
     "nominal gradient": GradientDirection(),
 }
 _NO_PRECONDITIONER, _NO_NOMINAL = "no preconditioner", "no nominal term"
+_STAR = "decay 0.1"
 
 
 def _star(**parts: Any) -> Contestant:
@@ -61,57 +63,64 @@ class Ablations(AbstractExperiment):
         runs = dataclasses.replace(self.runs, steps=3000, seeds=3)
         return dataclasses.replace(self, runs=runs)
 
-    def run(self, say: Callable[[str], None]) -> Reproduction:
-        data = self.runs(CONTESTANTS, say)
+    def measure(self, say: Callable[[str], None]) -> dict[str, np.ndarray]:
+        return self.runs(CONTESTANTS, say)
+
+    def claims(self, data: Mapping[str, np.ndarray]) -> list[Claim]:
         end = {name: meta_loss(data, name) for name in CONTESTANTS}
         beyond = {name: far_beyond(data, name) for name in CONTESTANTS}
-        star = "decay 0.1"
-        text = lambda d, names: ", ".join(f"{k}: {d[k]:.4f}" for k in names)
-        others = [_NO_PRECONDITIONER, _NO_NOMINAL]
-        claims = [
-            Claim(
-                "without the nominal term meta-training is worse",
-                text(end, (star, _NO_NOMINAL)),
-                end[star] < end[_NO_NOMINAL],
-            ),
-            Claim(
-                "without the preconditioner meta-training is worse",
-                text(end, (star, _NO_PRECONDITIONER)),
-                end[star] < end[_NO_PRECONDITIONER],
-            ),
-            Claim(
-                "some weight decay is better than none beyond the horizon",
-                text(beyond, _DECAYS),
-                min(beyond[k] for k, v in _DECAYS.items() if v) < beyond["decay 0"],
-            ),
-            Claim(
-                "too much of it costs meta-loss",
-                text(end, _DECAYS),
-                end["decay 1"] > end[star],
-            ),
+        return [
+            _is_worse("nominal term", end, _NO_NOMINAL),
+            _is_worse("preconditioner", end, _NO_PRECONDITIONER),
+            *_weight_decay(end, beyond),
             Claim(
                 "no other nominal direction gives a lower meta-loss than AdamAggMo",
-                text(end, (star, *_NOMINALS)),
-                end[star] <= min(end[name] for name in _NOMINALS),
+                listed_by_name(end, (_STAR, *_NOMINALS)),
+                end[_STAR] <= min(end[name] for name in _NOMINALS),
             ),
-            Claim(
-                "with every part training is the steadiest beyond the horizon",
-                text(beyond, (star, *others)),
-                beyond[star] <= min(beyond[name] for name in others),
-            ),
+            _every_part_is_steadiest(beyond),
         ]
 
-        def draw(figure: Any) -> None:
-            left, right = figure.subplots(1, 2)
-            for i, name in enumerate(CONTESTANTS):
-                for axes, kind in ((left, "meta"), (right, "inner")):
-                    curve = np.median(data[f"{name} {kind}"], 0)
-                    style = {"color": f"C{i % 10}", "linestyle": "-" if i < 4 else "--"}
-                    label = name if axes is left else None
-                    axes.plot(*smoothed(curve), label=label, **style)
-            right.axvline(self.runs.length, color="grey", linewidth=0.8)
-            left.set(xlabel="meta-step", title="meta-loss", yscale="log")
-            right.set(xlabel="step", title="training loss", xscale="log", yscale="log")
-            figure.legend(loc="outside right center", frameon=False, fontsize=8)
+    def draw(self, figure: Any, data: Mapping[str, np.ndarray]) -> None:
+        left, right = figure.subplots(1, 2)
+        for i, name in enumerate(CONTESTANTS):
+            style = {"color": f"C{i % 10}", "linestyle": "-" if i < 4 else "--"}
+            meta, inner = (np.median(data[f"{name} {k}"], 0) for k in ("meta", "inner"))
+            left.plot(*smoothed(meta), label=name, **style)
+            right.plot(*smoothed(inner), **style)
+        right.axvline(self.runs.length, color="grey", linewidth=0.8)
+        left.set(xlabel="meta-step", title="meta-loss", yscale="log")
+        right.set(xlabel="step", title="training loss", xscale="log", yscale="log")
+        figure.legend(loc="outside right center", frameon=False, fontsize=8)
 
-        return Reproduction(data, draw, claims)
+
+def _is_worse(part: str, end: dict[str, float], without: str) -> Claim:
+    return Claim(
+        f"without the {part} meta-training is worse",
+        listed_by_name(end, (_STAR, without)),
+        end[_STAR] < end[without],
+    )
+
+
+def _weight_decay(end: dict[str, float], beyond: dict[str, float]) -> list[Claim]:
+    return [
+        Claim(
+            "some weight decay is better than none beyond the horizon",
+            listed_by_name(beyond, _DECAYS),
+            min(beyond[k] for k, v in _DECAYS.items() if v) < beyond["decay 0"],
+        ),
+        Claim(
+            "too much of it costs meta-loss",
+            listed_by_name(end, _DECAYS),
+            end["decay 1"] > end[_STAR],
+        ),
+    ]
+
+
+def _every_part_is_steadiest(beyond: dict[str, float]) -> Claim:
+    others = _NO_PRECONDITIONER, _NO_NOMINAL
+    return Claim(
+        "with every part training is the steadiest beyond the horizon",
+        listed_by_name(beyond, (_STAR, *others)),
+        beyond[_STAR] <= min(beyond[name] for name in others),
+    )

@@ -1,14 +1,14 @@
 """Which intervention brings which eigenvalues into the unit circle."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from ._base import AbstractExperiment, Claim, Reproduction
+from ._base import AbstractExperiment, Claim
 
 
 class EigenvaluesAfterInterventions(AbstractExperiment):
@@ -49,20 +49,17 @@ class EigenvaluesAfterInterventions(AbstractExperiment):
             "all three": eye - root @ (self.nominal * eye + self.decay * p) @ h,
         }
 
-    def run(self, say: Callable[[str], None]) -> Reproduction:
+    def measure(self, say: Callable[[str], None]) -> dict[str, np.ndarray]:
         say(f"{self.seeds} random learned optimizers of {self.size} parameters ...")
         drawn = [self.transitions(seed) for seed in range(self.seeds)]
-        data = {
+        return {
             name: np.stack([np.linalg.eigvals(d[name]) for d in drawn]) for name in drawn[0]
         }
-        inside = {k: np.mean(np.abs(v) <= 1 + 1e-9) for k, v in data.items()}
-        radius = {k: np.abs(v).max(1).mean() for k, v in data.items()}
-        excess = {k: radius[k] - 1 for k in radius}
-        # Curvature counts: where it is high, a preconditioner moves eigenvalues by less
-        # than the plain optimizer, where it is low by more.
-        flat = {k: np.median(np.abs(1 - v)) for k, v in data.items()}
-        text = lambda k: f"{inside[k]:.0%} inside, mean radius {radius[k]:.3f}"
-        claims = [
+
+    def claims(self, data: Mapping[str, np.ndarray]) -> list[Claim]:
+        inside = {name: _inside(values) for name, values in data.items()}
+        text = lambda name: _inside_and_radius(data[name])
+        return [
             Claim(
                 "without intervention about half of the eigenvalues are outside",
                 text("none"),
@@ -73,23 +70,8 @@ class EigenvaluesAfterInterventions(AbstractExperiment):
                 text("nominal term"),
                 inside["nominal term"] > inside["none"] + 0.2,
             ),
-            Claim(
-                "weight decay contracts them towards 1: as many outside, but nearer",
-                f"{text('weight decay')}; radius - 1 from {excess['none']:.3f} to "
-                f"{excess['weight decay']:.3f}",
-                abs(inside["weight decay"] - inside["none"]) < 0.1
-                and excess["weight decay"] < 0.6 * excess["none"],
-            ),
-            Claim(
-                "the preconditioner evens out directions of different curvature; alone it "
-                "brings none inside",
-                f"{text('preconditioner')}; median distance from 1 goes from "
-                f"{flat['none']:.3f} to {flat['preconditioner']:.3f}, the largest from "
-                f"{np.abs(1 - data['none']).max():.2f} to "
-                f"{np.abs(1 - data['preconditioner']).max():.2f}",
-                flat["preconditioner"] > 2 * flat["none"]
-                and inside["preconditioner"] < inside["none"] + 0.1,
-            ),
+            _weight_decay_contracts(data["none"], data["weight decay"]),
+            _preconditioner_evens_out(data["none"], data["preconditioner"]),
             Claim(
                 "all three together bring every eigenvalue inside",
                 text("all three"),
@@ -97,14 +79,49 @@ class EigenvaluesAfterInterventions(AbstractExperiment):
             ),
         ]
 
-        def draw(figure: Any) -> None:
-            circle = np.exp(2j * np.pi * np.linspace(0, 1, 200))
-            panels = figure.subplots(1, len(data), sharex=True, sharey=True)
-            for axes, (name, values) in zip(panels, data.items(), strict=True):
-                axes.plot(np.real(circle), np.imag(circle), color="grey", linewidth=0.8)
-                x, y = np.real(values).ravel(), np.imag(values).ravel()
-                axes.plot(x, y, ".", markersize=2, alpha=0.5)
-                axes.set_title(f"{name}\n{inside[name]:.0%} inside", fontsize=9)
-                axes.set_aspect("equal")
+    def draw(self, figure: Any, data: Mapping[str, np.ndarray]) -> None:
+        circle = np.exp(2j * np.pi * np.linspace(0, 1, 200))
+        panels = figure.subplots(1, len(data), sharex=True, sharey=True)
+        for axes, (name, values) in zip(panels, data.items(), strict=True):
+            axes.plot(np.real(circle), np.imag(circle), color="grey", linewidth=0.8)
+            x, y = np.real(values).ravel(), np.imag(values).ravel()
+            axes.plot(x, y, ".", markersize=2, alpha=0.5)
+            axes.set_title(f"{name}\n{_inside(values):.0%} inside", fontsize=9)
+            axes.set_aspect("equal")
 
-        return Reproduction(data, draw, claims)
+
+def _inside(eigenvalues: np.ndarray) -> np.floating:
+    return np.mean(np.abs(eigenvalues) <= 1 + 1e-9)
+
+
+def _mean_radius(eigenvalues: np.ndarray) -> np.floating:
+    return np.abs(eigenvalues).max(1).mean()
+
+
+def _inside_and_radius(eigenvalues: np.ndarray) -> str:
+    radius = _mean_radius(eigenvalues)
+    return f"{_inside(eigenvalues):.0%} inside, mean radius {radius:.3f}"
+
+
+def _weight_decay_contracts(none: np.ndarray, decayed: np.ndarray) -> Claim:
+    before, after = _mean_radius(none) - 1, _mean_radius(decayed) - 1
+    return Claim(
+        "weight decay contracts them towards 1: as many outside, but nearer",
+        f"{_inside_and_radius(decayed)}; radius - 1 from {before:.3f} to {after:.3f}",
+        abs(_inside(decayed) - _inside(none)) < 0.1 and after < 0.6 * before,
+    )
+
+
+def _preconditioner_evens_out(none: np.ndarray, preconditioned: np.ndarray) -> Claim:
+    # Curvature counts: where it is high, a preconditioner moves eigenvalues by less
+    # than the plain optimizer, where it is low by more.
+    before, after = np.abs(1 - none), np.abs(1 - preconditioned)
+    return Claim(
+        "the preconditioner evens out directions of different curvature; alone it "
+        "brings none inside",
+        f"{_inside_and_radius(preconditioned)}; median distance from 1 goes from "
+        f"{np.median(before):.3f} to {np.median(after):.3f}, the largest from "
+        f"{before.max():.2f} to {after.max():.2f}",
+        np.median(after) > 2 * np.median(before)
+        and _inside(preconditioned) < _inside(none) + 0.1,
+    )

@@ -1,7 +1,7 @@
 """Meta-training a learned matrix beside nominal terms of several sizes."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from .._eigh import eigh
 from .._estimators import FullES
-from .._unroll import AbstractUnroll
 from ..analysis import LinearOptimizer, NoisyQuadratic, star_quadratic
-from ._base import AbstractExperiment, Claim, Reproduction
+from ._base import AbstractExperiment, Claim
+from ._star_fig2bc_runs import MatrixTraining, Recorded, train_matrices
 
 
 class MetaTrainingBesideNominal(AbstractExperiment):
@@ -42,148 +42,89 @@ class MetaTrainingBesideNominal(AbstractExperiment):
     def full(self) -> "MetaTrainingBesideNominal":
         return dataclasses.replace(self, steps=100_000)
 
-    def run(self, say: Callable[[str], None]) -> Reproduction:
+    def measure(self, say: Callable[[str], None]) -> dict[str, np.ndarray]:
         model = star_quadratic()
+        say(f"{len(self.shares)} step sizes, {self.seeds} seeds, {self.steps} steps ...")
+        optimum = _optimum(model, self.length)
+        runs = self._meta_train(model, 1.1 * optimum)
+        losses, magnitudes, needed = (np.asarray(x, np.float64) for x in runs)
+        return {
+            "shares": np.array(self.shares),
+            "meta_step": np.arange(losses.shape[-1]) * self._every(),
+            "meta_loss": losses,
+            "eigenvalues": magnitudes,
+            "steps_needed": np.where(needed < 0, np.inf, needed),
+            "optimum": np.array(float(optimum)),
+        }
+
+    def _every(self) -> int:
+        """Meta-steps from one recorded point to the next."""
+        return max(1, self.steps // 400)
+
+    def _meta_train(self, model: NoisyQuadratic, near: Float[Array, ""]) -> Recorded:
         largest = float(eigh(model.hessian)[0][-1])
         limit = largest / 2 if self.caption else 2 / largest
-        say(f"{len(self.shares)} step sizes, {self.seeds} seeds, {self.steps} steps ...")
-        alphas = jnp.asarray(self.shares) * limit
-        keys = jr.split(jr.key(0), self.seeds)
-        every = max(1, self.steps // 400)
-        settings = self.length, self.pairs, self.sigma, self.learning_rate
-        optimum = _optimum(model, self.length)
-        out = _meta_train(model, alphas, keys, 1.1 * optimum, self.steps, every, *settings)
-        losses, radii, needed = (np.asarray(x, np.float64) for x in out)
-        optimum = float(optimum)
-        at = np.arange(losses.shape[-1]) * every
-        needed[needed < 0] = np.inf
-        median = np.median(needed, axis=1)
-        done = len(at) * every
-        text = lambda n: f"{n:.0f}" if np.isfinite(n) else f"not in {done}"
-        rows = ", ".join(
-            f"{share:g}: {text(n)}" for share, n in zip(self.shares, median, strict=True)
+        every = self._every()
+        training = MatrixTraining(
+            FullES(self.length, self.pairs, self.sigma),
+            optax.adam(self.learning_rate),
+            near,
+            self.length,
+            points=self.steps // every,
+            every=every,
         )
-        best, worst = median.min(), median[0]
+        keys = jr.split(jr.key(0), self.seeds)
+        return train_matrices(training, model, jnp.asarray(self.shares) * limit, keys)
+
+    def claims(self, data: Mapping[str, np.ndarray]) -> list[Claim]:
+        median = np.median(data["steps_needed"], axis=1)
+        done = len(data["meta_step"]) * self._every()
+        rows = ", ".join(
+            f"{share:g}: {_steps(n, done)}"
+            for share, n in zip(data["shares"], median, strict=True)
+        )
+        return [
+            Claim(
+                "with a good alpha meta-training is near-optimal in under 1,000 steps",
+                f"steps to within 10 % of the optimum {data['optimum']:.3f}, by share of "
+                f"the limit: {rows}",
+                median.min() < 1000,
+            ),
+            self._takes_far_longer(median[0], median.min(), done),
+        ]
+
+    def _takes_far_longer(self, worst: float, best: float, done: int) -> Claim:
         # Not to have arrived when the run ends shows no more than this ratio.
         ratio = min(worst, done) / max(best, 1)
         bound = "" if np.isfinite(worst) else "at least "
-        claims = [
-            Claim(
-                "with a good alpha meta-training is near-optimal in under 1,000 steps",
-                f"steps to within 10 % of the optimum {optimum:.3f}, by share of the "
-                f"limit: {rows}",
-                best < 1000,
-            ),
-            Claim(
-                "with a bad one it takes 100 times as many, or fails",
-                f"{text(worst)} without a nominal term, {text(best)} at the best: "
-                f"{bound}{ratio:.0f} times, at a learning rate of {self.learning_rate:g}",
-                ratio >= 100,
-            ),
-        ]
-        data = {
-            "shares": np.array(self.shares),
-            "meta_step": at,
-            "meta_loss": losses,
-            "eigenvalues": radii,
-            "steps_needed": needed,
-            "optimum": np.array(optimum),
-        }
+        return Claim(
+            "with a bad one it takes 100 times as many, or fails",
+            f"{_steps(worst, done)} without a nominal term, {_steps(best, done)} at the "
+            f"best: {bound}{ratio:.0f} times, at a learning rate of {self.learning_rate:g}",
+            ratio >= 100,
+        )
 
-        def draw(figure: Any) -> None:
-            left, right = figure.subplots(1, 2)
-            for i, share in enumerate(self.shares):
-                label = f"alpha = {share:g} of the limit"
-                for k in range(radii.shape[-1]):
-                    curve = np.median(radii[i, ..., k], axis=0)
-                    left.plot(at, curve, color=f"C{i}", linestyle=("-", "--")[k % 2])
-                right.plot(at, np.median(losses[i], axis=0), color=f"C{i}", label=label)
-            right.axhline(optimum, color="grey", linestyle=":", label="optimum")
-            left.axhline(1, color="grey", linewidth=0.8)
-            left.set(title="|eigenvalues| of the transition")
-            right.set(title="expected meta-loss", yscale="log")
-            for axes in (left, right):
-                axes.set_xscale("symlog", linthresh=every)
-                axes.set_xlabel("meta-step")
-            figure.legend(loc="outside right center", frameon=False, fontsize=8)
-
-        return Reproduction(data, draw, claims)
+    def draw(self, figure: Any, data: Mapping[str, np.ndarray]) -> None:
+        left, right = figure.subplots(1, 2)
+        for i, share in enumerate(data["shares"]):
+            radii = np.median(data["eigenvalues"][i], axis=0)
+            for k, curve in enumerate(radii.T):
+                style = {"color": f"C{i}", "linestyle": ("-", "--")[k % 2]}
+                left.plot(data["meta_step"], curve, **style)
+            loss, label = np.median(data["meta_loss"][i], axis=0), f"alpha = {share:g}"
+            right.plot(data["meta_step"], loss, f"C{i}", label=f"{label} of the limit")
+        right.axhline(data["optimum"], color="grey", linestyle=":", label="optimum")
+        left.axhline(1, color="grey", linewidth=0.8)
+        left.set(title="|eigenvalues| of the transition")
+        right.set(title="expected meta-loss", yscale="log")
+        for axes in (left, right):
+            axes.set_xscale("symlog", linthresh=self._every())
+            axes.set_xlabel("meta-step")
+        figure.legend(loc="outside right center", frameon=False, fontsize=8)
 
 
-@eqx.filter_jit
-def _meta_train(
-    model: NoisyQuadratic,
-    alphas: Float[Array, " a"],
-    keys: Array,
-    near: Float[Array, ""],
-    steps: int,
-    every: int,
-    length: int,
-    pairs: int,
-    sigma: float,
-    learning_rate: float,
-) -> tuple[
-    Float[Array, "a seeds points"], Float[Array, "a seeds points n"], Int[Array, "a seeds"]
-]:
-    """Exact meta-losses and eigenvalue magnitudes along meta-training by ES.
-
-    Last the first step at which the meta-loss is below `near`, or -1.
-    """
-    estimator, outer = FullES(length, pairs, sigma), optax.adam(learning_rate)
-    matrix = jnp.zeros_like(model.hessian)
-
-    def run(alpha: Float[Array, ""], key: Array):
-        def body(state: Any, n: Array) -> tuple[Any, None]:
-            theta, outer_state, es_state, needed = state
-            loss = model.mean_loss(LinearOptimizer(alpha, theta), length)
-            needed = jnp.where((loss < near) & (needed < 0), n, needed)
-            unroll = _Fixed(model, alpha)
-            estimate, es_state = estimator.estimate(
-                unroll, theta, es_state, key=jr.fold_in(key, n)
-            )
-            with jax.numpy_dtype_promotion("standard"):
-                updates, outer_state = outer.update(estimate.gradient, outer_state)
-            return (theta + updates, outer_state, es_state, needed), None
-
-        def point(state: Any, n: Array):
-            theta = LinearOptimizer(alpha, state[0])
-            seen = model.mean_loss(theta, length), _magnitudes(model.transition(theta))
-            state, _ = jax.lax.scan(body, state, n * every + jnp.arange(every))
-            return state, seen
-
-        es_state = estimator.init(_Fixed(model, alpha), matrix, key=key)
-        steps_done = jnp.arange(steps // every)
-        state = matrix, outer.init(matrix), es_state, jnp.full_like(steps_done[0], -1)
-        state, (losses, magnitudes) = jax.lax.scan(point, state, steps_done)
-        return losses, magnitudes, state[-1]
-
-    seeds = jax.vmap(run, in_axes=(None, 0))
-    return jax.vmap(seeds, in_axes=(0, None))(alphas, keys)
-
-
-class _Fixed(AbstractUnroll):
-    """The model with a fixed nominal step, whose `theta` is P."""
-
-    model: NoisyQuadratic
-    alpha: Float[Array, ""]
-
-    def init(self, theta: Float[Array, "n n"], *, key: PRNGKeyArray) -> Array:
-        return self.model.init(LinearOptimizer(self.alpha, theta), key=key)
-
-    def step(
-        self, theta: Float[Array, "n n"], carry: Array, *, key: PRNGKeyArray
-    ) -> tuple[Array, Float[Array, ""]]:
-        return self.model.step(LinearOptimizer(self.alpha, theta), carry, key=key)
-
-
-# Of a 2x2 matrix, which lowers where a general eigenvalue problem does not.
-def _magnitudes(matrix: Float[Array, "2 2"]) -> Float[Array, "2"]:
-    half, det = jnp.trace(matrix) / 2, jnp.linalg.det(matrix)
-    inside = half**2 - det
-    root = jnp.sqrt(jnp.maximum(inside, 0))
-    real = jnp.sort(jnp.abs(jnp.stack([half - root, half + root])))
-    pair = jnp.sqrt(jnp.maximum(det, 0))
-    return jnp.where(inside < 0, jnp.stack([pair, pair]), real)
+def _steps(needed: float, done: int) -> str:
+    return f"{needed:.0f}" if np.isfinite(needed) else f"not in {done}"
 
 
 @eqx.filter_jit

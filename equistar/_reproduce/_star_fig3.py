@@ -1,14 +1,22 @@
 """STAR, its blackbox and its nominal term, meta-trained beside each other."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from .._optimizers import Blackbox, HyperparamController, STAR
-from ._base import AbstractExperiment, Claim, Reproduction
-from ._digits_runs import band, Contestant, DigitsRuns, far_beyond, meta_loss, within
+from ._base import AbstractExperiment, Claim
+from ._digits_runs import (
+    band,
+    Contestant,
+    DigitsRuns,
+    far_beyond,
+    meta_loss,
+    within,
+)
+from ._listed import listed_by_name
 
 
 CONTESTANTS = {
@@ -17,6 +25,7 @@ CONTESTANTS = {
     "Blackbox": Contestant(lambda key: Blackbox(key=key), 0.0),
     "HyperparamController": Contestant(lambda key: HyperparamController(key=key), 0.0),
 }
+_STAR, _STEADY, _BLACKBOX, _NOMINAL = CONTESTANTS
 
 
 class MetaTrainingCurves(AbstractExperiment):
@@ -33,61 +42,65 @@ class MetaTrainingCurves(AbstractExperiment):
         runs = dataclasses.replace(self.runs, steps=3000, seeds=5)
         return dataclasses.replace(self, runs=runs)
 
-    def run(self, say: Callable[[str], None]) -> Reproduction:
-        data = self.runs(CONTESTANTS, say)
-        names, length = list(CONTESTANTS), self.runs.length
-        star, steady, blackbox, nominal = names
-        end = {name: meta_loss(data, name) for name in names}
-        inside = {name: within(data, name, length) for name in names}
-        beyond = {name: far_beyond(data, name) for name in names}
-        text = lambda d: ", ".join(f"{k}: {v:.4f}" for k, v in d.items())
-        claims = [
+    def measure(self, say: Callable[[str], None]) -> dict[str, np.ndarray]:
+        return self.runs(CONTESTANTS, say)
+
+    def claims(self, data: Mapping[str, np.ndarray]) -> list[Claim]:
+        end = {name: meta_loss(data, name) for name in CONTESTANTS}
+        inside = {name: within(data, name, self.runs.length) for name in CONTESTANTS}
+        return [
             Claim(
                 "STAR meta-trains to a lower meta-loss than the blackbox optimizer",
-                text({k: end[k] for k in (star, blackbox)}),
-                end[star] < end[blackbox],
+                listed_by_name(end, (_STAR, _BLACKBOX)),
+                end[_STAR] < end[_BLACKBOX],
             ),
             Claim(
                 "and to a lower one than the hyperparameter controller",
-                text({k: end[k] for k in (star, nominal)}),
-                end[star] < end[nominal],
+                listed_by_name(end, (_STAR, _NOMINAL)),
+                end[_STAR] < end[_NOMINAL],
             ),
             Claim(
                 "within the horizon STAR trains better than both",
-                text(inside),
-                inside[star] < min(inside[blackbox], inside[nominal]),
+                listed_by_name(inside, CONTESTANTS),
+                inside[_STAR] < min(inside[_BLACKBOX], inside[_NOMINAL]),
             ),
+            *self._beyond_the_horizon(data),
+        ]
+
+    def _beyond_the_horizon(self, data: Mapping[str, np.ndarray]) -> list[Claim]:
+        beyond = {name: far_beyond(data, name) for name in CONTESTANTS}
+        both = listed_by_name(beyond, (_STAR, _STEADY))
+        worst = max(beyond[_STAR], beyond[_STEADY])
+        return [
             Claim(
                 f"at {self.runs.beyond} times the horizon STAR is still stable: no worse "
                 "than at its end",
-                text({k: beyond[k] for k in (star, steady)}),
-                max(beyond[star], beyond[steady]) < _at_the_end(data, star, length) + 0.05,
+                both,
+                worst < _at_the_end(data, _STAR, self.runs.length) + 0.05,
             ),
             Claim(
                 "where the blackbox optimizer comes apart",
-                text({blackbox: beyond[blackbox]}),
-                beyond[blackbox] > 2 * max(beyond[star], beyond[steady]),
+                listed_by_name(beyond, (_BLACKBOX,)),
+                beyond[_BLACKBOX] > 2 * worst,
             ),
             Claim(
                 "stronger weight decay is steadier beyond the horizon",
-                text({k: beyond[k] for k in (star, steady)}),
-                beyond[steady] <= beyond[star],
+                both,
+                beyond[_STEADY] <= beyond[_STAR],
             ),
         ]
 
-        def draw(figure: Any) -> None:
-            left, right = figure.subplots(1, 2)
-            for name in names:
-                for axes, kind in ((left, "meta"), (right, "inner")):
-                    band(axes, data[f"{name} {kind}"], name if axes is left else None)
-            right.axvline(length, color="grey", linewidth=0.8)
-            left.set(xlabel="meta-step", title="meta-loss", yscale="log")
-            right.set(xlabel="step", title="training loss", xscale="log", yscale="log")
-            figure.legend(loc="outside lower center", ncols=4, frameon=False)
-
-        return Reproduction(data, draw, claims)
+    def draw(self, figure: Any, data: Mapping[str, np.ndarray]) -> None:
+        left, right = figure.subplots(1, 2)
+        for name in CONTESTANTS:
+            band(left, data[f"{name} meta"], name)
+            band(right, data[f"{name} inner"], None)
+        right.axvline(self.runs.length, color="grey", linewidth=0.8)
+        left.set(xlabel="meta-step", title="meta-loss", yscale="log")
+        right.set(xlabel="step", title="training loss", xscale="log", yscale="log")
+        figure.legend(loc="outside lower center", ncols=4, frameon=False)
 
 
-def _at_the_end(data: dict[str, np.ndarray], name: str, length: int) -> float:
+def _at_the_end(data: Mapping[str, np.ndarray], name: str, length: int) -> float:
     curves = data[f"{name} inner"][:, :length]
     return float(np.median(curves[:, -max(1, length // 10) :].mean(1)))

@@ -1,7 +1,7 @@
 """The best step size against the horizon."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +14,8 @@ import optax
 from .._estimators import FullBackprop
 from .._meta_train import meta_train
 from ..analysis import StepSizeProblem
-from ._base import AbstractExperiment, Claim, Reproduction
+from ._base import AbstractExperiment, Claim
+from ._listed import listed
 from ._stepsize_problem import Descent, draw_problem
 
 
@@ -45,30 +46,44 @@ class StepSizeHorizon(AbstractExperiment):
             self, problems=20, points=81, learned=learned, steps=1000
         )
 
-    def run(self, say: Callable[[str], None]) -> Reproduction:
-        grid = np.geomspace(1, self.longest, self.points).round()
-        horizons = np.unique(grid).astype(np.int32)
+    def measure(self, say: Callable[[str], None]) -> dict[str, np.ndarray]:
         draw = lambda k: draw_problem(self.size, self.columns, float(self.columns), key=k)
         problems = jax.lax.map(draw, jr.split(jr.key(self.seed), self.problems))
+        eigenvalues = np.asarray(problems.eigenvalues, np.float64)
+        return {
+            **self._in_closed_form(problems, say),
+            "largest": eigenvalues.max(1),
+            "smallest": eigenvalues.min(1),
+            **self._learned(problems, say),
+        }
+
+    def _in_closed_form(
+        self, problems: StepSizeProblem, say: Callable[[str], None]
+    ) -> dict[str, np.ndarray]:
+        grid = np.geomspace(1, self.longest, self.points).round()
+        horizons = np.unique(grid).astype(np.int32)
         say(f"{len(horizons)} horizons on {self.problems} quadratics in closed form ...")
-        best, cost = _closed_forms(problems, jnp.asarray(horizons))
+        best, excess = _closed_forms(problems, jnp.asarray(horizons))
+        return {
+            "horizons": horizons,
+            "best_step_size": np.asarray(best, np.float64),
+            "excess": np.asarray(excess, np.float64),
+        }
+
+    def _learned(
+        self, problems: StepSizeProblem, say: Callable[[str], None]
+    ) -> dict[str, np.ndarray]:
         each = [_member(problems, i) for i in range(self.problems)]
         rates, exact = [], []
         for t in self.learned:
             say(f"{self.steps} meta-steps through {t} steps on each ...")
             rates.append([self._learn(p, t) for p in each])
             exact.append([float(p.best_step_size(t)) for p in each])
-        data = {
-            "horizons": horizons,
-            "best_step_size": np.asarray(best, np.float64),
-            "excess": np.asarray(cost, np.float64),
-            "largest": np.asarray(problems.eigenvalues.max(1), np.float64),
-            "smallest": np.asarray(problems.eigenvalues.min(1), np.float64),
+        return {
             "learned_horizons": np.array(self.learned),
             "learned": np.array(rates),
             "learned_best": np.array(exact),
         }
-        return Reproduction(data, _draw(data), _claims(data))
 
     def _learn(self, problem: StepSizeProblem, t: int) -> float:
         top = float(problem.eigenvalues.max())
@@ -83,6 +98,25 @@ class StepSizeHorizon(AbstractExperiment):
             key=jr.key(self.seed),
         )
         return float(result.theta)
+
+    def claims(self, data: Mapping[str, np.ndarray]) -> list[Claim]:
+        return [
+            _depends_on_the_horizon(data),
+            _is_not_monotone(data["best_step_size"]),
+            _balances_in_the_end(data),
+            _is_learned(data),
+        ]
+
+    def draw(self, figure: Any, data: Mapping[str, np.ndarray]) -> None:
+        left, right = figure.subplots(1, 2)
+        _draw_best_step_sizes(left, data)
+        horizons, excess = data["horizons"], np.maximum(data["excess"][0], 1e-8)
+        mesh = right.pcolormesh(
+            horizons, horizons, np.log10(excess), cmap="Greys", shading="auto"
+        )
+        right.set(xscale="log", yscale="log", xlabel="horizon it was tuned for")
+        right.set(ylabel="horizon it is used at")
+        figure.colorbar(mesh, ax=right, label="log10 of what is lost in G")
 
 
 def _member(problems: StepSizeProblem, i: int) -> StepSizeProblem:
@@ -102,67 +136,59 @@ def _closed_forms(problems: StepSizeProblem, horizons: jax.Array):
     return jax.vmap(one)(problems)
 
 
-def _claims(data: dict[str, np.ndarray]) -> list[Claim]:
+def _depends_on_the_horizon(data: Mapping[str, np.ndarray]) -> Claim:
     best, horizons = data["best_step_size"], data["horizons"]
-    limit = 2 / (data["largest"] + data["smallest"])
     spread = best.max(1) / best.min(1)
     # A unit of G is a factor of e for each step: what is lost over the whole of them.
     lost = data["excess"] * horizons[:, None] / np.log(10)
     by_short, by_long = lost[:, -1, 0], 10 ** lost[:, 0, -1]
-    off = np.abs(data["learned"] / data["learned_best"] - 1).max(1)
+    return Claim(
+        "the best step size depends on the horizon",
+        f"largest over smallest {listed(spread)}; the loss after {horizons[-1]} steps is "
+        f"10^{by_short.min():.0f} times the least or more with the best step size of "
+        f"one step, and that after one step {by_long.min():.3g} to {by_long.max():.3g} "
+        f"times with the best of {horizons[-1]}",
+        bool(np.all(spread > 1.05)),
+    )
+
+
+def _is_not_monotone(best: np.ndarray) -> Claim:
     change = np.diff(best) / best[:, :-1]
     turns = np.any(change > 1e-3, axis=1) & np.any(change < -1e-3, axis=1)
-    text = lambda x: ", ".join(f"{v:.3g}" for v in x)
-    return [
-        Claim(
-            "the best step size depends on the horizon",
-            f"largest over smallest {text(spread)}; the loss after {horizons[-1]} steps is "
-            f"10^{by_short.min():.0f} times the least or more with the best step size of "
-            f"one step, and that after one step {by_long.min():.3g} to {by_long.max():.3g} "
-            f"times with the best of {horizons[-1]}",
-            bool(np.all(spread > 1.05)),
-        ),
-        Claim(
-            "it is not monotone in the horizon for every quadratic",
-            f"both rises and falls on {int(turns.sum())} of {len(turns)}",
-            bool(turns.any()),
-        ),
-        Claim(
-            "in the end the extremes balance, at 2 / (L + alpha)",
-            f"off by {np.abs(best[:, -1] / limit - 1).max():.1e} at t = {horizons[-1]}",
-            bool(np.all(np.abs(best[:, -1] / limit - 1) < 0.01)),
-        ),
-        Claim(
-            "meta-gradient descent through the renormalised recursion finds it, in float32",
-            f"off by at most {', '.join(f'{v:.1e}' for v in off)} at t = "
-            f"{text(data['learned_horizons'])}",
-            bool(np.all(off < 0.02)),
-        ),
-    ]
+    return Claim(
+        "it is not monotone in the horizon for every quadratic",
+        f"both rises and falls on {int(turns.sum())} of {len(turns)}",
+        bool(turns.any()),
+    )
 
 
-def _draw(data: dict[str, np.ndarray]) -> Callable[[Any], None]:
-    def draw(figure: Any) -> None:
-        left, right = figure.subplots(1, 2)
-        horizons = data["horizons"]
-        for i, (best, top) in enumerate(
-            zip(data["best_step_size"], data["largest"], strict=True)
-        ):
-            style = {"color": "C0", "alpha": 1.0 if i == 0 else 0.25}
-            label = "closed form" if i == 0 else None
-            left.plot(horizons, best * top, label=label, **style)
-        top = data["largest"][0]
-        at = data["learned_horizons"], data["learned"][:, 0] * top
-        left.plot(*at, "k.", markersize=8, label="meta-trained, renormalised")
-        left.axhline(2, color="grey", linestyle=":", label="2 / L")
-        left.set(xscale="log", xlabel="horizon t", ylabel="best step size x L")
-        left.legend(frameon=False, fontsize=8)
-        excess = np.maximum(data["excess"][0], 1e-8)
-        mesh = right.pcolormesh(
-            horizons, horizons, np.log10(excess), cmap="Greys", shading="auto"
-        )
-        right.set(xscale="log", yscale="log", xlabel="horizon it was tuned for")
-        right.set(ylabel="horizon it is used at")
-        figure.colorbar(mesh, ax=right, label="log10 of what is lost in G")
+def _balances_in_the_end(data: Mapping[str, np.ndarray]) -> Claim:
+    limit = 2 / (data["largest"] + data["smallest"])
+    off = np.abs(data["best_step_size"][:, -1] / limit - 1)
+    return Claim(
+        "in the end the extremes balance, at 2 / (L + alpha)",
+        f"off by {off.max():.1e} at t = {data['horizons'][-1]}",
+        bool(np.all(off < 0.01)),
+    )
 
-    return draw
+
+def _is_learned(data: Mapping[str, np.ndarray]) -> Claim:
+    off = np.abs(data["learned"] / data["learned_best"] - 1).max(1)
+    return Claim(
+        "meta-gradient descent through the renormalised recursion finds it, in float32",
+        f"off by at most {listed(off, '.1e')} at t = {listed(data['learned_horizons'])}",
+        bool(np.all(off < 0.02)),
+    )
+
+
+def _draw_best_step_sizes(axes: Any, data: Mapping[str, np.ndarray]) -> None:
+    horizons, largest = data["horizons"], data["largest"]
+    for i, (best, top) in enumerate(zip(data["best_step_size"], largest, strict=True)):
+        style = {"color": "C0", "alpha": 1.0 if i == 0 else 0.25}
+        label = "closed form" if i == 0 else None
+        axes.plot(horizons, best * top, label=label, **style)
+    at = data["learned_horizons"], data["learned"][:, 0] * largest[0]
+    axes.plot(*at, "k.", markersize=8, label="meta-trained, renormalised")
+    axes.axhline(2, color="grey", linestyle=":", label="2 / L")
+    axes.set(xscale="log", xlabel="horizon t", ylabel="best step size x L")
+    axes.legend(frameon=False, fontsize=8)

@@ -1,26 +1,24 @@
 """A learned optimizer meta-trained on training or on validation data, with label noise."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
 import optax
-import scipy.stats
-from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, Float
 
 from .._episodes import ConstantLength
 from .._estimators import PES
-from .._inner_training import HeldOut, InnerTraining, train_init, train_step
-from .._keys import apart
-from .._optimizers import AbstractOptimizer, HyperparamController
-from ..tasks import Classification, Dataset, digits, Split, tfds_images
-from ._base import AbstractExperiment, Claim, Reproduction
+from .._optimizers import AbstractOptimizer
+from ..tasks import Classification, Dataset, digits, tfds_images
+from ._base import AbstractExperiment, Claim
+from ._stepsize_label_noise_claims import arms_of, claims
+from ._stepsize_label_noise_runs import evaluate, meta_train_each
 from ._stepsize_label_noise_tasks import Arm, draw_tasks
 
 
@@ -61,21 +59,16 @@ class LabelNoise(AbstractExperiment):
         size = {"hidden": (100, 20), "length": 1000, "pairs": 8, "test_steps": 4000}
         return dataclasses.replace(self, arms=self.arms + clean, meta_steps=2000, **size)
 
-    def run(self, say: Callable[[str], None]) -> Reproduction:
-        by_seed = [
-            draw_tasks(self.arms, self.load(seed), self.hidden, self.batch_size, seed)
-            for seed in range(self.seeds)
-        ]
-        tasks = [tasks[i] for i in range(len(self.arms)) for tasks in by_seed]
-        stacked = jtu.tree_map(lambda *xs: jnp.stack(xs), *tasks)
+    def measure(self, say: Callable[[str], None]) -> dict[str, np.ndarray]:
+        tasks = self._tasks()
         # The same draws in every arm: differences are within a seed.
         keys = jnp.tile(jr.split(jr.key(0), self.seeds), len(self.arms))
-        say(f"{len(tasks)} learned optimizers, {self.meta_steps} meta-steps each ...")
-        optimizers, losses = self._meta_train(stacked, keys)
+        say(f"{len(keys)} learned optimizers, {self.meta_steps} meta-steps each ...")
+        optimizers, losses = self._meta_train(tasks, keys)
         say(f"{self.test_steps} steps of training with each ...")
-        at, seen = _evaluate(stacked, optimizers, self.test_steps, keys)
+        at, seen = evaluate(tasks, optimizers, self.test_steps, keys)
         shape = len(self.arms), self.seeds
-        data = {
+        return {
             "training": np.array([a.training for a in self.arms]),
             "validation": np.array([a.validation for a in self.arms]),
             "noise": np.array([a.noise for a in self.arms]),
@@ -84,7 +77,15 @@ class LabelNoise(AbstractExperiment):
             "accuracy": np.asarray(seen, np.float64).reshape(*shape, 2, -1),
             "meta_loss": np.asarray(losses, np.float64).reshape(*shape, -1),
         }
-        return Reproduction(data, _draw(data), _claims(data))
+
+    def _tasks(self) -> Classification:
+        """The tasks of all seeds for one arm after the other, stacked."""
+        by_seed = [
+            draw_tasks(self.arms, self.load(seed), self.hidden, self.batch_size, seed)
+            for seed in range(self.seeds)
+        ]
+        tasks = [task for of_arm in zip(*by_seed, strict=True) for task in of_arm]
+        return jtu.tree_map(lambda *xs: jnp.stack(xs), *tasks)
 
     def _meta_train(
         self, tasks: Classification, keys: Array
@@ -93,7 +94,39 @@ class LabelNoise(AbstractExperiment):
         decay = optax.cosine_decay_schedule(self.learning_rate, self.meta_steps)
         outer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(decay))
         scales = self.nominal_scale, self.magnitude_scale
-        return _meta_train(tasks, pes, outer, scales, self.meta_steps, keys)
+        return meta_train_each(tasks, pes, outer, scales, self.meta_steps, keys)
+
+    def claims(self, data: Mapping[str, np.ndarray]) -> list[Claim]:
+        return claims(data)
+
+    def draw(self, figure: Any, data: Mapping[str, np.ndarray]) -> None:
+        arms = arms_of(data)
+        noises = sorted({a.noise for a in arms}, reverse=True)
+        columns = figure.subplots(1, len(noises), sharey=True, squeeze=False)[0]
+        for axes, noise in zip(columns, noises, strict=True):
+            shown = [i for i, a in enumerate(arms) if a.noise == noise]
+            for j, i in enumerate(shown):
+                accuracy, name = data["accuracy"][i], arms[i].name()
+                _draw_arm(axes, data["step"], accuracy, f"C{j}", name)
+            axes.set_title(f"{noise:.0%} of the labels redrawn", fontsize=10)
+            axes.set(xlabel="step of training", ylim=(0.6, 1.01))
+            axes.legend(frameon=False, fontsize=8, loc="lower right")
+        columns[0].set_ylabel("accuracy: training (dashed), test")
+
+
+def _draw_arm(
+    axes: Any,
+    steps: np.ndarray,
+    accuracy: Float[np.ndarray, "seeds 2 points"],
+    colour: str,
+    name: str,
+) -> None:
+    """Means over the seeds, and the standard deviation in a shade."""
+    middle, spread = accuracy.mean(0), accuracy.std(0)
+    for k, (style, label) in enumerate((("--", None), ("-", name))):
+        axes.plot(steps, middle[k], f"{colour}{style}", label=label)
+        low, high = middle[k] - spread[k], middle[k] + spread[k]
+        axes.fill_between(steps, low, high, color=colour, alpha=0.1)
 
 
 def label_noise_on_mnist() -> LabelNoise:
@@ -105,177 +138,3 @@ def label_noise_on_mnist() -> LabelNoise:
 
 def _mnist(seed: int) -> Dataset:
     return tfds_images("mnist", seed=seed)
-
-
-def _fresh(scales: tuple[float, float], key: PRNGKeyArray) -> HyperparamController:
-    nominal, magnitude = scales
-    fresh = HyperparamController(key=key, nominal_scale=nominal, magnitude_scale=magnitude)
-    head = lambda o: o.nominal.magnitude.head.weight  # pyright: ignore
-    return eqx.tree_at(head, fresh, replace_fn=jnp.zeros_like)
-
-
-@eqx.filter_jit
-def _meta_train(
-    tasks: Classification,
-    estimator: PES,
-    outer: optax.GradientTransformation,
-    scales: tuple[float, float],
-    steps: int,
-    keys: Array,
-) -> tuple[AbstractOptimizer, Float[Array, "runs steps"]]:
-    """One learned optimizer for each task, and its meta-losses on the way."""
-
-    def one(task: Classification, key: PRNGKeyArray) -> tuple[AbstractOptimizer, Array]:
-        init_key, particle_key, run_key = jr.split(key, 3)
-        fresh = _fresh(scales, init_key)
-        arrays, rest = eqx.partition(fresh, eqx.is_inexact_array)
-        unroll = InnerTraining(task, HeldOut(Split.INNER_VALID))
-
-        def body(state: Any, n: Array) -> tuple[Any, Array]:
-            arrays, outer_state, particles = state
-            estimate, particles = estimator.estimate(
-                unroll, eqx.combine(arrays, rest), particles, key=jr.fold_in(run_key, n)
-            )
-            with jax.numpy_dtype_promotion("standard"):
-                updates, outer_state = outer.update(estimate.gradient, outer_state)
-                arrays = optax.apply_updates(arrays, updates)
-            return (arrays, outer_state, particles), estimate.meta_loss
-
-        particles = estimator.init(unroll, fresh, key=particle_key)
-        state = arrays, outer.init(arrays), particles
-        (arrays, _, _), losses = jax.lax.scan(body, state, jnp.arange(steps))
-        return eqx.combine(arrays, rest), losses
-
-    return eqx.filter_vmap(one)(tasks, keys)
-
-
-def _evaluate(
-    tasks: Classification, optimizers: AbstractOptimizer, steps: int, keys: Array
-) -> tuple[np.ndarray, Float[Array, "runs 2 points"]]:
-    """Accuracies on the training and the test data while a fresh network is trained."""
-    every = max(1, steps // 40)
-    points = steps // every
-    return every * np.arange(points + 1), _curves(tasks, optimizers, every, points, keys)
-
-
-@eqx.filter_jit
-def _curves(
-    tasks: Classification, optimizers: PyTree, every: int, points: int, keys: Array
-) -> Float[Array, "runs 2 points"]:
-    def accuracy(task: Classification, params: PyTree[Array], split: Split) -> Array:
-        examples = task.dataset[split]
-        logits = task.logits(params, examples.inputs)
-        guess = jnp.argmax(logits, axis=-1).astype(examples.targets.dtype)
-        return jnp.mean((guess == examples.targets).astype(jnp.float32))
-
-    def one(task: Classification, optimizer: Any, key: PRNGKeyArray) -> Array:
-        # Not the keys of the meta-training.
-        init_key, run_key = jr.split(apart(key, "eval"))
-        state = train_init(task, optimizer, key=init_key)
-
-        def block(state: Any, n: Array) -> tuple[Any, Array]:
-            at = [accuracy(task, state.params, s) for s in (Split.TRAIN, Split.TEST)]
-            step = lambda s, k: (train_step(task, optimizer, s, key=k)[0], None)
-            keys = jr.split(jr.fold_in(run_key, n), every)
-            return jax.lax.scan(step, state, keys)[0], jnp.stack(at)
-
-        return jax.lax.scan(block, state, jnp.arange(points + 1))[1].T
-
-    return eqx.filter_vmap(one)(tasks, optimizers, keys)
-
-
-def _interval(differences: np.ndarray) -> tuple[float, float, float]:
-    """Mean and 95 % interval by Student's t over the seeds."""
-    n = len(differences)
-    middle = float(differences.mean())
-    if n < 2:
-        return middle, -np.inf, np.inf
-    error = differences.std(ddof=1) / np.sqrt(n) * scipy.stats.t.ppf(0.975, n - 1)
-    return middle, float(middle - error), float(middle + error)
-
-
-def _arms(data: dict[str, np.ndarray]) -> list[Arm]:
-    columns = (data[k].tolist() for k in ("training", "validation", "noise"))
-    return [Arm(*row) for row in zip(*columns, strict=True)]
-
-
-def _claims(data: dict[str, np.ndarray]) -> list[Claim]:
-    # Judged where it was meta-trained to be good; what it does beyond is a matter apart.
-    horizon = int(np.searchsorted(data["step"], min(data["horizon"], data["step"][-1])))
-    arms, last = _arms(data), data["accuracy"][..., horizon]
-    mean = lambda i, which: f"{arms[i].name()}: {last[i, :, which].mean():.1%}"
-
-    # Train-by-validation against each train-by-train of the same noise.
-    def gains(
-        chosen: list[int], last: np.ndarray
-    ) -> dict[str, tuple[float, float, float, str]]:
-        found = {}
-        for i in (i for i in chosen if arms[i].validation):
-            for j in (j for j in chosen if not arms[j].validation):
-                same = arms[j].training == arms[i].training
-                middle, low, high = _interval(last[i, :, 1] - last[j, :, 1])
-                text = (
-                    f"test accuracy {mean(i, 1)} against {mean(j, 1)}: {middle:+.1%} "
-                    f"[{low:+.1%}, {high:+.1%}]"
-                )
-                key = "training samples" if same else "samples in all"
-                found[key] = middle, low, high, text
-        return found
-
-    noisy = [i for i, a in enumerate(arms) if a.noise > 0]
-    largest = max(a.training + a.validation for a in arms)
-    whole = [
-        i
-        for i, a in enumerate(arms)
-        if not a.noise and a.training + a.validation == largest
-    ]
-    fitted = [i for i in noisy if not arms[i].validation]
-    true = [1 - 0.9 * arms[i].noise for i in fitted]
-    beyond = gains(noisy, data["accuracy"][..., -1])
-    wins = [
-        Claim(
-            f"with label noise, validation data win clearly against as many {key}",
-            f"{text}; after {data['step'][-1]} steps {beyond[key][0]:+.1%} "
-            f"[{beyond[key][1]:+.1%}, {beyond[key][2]:+.1%}]",
-            low > 0,
-        )
-        for key, (_, low, _, text) in gains(noisy, last).items()
-    ]
-    same = gains(whole, last).values()
-    return [
-        *wins,
-        Claim(
-            "train-by-train fits the noisy labels",
-            f"training accuracy {', '.join(mean(i, 0) for i in noisy)}, where the true "
-            f"classes would have {min(true, default=1):.0%}",
-            all(last[i, :, 0].mean() > t for i, t in zip(fitted, true, strict=True)),
-        ),
-        Claim(
-            "without noise and with all the data there is no difference, to 1 %",
-            "; ".join(text for *_, text in same),
-            all(abs(middle) < 0.01 for middle, *_ in same),
-        ),
-    ]
-
-
-def _draw(data: dict[str, np.ndarray]) -> Callable[[Any], None]:
-    def draw(figure: Any) -> None:
-        arms = _arms(data)
-        noises = sorted({a.noise for a in arms}, reverse=True)
-        columns = figure.subplots(1, len(noises), sharey=True, squeeze=False)[0]
-        for axes, noise in zip(columns, noises, strict=True):
-            shown = [i for i, a in enumerate(arms) if a.noise == noise]
-            for j, i in enumerate(shown):
-                for k, style in enumerate(("--", "-")):
-                    curves = data["accuracy"][i, :, k]
-                    middle, spread = curves.mean(0), curves.std(0)
-                    label = arms[i].name() if k else None
-                    axes.plot(data["step"], middle, f"C{j}{style}", label=label)
-                    low, high = middle - spread, middle + spread
-                    axes.fill_between(data["step"], low, high, color=f"C{j}", alpha=0.1)
-            axes.set_title(f"{noise:.0%} of the labels redrawn", fontsize=10)
-            axes.set(xlabel="step of training", ylim=(0.6, 1.01))
-            axes.legend(frameon=False, fontsize=8, loc="lower right")
-        columns[0].set_ylabel("accuracy: training (dashed), test")
-
-    return draw

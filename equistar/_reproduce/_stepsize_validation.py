@@ -1,7 +1,7 @@
 """Train-by-train against train-by-validation on least squares."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..analysis import descent_iterates, draw_least_squares
-from ._base import AbstractExperiment, Claim, Reproduction
+from ._base import AbstractExperiment, Claim
+from ._listed import listed
 
 
 class TrainByValidation(AbstractExperiment):
@@ -34,50 +35,62 @@ class TrainByValidation(AbstractExperiment):
     def full(self) -> "TrainByValidation":
         return dataclasses.replace(self, size=1000, tasks=300, test_tasks=10)
 
-    def run(self, say: Callable[[str], None]) -> Reproduction:
+    def measure(self, say: Callable[[str], None]) -> dict[str, np.ndarray]:
         half = self.size // 2
-        rates = jnp.logspace(-6.0, 0.0, 25)
-        settings = rates, self.steps, self.tasks, self.test_tasks
-        noises, by_samples = jnp.array(self.noises), []
+        noises, settings = jnp.array(self.noises), (self.tasks, self.test_tasks)
         say(f"{self.tasks} problems of {half} samples, each with every noise ...")
-        noise_errors, chosen = _tune(half, self.size, noises, *settings, self.seed)
-        for share in self.samples:
-            n = int(share * self.size)
-            # Fewer problems where each is large.
-            fewer = max(4, int(self.tasks / max(1.0, 2 * share)))
-            say(f"noise 1: {fewer} problems of {n} samples ...")
-            sizes = rates, self.steps, fewer, min(self.test_tasks, fewer)
-            errors, _ = _tune(n, self.size, jnp.ones(1), *sizes, self.seed)
-            by_samples.append(errors[0])
-        data = {
+        noise_errors, chosen = self._tune(half, noises, *settings)
+        by_samples = [self._errors_with_samples(share, say) for share in self.samples]
+        return {
             "noises": np.array(self.noises),
             "errors_by_noise": noise_errors,
             "step_sizes_by_noise": chosen,
             "samples_over_size": np.array(self.samples),
             "errors_by_samples": np.array(by_samples),
         }
-        return Reproduction(data, _draw(data), _claims(data))
 
+    def _errors_with_samples(
+        self, share: float, say: Callable[[str], None]
+    ) -> Float[np.ndarray, "2"]:
+        n = int(share * self.size)
+        # Fewer problems where each is large.
+        fewer = max(4, int(self.tasks / max(1.0, 2 * share)))
+        say(f"noise 1: {fewer} problems of {n} samples ...")
+        return self._tune(n, jnp.ones(1), fewer, min(self.test_tasks, fewer))[0][0]
 
-def _tune(
-    samples: int,
-    size: int,
-    noises: Float[Array, " k"],
-    rates: Float[Array, " m"],
-    steps: int,
-    tasks: int,
-    test_tasks: int,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Errors and step sizes, by noise, of train-by-train and of train-by-validation."""
-    meta, test = jr.split(jr.key(seed))
-    one = lambda key, i: _one(samples, size, noises, rates, steps, jr.fold_in(key, i))
-    losses = np.mean([one(meta, i)[0] for i in range(tasks)], axis=0, dtype=np.float64)
-    errors = np.mean([one(test, i)[1] for i in range(test_tasks)], axis=0, dtype=np.float64)
-    # A step size whose loss overflows is none.
-    best = np.argmin(np.nan_to_num(losses, nan=np.inf), axis=-1)[..., None]
-    chosen = np.take_along_axis(errors, best, axis=-1)[..., 0]
-    return chosen, np.asarray(rates, np.float64)[best[..., 0]]
+    def _tune(
+        self, samples: int, noises: Float[Array, " k"], tasks: int, test_tasks: int
+    ) -> tuple[Float[np.ndarray, "k 2"], Float[np.ndarray, "k 2"]]:
+        """Errors and step sizes, by noise, of train-by-train and of train-by-validation."""
+        rates = jnp.logspace(-6.0, 0.0, 25)
+        meta, test = jr.split(jr.key(self.seed))
+        one = lambda key, i: _one(
+            samples, self.size, noises, rates, self.steps, jr.fold_in(key, i)
+        )
+        losses = np.mean([one(meta, i)[0] for i in range(tasks)], axis=0, dtype=np.float64)
+        errors = [one(test, i)[1] for i in range(test_tasks)]
+        errors = np.mean(errors, axis=0, dtype=np.float64)
+        # A step size whose loss overflows is none.
+        best = np.argmin(np.nan_to_num(losses, nan=np.inf), axis=-1)[..., None]
+        chosen = np.take_along_axis(errors, best, axis=-1)[..., 0]
+        return chosen, np.asarray(rates, np.float64)[best[..., 0]]
+
+    def claims(self, data: Mapping[str, np.ndarray]) -> list[Claim]:
+        return [*_claims_by_noise(data), _more_samples_close_the_gap(data)]
+
+    def draw(self, figure: Any, data: Mapping[str, np.ndarray]) -> None:
+        left, right = figure.subplots(1, 2)
+        by_noise, by_samples = data["errors_by_noise"].T, data["errors_by_samples"].T
+        for i, name in enumerate(("train-by-train", "train-by-validation")):
+            left.plot(data["noises"], by_noise[i], marker="o", label=name)
+            right.plot(data["samples_over_size"], by_samples[i], marker="o")
+        for axes in (left, right):
+            axes.axhline(1, color="grey", linestyle=":", label="predicting zero")
+            axes.set(yscale="log")
+        left.set(xlabel="noise", title="error, n = d / 2")
+        right.set(xlabel="n / d", xscale="log", title="error, noise 1")
+        handles, labels = left.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
 
 
 @eqx.filter_jit
@@ -104,49 +117,32 @@ def _one(
     return jax.vmap(at)(noises)
 
 
-def _claims(data: dict[str, np.ndarray]) -> list[Claim]:
-    train, valid = data["errors_by_noise"].T
-    loud = data["noises"] >= 1
-    gap = np.ptp(data["errors_by_samples"], axis=1)
-    text = lambda x: ", ".join(f"{v:.3g}" for v in x)
+def _claims_by_noise(data: Mapping[str, np.ndarray]) -> list[Claim]:
+    noises, (train, valid) = data["noises"], data["errors_by_noise"].T
+    loud = noises >= 1
     return [
         Claim(
             "train-by-train overfits: for large noise it is worse than predicting zero",
-            f"errors {text(train)} at noise {text(data['noises'])}",
-            bool(np.all(train[data["noises"] >= 2] > 1)),
+            f"errors {listed(train)} at noise {listed(noises)}",
+            bool(np.all(train[noises >= 2] > 1)),
         ),
         Claim(
             "train-by-validation beats the zero predictor",
-            f"errors {text(valid)}",
+            f"errors {listed(valid)}",
             bool(np.all(valid < 1 + 1e-3) and np.all(valid[loud] < train[loud])),
         ),
         Claim(
             "the gap grows with the noise",
-            f"gaps {text(train - valid)}",
+            f"gaps {listed(train - valid)}",
             bool(np.all(np.diff(train - valid) > 0)),
-        ),
-        Claim(
-            "with more samples the gap closes",
-            f"gaps {text(gap)} at n / d of {text(data['samples_over_size'])}",
-            bool(gap[-1] < 0.1 * gap.max() and np.all(np.diff(gap[1:]) < 0)),
         ),
     ]
 
 
-def _draw(data: dict[str, np.ndarray]) -> Callable[[Any], None]:
-    def draw(figure: Any) -> None:
-        left, right = figure.subplots(1, 2)
-        for i, name in enumerate(("train-by-train", "train-by-validation")):
-            left.plot(data["noises"], data["errors_by_noise"][:, i], marker="o", label=name)
-            right.plot(
-                data["samples_over_size"], data["errors_by_samples"][:, i], marker="o"
-            )
-        for axes in (left, right):
-            axes.axhline(1, color="grey", linestyle=":", label="predicting zero")
-            axes.set(yscale="log")
-        left.set(xlabel="noise", title="error, n = d / 2")
-        right.set(xlabel="n / d", xscale="log", title="error, noise 1")
-        handles, labels = left.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-
-    return draw
+def _more_samples_close_the_gap(data: Mapping[str, np.ndarray]) -> Claim:
+    gap = np.ptp(data["errors_by_samples"], axis=1)
+    return Claim(
+        "with more samples the gap closes",
+        f"gaps {listed(gap)} at n / d of {listed(data['samples_over_size'])}",
+        bool(gap[-1] < 0.1 * gap.max() and np.all(np.diff(gap[1:]) < 0)),
+    )
