@@ -205,7 +205,7 @@ def test_a_curriculum_is_the_mean_of_its_stage_in_full_episodes():
         (lambda: eqs.ForwardGradient(0), "window"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(make, message):
+def test_options_that_make_no_sense_are_refused(as_users_call, make, message):
     with pytest.raises(ValueError, match=message):
         make()
 

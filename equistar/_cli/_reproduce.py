@@ -13,7 +13,8 @@ from rich.table import Table
 from .._files import write_npz_atomically
 from .._names import suggest
 from .._reproduce import AbstractExperiment, Claim, EXPERIMENTS
-from ._output import CommandError, console, new_folder
+from ..plot import save_figure
+from ._output import CommandError, console, output_folder
 
 
 @dataclass
@@ -41,14 +42,15 @@ class Reproduce:
             return _list_experiments(out)
         experiment = self._experiment(self.name)
         figure = _empty_figure()
-        folder = new_folder(self.output, self.overwrite)
         started = time.monotonic()
-        data = experiment.measure(out.print)
+        with output_folder(self.output, self.overwrite) as folder:
+            data = experiment.measure(out.print)
+            # Before all else: nothing that comes after may lose it.
+            write_npz_atomically(folder / f"{self.name}.npz", data)
+            experiment.draw(figure, data)
+            save_figure(figure, folder / f"{self.name}.png")
         claims = experiment.claims(data)
         out.print(_table(self.name, claims))
-        write_npz_atomically(folder / f"{self.name}.npz", data)
-        experiment.draw(figure, data)
-        figure.savefig(folder / f"{self.name}.png", dpi=150)
         out.print(f"Done in {time.monotonic() - started:.0f} s.")
         out.print(f"Figure: {folder / self.name}.png and its data {self.name}.npz")
         return 0 if all(claim.holds for claim in claims) else 1

@@ -22,7 +22,7 @@ from ._stepsize_problem import Descent, draw_problem
 class StepSizeHorizon(AbstractExperiment):
     """The best step size of gradient descent depends on how many steps are taken.
 
-    Wang et al. 2020, section 3: on random quadratics H = X X' / 40 with X in R^{20 x 40},
+    Wang et al. 2021, section 3: on random quadratics H = X X' / 40 with X in R^{20 x 40},
     in closed form; and as learned in float32 through the renormalised recursion, by
     meta-steps of `rate` / sqrt(k) on G, in units of 1 / L^2 with L the largest eigenvalue.
     They begin at `start` / L, where every run diverges, as the paper's do: above the

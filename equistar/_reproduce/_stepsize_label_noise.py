@@ -25,7 +25,7 @@ from ._stepsize_label_noise_tasks import Arm, draw_tasks
 class LabelNoise(AbstractExperiment):
     """A learned optimizer fits noisy labels, unless meta-trained on validation data.
 
-    Wang et al. 2020, section 5: train-by-train with as many samples as
+    Wang et al. 2021, section 5: train-by-train with as many samples as
     train-by-validation trains on, and with all that it has; and with all of the data and
     clean labels. Multi-layer perceptrons are trained by a learned per-element rate on
     Adam's and AggMo's directions, of 192 numbers, whose head starts at zero, so that all

@@ -18,7 +18,7 @@ from ._stepsize_problem import Descent, draw_problem
 class StepSizeObjectives(AbstractExperiment):
     """Meta-gradients of a step size: which objective and which estimator survive.
 
-    Wang et al. 2020: gradient descent on a 20-dimensional quadratic H = X X' / divisor,
+    Wang et al. 2021: gradient descent on a 20-dimensional quadratic H = X X' / divisor,
     X in R^{20 x 40}, in float32. The meta-step on G is the paper's, 1 / (100 sqrt(k)),
     and 0 where the step size would be negative; back-propagation through the naive
     recursion has the paper's RMSProp or SGD of 1e-3, clipped at 1e4. The divisor is 10

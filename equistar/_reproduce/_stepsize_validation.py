@@ -19,7 +19,7 @@ from ._listed import listed
 class TrainByValidation(AbstractExperiment):
     """Step sizes tuned on training loss overfit, on validation loss they do not.
 
-    Wang et al. 2020, section 3: a step size is chosen on many least-squares problems, by
+    Wang et al. 2021, section 3: a step size is chosen on many least-squares problems, by
     its mean training loss on n samples or its mean loss on n / 2 others after training on
     n / 2; its error is |w_t - w*|^2 on further problems, where zero has an error of 1.
     """

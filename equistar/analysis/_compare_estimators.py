@@ -16,6 +16,7 @@ from .._estimators import AbstractEstimator
 from .._kinds import check_kind
 from .._text import as_text
 from .._unroll import AbstractUnroll, check_is_unroll
+from ..plot import save_figure
 from ._references import AbstractReference, run_many, windows_of
 
 
@@ -100,7 +101,7 @@ class EstimatorComparison(eqx.Module):
             axes.invert_yaxis()
             if i > 1:
                 axes.set_yticklabels([])
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path)
 
 
 def compare_estimators(

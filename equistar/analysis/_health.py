@@ -19,6 +19,7 @@ from .._estimators import AbstractRematerialisation, WithinMemory
 from .._objectives import AbstractObjective, MeanLoss
 from .._text import as_text
 from .._unroll import AbstractUnroll, check_is_unroll
+from ..plot import save_figure
 
 
 class Health(enum.Enum):
@@ -104,7 +105,7 @@ class MetaGradientHealth(eqx.Module):
         right.set(xscale="log", xlabel="horizon", title="share of entries")
         right.legend(frameon=False)
         figure.suptitle(f"Back-propagated meta-gradient: {self.verdict.value}")
-        figure.savefig(path, dpi=150)
+        save_figure(figure, path)
 
 
 def meta_gradient_health(
