@@ -7,10 +7,12 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
+from jax.sharding import AxisType
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
@@ -53,6 +55,15 @@ def all_finite(tree: PyTree) -> Bool[Array, ""]:
         if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.inexact)
     ]
     return ft.reduce(jnp.logical_and, leaves, jnp.array(True))
+
+
+def varying_as(x: Array, zeros: Array) -> Array:
+    """Zeros, which inside of `shard_map` count as different wherever `x` is."""
+    if not isinstance(x, jax.core.Tracer):
+        return zeros
+    if AxisType.Manual not in jax.typeof(x).sharding.mesh.axis_types:
+        return zeros
+    return jnp.maximum(zeros, jnp.max(jnp.zeros_like(x, zeros.dtype), initial=0))
 
 
 def tree_norm(tree: PyTree[Array], dtype: np.dtype | type) -> Float[Array, ""]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from .._numerics import accumulator_dtype, twice
+from .._numerics import accumulator_dtype, twice, varying_as
 from ._bias_correction import AbstractBiasCorrection, NoBiasCorrection
 from ._factors import factor_means, factored_axes, Factors
 from ._reader import AbstractReader
@@ -275,7 +275,8 @@ def _zeros_without(param: Array, axis: int) -> Array:
         if all(name is None for name in sharding.spec):
             sharding = None
     if not isinstance(sharding, NamedSharding):
-        return jnp.zeros(shape, dtype)
+        return varying_as(param, jnp.zeros(shape, dtype))
     spec = tuple(sharding.spec) + (None,) * (param.ndim - len(sharding.spec))
     reduced = PartitionSpec(*spec[:axis], *spec[axis + 1 :])
-    return jnp.zeros(shape, dtype, device=NamedSharding(sharding.mesh, reduced))
+    zeros = jnp.zeros(shape, dtype, device=NamedSharding(sharding.mesh, reduced))
+    return varying_as(param, zeros)

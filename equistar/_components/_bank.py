@@ -1,5 +1,6 @@
 """The accumulators of an optimizer, by name: its bank."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -54,6 +55,8 @@ def read_accumulators(
 
     `ValueError` if a part reads an accumulator that is not in `bank`, or is a class.
     """
+    wanted = "a dict of accumulators by name, say `default_accumulators()`"
+    check_kind(bank, Mapping, "`accumulators`", wanted)
     read: set[str] = set()
     todo: list[Any] = list(parts)
     while todo:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._means import means
-from .._numerics import accumulator_dtype
+from .._numerics import accumulator_dtype, varying_as
 from ._accumulators import AbstractAccumulator
 from ._features import AbstractFeatures
 from ._inputs import Inputs
@@ -97,7 +97,7 @@ class HypergradientDescent(AbstractAccumulator):
         self.offsets = jnp.zeros(2)
 
     def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
-        return (jnp.zeros((), accumulator_dtype(param.dtype)),)
+        return (varying_as(param, jnp.zeros((), accumulator_dtype(param.dtype))),)
 
     def update(self, state: tuple[Any, ...], tensor: Tensor) -> tuple[Any, ...]:
         g = tensor.grad

@@ -14,7 +14,7 @@ import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._kinds import check_key
+from .._kinds import check_count, check_key
 from .._numerics import by_device, inverse_root, unstack
 from ._inputs import are_elements, as_stack, check_inputs, Inputs, mean_squares
 
@@ -53,6 +53,7 @@ class Head(eqx.Module):
           `jax.nn.initializers`. The bias starts at zero.
         - `key`: a PRNG key.
         """
+        check_count(width, "width")
         check_key(key)
         self.weight = init(key, (width,), jnp.zeros(()).dtype)
         self.bias = jnp.zeros(())
@@ -130,11 +131,9 @@ class BlackboxMLP(AbstractNetwork):
 
         `ValueError` if `in_size`, `width` or `depth` is below 1.
         """
-        if min(in_size, width, depth) < 1:
-            raise ValueError(
-                "BlackboxMLP needs in_size, width and depth of at least 1; got "
-                f"{in_size}, {width}, {depth}."
-            )
+        check_count(in_size, "in_size")
+        check_count(width, "width")
+        check_count(depth, "depth")
         sizes = [in_size] + [width] * depth
         check_key(key)
         keys = jr.split(key, depth)

@@ -1,6 +1,7 @@
 """A learned step that is taken only while a criterion holds."""
 
 import abc
+import functools as ft
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from .._numerics import (
     described,
     is_number,
     relative_norms,
+    varying_as,
 )
 from ._base import AbstractOptimizer
 
@@ -164,7 +166,8 @@ class StepBound(AbstractCriterion):
     multiple: float = eqx.field(default=10.0, static=True)
 
     def __check_init__(self):
-        if not 0 < self.multiple < float("inf"):
+        number = isinstance(self.multiple, int | float | np.number)
+        if not number or not 0 < self.multiple < float("inf"):
             raise ValueError(f"`multiple` must be positive; got {self.multiple}.")
 
     def __call__(
@@ -225,11 +228,15 @@ class Safeguarded(AbstractOptimizer):
         check_parts(self)
 
     def init(self, params: PyTree) -> SafeguardedState:
+        # A decision is of the whole tree.
+        varying = lambda zero: ft.reduce(
+            lambda zero, p: varying_as(p, zero), jtu.tree_leaves(params), zero
+        )
         return SafeguardedState(
             self.learned.init(params),
             self.fallback.init(params),
-            jnp.zeros((), bool),
-            jnp.zeros((), jnp.int32),
+            varying(jnp.zeros((), bool)),
+            varying(jnp.zeros((), jnp.int32)),
         )
 
     def update(
