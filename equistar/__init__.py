@@ -142,14 +142,10 @@ from ._evaluation import (
 )
 from ._feed import AbstractFeed as AbstractFeed
 from ._inner_training import (
-    AbstractMetaLoss as AbstractMetaLoss,
-    AfterUpdate as AfterUpdate,
-    HeldOut as HeldOut,
     InnerTraining as InnerTraining,
     train as train,
     train_init as train_init,
     train_step as train_step,
-    TrainingBatch as TrainingBatch,
     TrainResult as TrainResult,
     TrainState as TrainState,
 )
@@ -159,6 +155,12 @@ from ._logger import (
     NoLogger as NoLogger,
 )
 from ._meta_gradient import meta_gradient as meta_gradient
+from ._meta_losses import (
+    AbstractMetaLoss as AbstractMetaLoss,
+    AfterUpdate as AfterUpdate,
+    HeldOut as HeldOut,
+    TrainingBatch as TrainingBatch,
+)
 from ._meta_step import (
     meta_train_init as meta_train_init,
     meta_train_step as meta_train_step,

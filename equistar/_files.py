@@ -60,6 +60,8 @@ def write_atomically(path: pathlib.Path, write: Callable[[Any], object]) -> None
 
     `OSError` if the file cannot be written.
     """
+    # A link goes on to name what it names.
+    path = pathlib.Path(os.path.realpath(path))
     new = _beside(path)
     try:
         with new.open("xb") as file:

@@ -1,6 +1,5 @@
 """Inner training: an optimizer on a task, as a step and as an unroll."""
 
-import abc
 import contextlib
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,13 +13,12 @@ import jax.tree_util as jtu
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ._keys import apart
-from ._kinds import check_count, check_key, check_parts
-from ._names import suggest
+from ._kinds import check_key, check_kind, check_parts, check_steps
+from ._meta_losses import AbstractMetaLoss, TrainingBatch
 from ._numerics import all_finite, described, is_number
 from ._optimizers import AbstractOptimizer
 from ._unroll import AbstractUnroll
-from .tasks import AbstractTask, Split
+from .tasks import AbstractTask
 
 
 class TrainState(eqx.Module):
@@ -43,6 +41,9 @@ def train_init(
     **Returns:** an [`equistar.TrainState`][].
     """
     check_key(key)
+    kinds = AbstractOptimizer | optax.GradientTransformation
+    wanted = "an optimizer, say `STAR(key=...)` or `optax.adam(1e-3)`"
+    check_kind(optimizer, kinds, "`optimizer`", wanted)
     params = task.init(key=key)
     with _promotion(optimizer):
         return TrainState(params, optimizer.init(params))
@@ -81,89 +82,6 @@ def train_step(
         )
         params = jtu.tree_map(lambda p, u: p + u.astype(p.dtype), state.params, updates)
     return TrainState(params, opt_state), loss
-
-
-class AbstractMetaLoss(eqx.Module):
-    """Which loss of a training step is recorded for meta-training."""
-
-    @abc.abstractmethod
-    def __call__(
-        self,
-        task: AbstractTask,
-        before: PyTree[Array],
-        after: PyTree[Array],
-        training_loss: Float[Array, ""],
-        *,
-        key: PRNGKeyArray,
-    ) -> Float[Array, ""]:
-        """The loss that is recorded.
-
-        **Arguments:**
-
-        - `task`: what is trained.
-        - `before`, `after`: the parameters before and after the update.
-        - `training_loss`: on the minibatch, before the update.
-        - `key`: the one that the minibatch was drawn with.
-        """
-
-
-class TrainingBatch(AbstractMetaLoss):
-    """The loss on the minibatch, before the update: it is known anyway."""
-
-    def __call__(
-        self,
-        task: AbstractTask,
-        before: PyTree[Array],
-        after: PyTree[Array],
-        training_loss: Float[Array, ""],
-        *,
-        key: PRNGKeyArray,
-    ) -> Float[Array, ""]:
-        return training_loss
-
-
-class AfterUpdate(AbstractMetaLoss):
-    """The loss on the same minibatch after the update."""
-
-    def __call__(
-        self,
-        task: AbstractTask,
-        before: PyTree[Array],
-        after: PyTree[Array],
-        training_loss: Float[Array, ""],
-        *,
-        key: PRNGKeyArray,
-    ) -> Float[Array, ""]:
-        return task.loss(after, key=key)
-
-
-def _as_split(split: str | Split) -> Split:
-    names = [split.value for split in Split]
-    if not isinstance(split, Split) and split not in names:
-        raise ValueError(f"There is no split {split!r}: {suggest(str(split), names)}.")
-    return Split(split)
-
-
-class HeldOut(AbstractMetaLoss):
-    """The loss before the update, on a separate minibatch from another split.
-
-    Meta-training on `Split.INNER_VALID` rewards generalisation: in Wang et al. (2021; see
-    [`equistar.analysis.descent_iterates`][]), one on the training loss fits the noise.
-    `Split.OUTER_VALID` is for watching a meta-training. An unknown split is a `ValueError`.
-    """
-
-    split: Split = eqx.field(default=Split.INNER_VALID, static=True, converter=_as_split)
-
-    def __call__(
-        self,
-        task: AbstractTask,
-        before: PyTree[Array],
-        after: PyTree[Array],
-        training_loss: Float[Array, ""],
-        *,
-        key: PRNGKeyArray,
-    ) -> Float[Array, ""]:
-        return task.loss(before, key=apart(key, "held"), split=self.split)
 
 
 class InnerTraining(AbstractUnroll):
@@ -246,7 +164,7 @@ def train(
             "`optimizer` must be an optimizer, say `load_pretrained('star-best')` or "
             f"`STAR(key=...)`; got {optimizer!r:.80}."
         )
-    check_count(steps, "steps")
+    check_steps(steps, "steps")
     check_key(key)
     init_key, data_key = jr.split(key)
     return _train(task, optimizer, steps, init_key, jr.split(data_key, steps))

@@ -72,6 +72,7 @@ def meta_train_init(
     # A weakly typed array would become a strong one, and the next step compile again.
     strong = lambda x: x.astype(x.dtype) if eqx.is_inexact_array(x) else x
     theta = jtu.tree_map(strong, theta)
+    _check_trainable(trainable, theta)
     if not jtu.tree_leaves(eqx.filter(theta, trainable)):
         raise ValueError(
             "Nothing of `theta` is trainable: it has no inexact array that is."
@@ -86,6 +87,16 @@ def meta_train_init(
     return MetaTrainState(
         theta, outer_state, particles, combination_state, run_key, zero, zero
     )
+
+
+def _check_trainable(trainable: PyTree, theta: PyTree) -> None:
+    try:
+        eqx.filter(theta, trainable)
+    except (TypeError, ValueError) as e:
+        raise ValueError(
+            "`trainable` must be a function of a leaf, or True and False in the structure "
+            "of `theta`, as `all_but(theta, ...)` and `only(theta, ...)` make them."
+        ) from e
 
 
 def meta_train_step(

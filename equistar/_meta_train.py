@@ -15,7 +15,7 @@ from ._devices import any_process, replicate
 from ._estimators import AbstractEstimator
 from ._feed import AbstractFeed
 from ._interrupts import deferred_interrupts, Interrupts
-from ._kinds import check_count, check_kind
+from ._kinds import check_count, check_function, check_kind
 from ._logger import AbstractLogger, Metrics, NoLogger, stack_metrics, unstack_metrics
 from ._meta_step import meta_train_init, MetaTrainState, step_through
 from ._mixture import as_mixture, Mixture
@@ -100,7 +100,7 @@ def meta_train(
     device or another process failed: otherwise the result says so, and what was trained
     until then is returned.
     """
-    _check(steps, estimator, checkpoints, max_skipped)
+    _check(steps, estimator, checkpoints, max_skipped, logger)
     outer = default_outer() if outer is None else outer
     wanted = "an optax optimizer, say `optax.adamw(1e-3)`"
     check_kind(outer, optax.GradientTransformation, "`outer`", wanted)
@@ -133,10 +133,14 @@ def meta_train(
     return MetaTrainResult(run.state.theta, stack_metrics(run.history), run.state, result)
 
 
-def _check(steps: Any, estimator: Any, checkpoints: Any, max_skipped: Any) -> None:
+def _check(
+    steps: Any, estimator: Any, checkpoints: Any, max_skipped: Any, logger: Any
+) -> None:
     check_count(steps, "steps")
+    check_kind(max_skipped, int | float, "`max_skipped`", "a number, say 100")
     if not max_skipped >= 1:
         raise ValueError(f"`max_skipped` must be at least 1; got {max_skipped}.")
+    check_function(logger, "logger", "lambda step, metrics, theta: print(metrics)")
     check_kind(estimator, AbstractEstimator, "`estimator`", "an estimator, say `PES()`")
     wanted = "NoCheckpoints() or a folder's, say `Checkpoints('my-run')`"
     check_kind(checkpoints, AbstractCheckpoints, "`checkpoints`", wanted)

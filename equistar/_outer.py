@@ -3,11 +3,14 @@
 import math
 
 import equinox as eqx
+import jax
 import jax.tree_util as jtu
+import numpy as np
 import optax
 from jaxtyping import PyTree
 
 from ._components import AbstractScale
+from ._kinds import check_kind
 from ._optimizers import AbstractLearnedOptimizer
 
 
@@ -35,16 +38,17 @@ def default_outer(
 
     `ValueError` if one of the numbers is negative or not finite, or `clip` is 0.
     """
-    if not clip > 0:
-        raise ValueError(f"`clip` must be above 0: at 0 nothing is trained; got {clip}.")
     numbers = {"weight_decay": weight_decay, "clip": clip}
     if not callable(learning_rate):
         numbers["learning_rate"] = learning_rate
     for name, value in numbers.items():
+        check_kind(value, int | float | np.number | jax.Array, f"`{name}`", "a number")
         if not 0 <= value < math.inf:
             raise ValueError(
                 f"`{name}` must be a finite number of at least 0; got {value}."
             )
+    if clip == 0:
+        raise ValueError("`clip` must be above 0: at 0 nothing is trained.")
     return optax.chain(
         optax.clip(clip),
         optax.adamw(learning_rate, weight_decay=weight_decay, mask=blackbox_mask),

@@ -8,8 +8,9 @@ import jax.tree_util as jtu
 
 from ._devices import replicate
 from ._feed import AbstractFeed
-from ._inner_training import AbstractMetaLoss, InnerTraining, TrainingBatch
+from ._inner_training import InnerTraining
 from ._kinds import check_count, check_function, check_parts
+from ._meta_losses import AbstractMetaLoss, TrainingBatch
 from ._unroll import AbstractUnroll
 from .tasks import AbstractTask, Slabs
 

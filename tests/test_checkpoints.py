@@ -145,6 +145,13 @@ def test_the_users_mask_decides_who_may_read_a_file(tmp_path):
     assert {p.stat().st_mode & 0o777 for p in tmp_path.glob("*.npz")} == {0o600}
 
 
+def test_a_link_goes_on_to_name_the_file_that_is_written(tmp_path):
+    link = tmp_path / "link.npz"
+    link.symlink_to(tmp_path / "elsewhere.npz")
+    eqs.save(link, eqs.HyperparamController(key=jr.key(0)))
+    assert link.is_symlink() and (tmp_path / "elsewhere.npz").is_file()
+
+
 def test_a_second_name_replaces_an_older_file_of_that_name(tmp_path):
     new, best = tmp_path / "new", tmp_path / "best"
     new.write_text("new")

@@ -17,7 +17,7 @@ LAYERS = (
     | {"_means", "_names", "_results", "_smoothing", "_text"},
     {"_components", "_episodes", "_objectives", "_unroll", "tasks", "plot"},
     {"_optimizers", "_estimators"},
-    {"_encoding", "_feed", "_toy_unrolls", "_trainable"},
+    {"_encoding", "_feed", "_meta_losses", "_toy_unrolls", "_trainable"},
     {"_inner_training", "_mixture", "_outer", "_relative"},
     {"_checkpoint_file", "_serialisation", "_settings", "_slab_feed", "interop"},
     {"_checkpoints", "_pretrained"},

@@ -162,6 +162,21 @@ def test_a_mixture_that_makes_no_sense_is_refused(arguments, message):
         eqs.Mixture(*arguments)
 
 
+class OnlyTraining(eqs.tasks.AbstractTask):
+    """A task without held-out data."""
+
+    loss_bounds: tuple[float, float] = (0.0, 10.0)
+
+    def init(self, *, key):
+        return jnp.ones(2)
+
+    def loss(self, params, *, key):  # pyright: ignore
+        return jnp.sum(params**2)
+
+
+SGD = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+
+
 @pytest.mark.parametrize(
     "make, message",
     [
@@ -175,6 +190,33 @@ def test_a_mixture_that_makes_no_sense_is_refused(arguments, message):
         (lambda: untyped.Mixture(_slopes(1.0), 3), "`weights` must be a list of numbers"),
         (lambda: _meta_train(_slopes(1.0)[0], key=0), "`key` must be one PRNG key"),
         (lambda: eqs.train(TASK, eqs.STAR(key=jr.key(0)), steps=1, key=KEYS), "one PRNG"),
+        (lambda: eqs.train_init(TASK, untyped, key=KEYS[0]), r"`optimizer` must be an opt"),
+        (
+            lambda: eqs.meta_train(
+                eqs.InnerTraining(TASK), eqs.PES(2, 1), jnp.ones(()), steps=1, key=KEYS[0]
+            ),
+            "`optimizer` must be an optimizer",
+        ),
+        (lambda: _meta_train(_slopes(1.0)[0], logger=3), "`logger` must be a function"),
+        (lambda: _meta_train(_slopes(1.0)[0], max_skipped="x"), "`max_skipped` must be a"),
+        (
+            lambda: _meta_train(_slopes(1.0)[0], trainable={"a": True}),
+            "`trainable` must be",
+        ),
+        (lambda: untyped.default_outer("a"), "`learning_rate` must be a number"),
+        (lambda: untyped.StepBound("a"), "`multiple` must be positive"),
+        (
+            lambda: untyped.LearnedOptimizer(accumulators=3),
+            "must be a dict of accumulators",
+        ),
+        (lambda: untyped.STAR(key=KEYS[0], width=1.5), "`width` must be a whole number"),
+        (lambda: eqs.train(OnlyTraining(), SGD, steps=2**31, key=KEYS[0]), "below 2"),
+        (
+            lambda: eqs.InnerTraining(OnlyTraining(), eqs.HeldOut()).step(
+                SGD, eqs.train_init(OnlyTraining(), SGD, key=KEYS[0]), key=KEYS[0]
+            ),
+            "takes no `split`",
+        ),
         (lambda: untyped.Relative(TASK, 1.0), "Quadratic is no unroll"),
         (lambda: untyped.RelativeFeed(_slopes(1.0)[0], 1.0), "`feed` must be"),
     ],

@@ -511,3 +511,49 @@ def test_invalid_hyperparameters_are_named(kwargs):
 def test_a_learning_rate_that_is_no_number_is_refused(rate, as_users_call):
     with pytest.raises(ValueError, match="must be a number or a schedule"):
         eqs.as_optax(eqs.STAR(key=jr.key(0)), learning_rate=rate)
+
+
+@pytest.mark.parametrize("value", [None, "x", jnp.ones(2)])
+def test_a_schedule_that_returns_no_number_is_named(sgd, value, as_users_call):
+    params = {"w": jnp.ones(2)}
+    optim = eqs.as_optax(sgd, lambda count: value)
+    with pytest.raises(ValueError, match="schedule must return one number"):
+        optim.update(params, optim.init(params), params)
+
+
+def test_a_schedule_of_optax_works_under_strict_promotion(sgd):
+    params = {"w": jnp.ones(2)}
+    optim = eqs.as_optax(sgd, optax.cosine_decay_schedule(1.0, 10))
+    updates: Any
+    updates, _ = optim.update(params, optim.init(params), params)
+    np.testing.assert_allclose(updates["w"], -0.1, rtol=1e-6)
+
+
+SAFEGUARDED = eqs.Safeguarded(
+    eqs.STAR(key=jr.key(0)),
+    eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1),
+    eqs.StepBound(2.0),
+)
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [eqs.STAR(key=jr.key(0)), eqs.AdaptiveSTAR(key=jr.key(0)), SAFEGUARDED],
+    ids=lambda optimizer: type(optimizer).__name__,
+)
+def test_a_network_for_each_device_trains_in_a_loop_inside_of_shard_map(optimizer):
+    optim = eqs.as_optax(optimizer)
+    mesh = Mesh(np.array(jax.devices()[:1]), ("seed",))
+
+    def train(params):
+        def body(carry, _):
+            p, state = carry
+            updates, state = optim.update(p, state, p)
+            return (optax.apply_updates(p, updates), state), None
+
+        return jax.lax.scan(body, (params, optim.init(params)), length=2)[0][0]
+
+    params = {"w": jnp.ones((4, 3)), "b": jnp.ones(3)}
+    spec: Any = {"in_specs": P("seed"), "out_specs": P("seed")}
+    each = jax.jit(jax.shard_map(train, mesh=mesh, **spec))(params)
+    _close(each, jax.jit(train)(params))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
+import jax.random as jr
 import numpy as np
 import pytest
 
@@ -69,6 +70,18 @@ def test_a_meta_training_leaves_the_files_of_others_alone(tmp_path, monkeypatch,
     again = ("--start-from", output / "weights.npz", "--output", output, "--overwrite")
     assert _run(monkeypatch, *TRAIN, *again) == 2
     assert "which the run starts from" in capsys.readouterr().err
+
+
+def test_a_run_does_not_go_on_from_a_file_that_has_changed(tmp_path, monkeypatch, capsys):
+    start = tmp_path / "start.npz"
+    eqs.save(start, eqs.HyperparamController(key=jr.key(0)))
+    command = (*TRAIN, "--start-from", start, "--output", tmp_path / "run")
+    assert _run(monkeypatch, *command, "--schedule", "constant", "-n", 1) == 0
+    assert _run(monkeypatch, *command, "--schedule", "constant", "-n", 2) == 0
+    eqs.save(start, eqs.HyperparamController(key=jr.key(1)))
+    capsys.readouterr()
+    assert _run(monkeypatch, *command, "--schedule", "constant", "-n", 3) == 1
+    assert "contents_of_start_from" in capsys.readouterr().err
 
 
 def test_an_overwritten_run_leaves_nothing_behind(tmp_path, monkeypatch, capsys):

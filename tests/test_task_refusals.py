@@ -29,7 +29,7 @@ def _loss(task, **kwargs):
     "make, message",
     [
         (lambda: untyped.MLP(32), r"`hidden` must be a tuple .*got 32\."),
-        (lambda: tasks.Quadratic(np.ones(3), np.nan), "`noise` must be finite"),
+        (lambda: tasks.Quadratic(jnp.ones(3), np.nan), "`noise` must be finite"),
         (lambda: tasks.QuadraticFamily(noise=-1.0), "`noise` must be finite"),
         (lambda: untyped.MLP((8.5,)), r"`hidden` must be a tuple of whole numbers"),
         (lambda: untyped.MLP(norm=tasks.LayerNorm), r"`norm` of MLP is a class.*Norm\(\)"),

@@ -53,6 +53,8 @@ class Train:
         """Runs the command and returns the exit code."""
         if self.steps < 1 or self.seeds < 1:
             raise CommandError("--steps and --seeds must be at least 1.")
+        if self.steps >= 2**31:
+            raise CommandError(f"--steps must be below 2**31; got {self.steps}.")
         if not 0 < self.learning_rate < float("inf"):
             raise CommandError("--learning-rate must be positive and finite.")
         check_task(self.task)

@@ -9,6 +9,7 @@ import optax
 
 from .. import tasks as tasks_module
 from .._kinds import check_kind
+from .._meta_losses import check_takes_split
 from .._names import suggest
 from .._optimizers import AbstractOptimizer, OptaxOptimizer
 from ..tasks import AbstractTask
@@ -70,13 +71,7 @@ def check_task(task: Any, name: str) -> None:
         "makes one"
     )
     check_kind(task, AbstractTask, f"The task '{name}'", wanted)
-    parameters = inspect.signature(task.loss).parameters
-    catches_all = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
-    if "split" not in parameters and not catches_all:
-        raise ValueError(
-            f"`loss` of {type(task).__name__} takes no `split`, which the held-out loss is "
-            "on: write `def loss(self, params, *, key, split=Split.TRAIN)`."
-        )
+    check_takes_split(task)
 
 
 def _maker(name: str, task: Any) -> Any:

@@ -102,4 +102,12 @@ def _check_number(name: str, value: ArrayLike | optax.Schedule) -> None:
 
 
 def _value(rate: ArrayLike | optax.Schedule, count: Int[Array, ""]) -> ArrayLike:
-    return rate(count) if callable(rate) else rate
+    if not callable(rate):
+        return rate
+    # Optax's schedules promote weak to strong types, which strict promotion refuses.
+    with jax.numpy_dtype_promotion("standard"):
+        value = rate(count)
+    known = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
+    if not known or jnp.shape(value):
+        raise ValueError(f"A schedule must return one number; got {value!r:.80}.")
+    return value

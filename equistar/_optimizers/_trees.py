@@ -100,7 +100,9 @@ def broadcast_prefix(prefix: PyTree[int], params: PyTree) -> list[int]:
         )
     except ValueError as e:
         raise ValueError(
-            f"`stacked_axes` must be an integer or a pytree prefix of the parameters: {e}"
+            "`stacked_axes` must be an integer or a pytree prefix of the parameters: their "
+            f"structure is {jtu.tree_structure(params)}, and its is "
+            f"{jtu.tree_structure(prefix)}."
         ) from e
     return jtu.tree_leaves(spread)
 

@@ -1,5 +1,6 @@
 """Which optimizer is meta-trained, from which parts."""
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,6 +122,11 @@ class OptimizerRecipe:
             return fixed
         # The network has nothing left to write.
         return LearnedOptimizer(nominal=fixed.nominal)
+
+    def start_contents(self) -> str:
+        """A digest of the file that it starts from."""
+        contents = weights_path(self.start_from).read_bytes()
+        return hashlib.sha256(contents).hexdigest()[:16]
 
     def check(self) -> None:
         """Raises a `ValueError` for parts that do not go together."""

@@ -53,6 +53,9 @@ class Recipe:
     def identity(self) -> dict[str, Any]:
         """What cannot change when a run goes on: all but its end, where that is free."""
         settings = self.settings()
+        # A file may hold something else by the time that the run goes on.
+        if self.optimizer.start_from:
+            settings["contents_of_start_from"] = self.optimizer.start_contents()
         if self.outer.schedule == "constant":
             del settings["steps"]
         return settings

@@ -11,13 +11,8 @@ from jaxtyping import PRNGKeyArray
 
 from .. import tasks
 from .._feed import AbstractFeed
-from .._inner_training import (
-    AbstractMetaLoss,
-    AfterUpdate,
-    HeldOut,
-    InnerTraining,
-    TrainingBatch,
-)
+from .._inner_training import InnerTraining
+from .._meta_losses import AbstractMetaLoss, AfterUpdate, HeldOut, TrainingBatch
 from .._mixture import AbstractCombination, Mixture, NormalisedMean, WeightedMean
 from .._names import suggest
 from .._relative import Relative, RelativeFeed
