@@ -95,7 +95,7 @@ NAMED_RECIPES: dict[str, NamedRecipe] = {
         "STAR on a small network on digits; what runs without a name.", Recipe()
     ),
     "star-fast": NamedRecipe(
-        "The quickstart's STAR on digits, with a cosine: minutes on a CPU.", _FAST
+        "STAR on digits, with a cosine: minutes on a CPU.", _FAST
     ),
     "star-small": NamedRecipe(
         "The pretrained star: the paper's episodes, on digits; ten minutes on a CPU.",

@@ -39,6 +39,8 @@ class OuterRecipe:
                 raise ValueError(
                     f"`{name}` must be a finite number of at least 0; got {value}."
                 )
+        if self.clip == 0:
+            raise ValueError("`clip` must be above 0: at 0 nothing is trained.")
         if not 0 <= self.warm_up:
             raise ValueError(f"`warm_up` must be at least 0; got {self.warm_up}.")
         if self.schedule == "cosine" and not self.warm_up < steps:
