@@ -94,9 +94,7 @@ NAMED_RECIPES: dict[str, NamedRecipe] = {
     "star-digits": NamedRecipe(
         "STAR on a small network on digits; what runs without a name.", Recipe()
     ),
-    "star-fast": NamedRecipe(
-        "STAR on digits, with a cosine: minutes on a CPU.", _FAST
-    ),
+    "star-fast": NamedRecipe("STAR on digits, with a cosine: minutes on a CPU.", _FAST),
     "star-small": NamedRecipe(
         "The pretrained star: the paper's episodes, on digits; ten minutes on a CPU.",
         _SMALL,
