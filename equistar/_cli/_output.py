@@ -64,6 +64,8 @@ def output_folder(path: pathlib.Path, overwrite: bool) -> Iterator[pathlib.Path]
     """Makes an output folder as `new_folder`, and keeps other commands out of it."""
     new_folder(path, overwrite)
     with alone_in(path):
+        # Another one may have come and gone in between.
+        check_folder(path, overwrite)
         yield path
 
 
