@@ -88,9 +88,9 @@ class InnerTraining(AbstractUnroll):
     """Training of a task, as an unroll whose `theta` is the optimizer.
 
     Recorded losses are clipped to the task's bounds, and a loss that is not finite is
-    recorded as the upper one. Parameters are not looked at, which would cost a twentieth
-    of a step: one that is not finite makes the whole tensor NaN in a learned optimizer's
-    next update, and the loss with it unless that does not depend on the tensor.
+    recorded as the upper one. Parameters are not looked at, which would cost time at every
+    step: one that is not finite makes the whole tensor NaN in a learned optimizer's next
+    update, and the loss with it unless that does not depend on the tensor.
 
     **Arguments:**
 
