@@ -118,13 +118,8 @@ def load(
             f"{path} is damaged or was written by hand: its parts do not fit together "
             f"({type(e).__name__}). Save it again."
         ) from e
-    learned = jtu.tree_leaves(eqx.filter(optimizer, eqx.is_inexact_array))
-    if not all(np.all(np.isfinite(x)) for x in learned):
-        warnings.warn(
-            f"The weights in {path} are not all finite, and its updates will not be: take "
-            "an earlier file, say weights_best.npz of the run.",
-            stacklevel=2,
-        )
+    for warning in _warnings(optimizer, arrays):
+        warnings.warn(f"The weights in {path} {warning}.", stacklevel=2)
     return optimizer
 
 
@@ -154,6 +149,23 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return versions
+
+
+def _warnings(optimizer: AbstractOptimizer, arrays: dict[str, np.ndarray]) -> list[str]:
+    """What is to be known of weights that can be used, though not as one might expect."""
+    found = []
+    learned = jtu.tree_leaves(eqx.filter(optimizer, eqx.is_inexact_array))
+    if not all(np.all(np.isfinite(x)) for x in learned):
+        found.append(
+            "are not all finite, and its updates will not be: take an earlier file, say "
+            "weights_best.npz of the run"
+        )
+    if any(x.dtype != jax.dtypes.canonicalize_dtype(x.dtype) for x in arrays.values()):
+        found.append(
+            "have 64 bits and are read with 32, as JAX does by default: to keep all, first "
+            "call `jax.config.update('jax_enable_x64', True)`"
+        )
+    return found
 
 
 def _as_path(path: Any) -> pathlib.Path:

@@ -8,6 +8,7 @@ import zipfile
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
@@ -233,6 +234,16 @@ def test_weights_that_are_not_finite_are_warned_of(tmp_path):
     eqs.save(tmp_path / "broken.npz", broken, {})
     with pytest.warns(UserWarning, match="not all finite.*take an earlier file"):
         eqs.load(tmp_path / "broken.npz")
+
+
+def test_weights_of_more_bits_than_jax_reads_are_warned_of(tmp_path):
+    star = eqs.STAR(key=jr.key(0))
+    double = eqx.tree_at(lambda s: s.network.biases[0], star, np.ones(4))
+    eqs.save(tmp_path / "double.npz", double)
+    assert eqs.load(tmp_path / "double.npz").network.biases[0].dtype == np.float64
+    with jax.enable_x64(False), pytest.warns(UserWarning, match="64 bits.*enable_x64"):
+        narrow = eqs.load(tmp_path / "double.npz")
+    assert narrow.network.biases[0].dtype == np.float32
 
 
 def test_bfloat16_weights_come_back(tmp_path):
