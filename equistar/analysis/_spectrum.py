@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._inner_training import train_init, train_step, TrainState
+from .._keys import apart
 from .._kinds import check_count
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
@@ -135,7 +136,8 @@ def joint_spectrum(
         columns = np.asarray(joint_products(*setting, flat, identity, unravel), np.float64)
         found = eigenpairs(columns.T * units[None] / units[:, None])
     else:
-        found = leading_eigenpairs(product, flat.size, number, tolerance, key)
+        start_key = apart(key, "iter")
+        found = leading_eigenpairs(product, flat.size, number, tolerance, start_key)
     order = np.argsort(-np.abs(found.values), kind="stable")[:number]
     values, vectors = found.values[order], found.vectors[:, order]
     residuals = residual_norms(product, values, vectors)
