@@ -13,8 +13,15 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, _programs, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-# And they need not be fast. `JAX_DISABLE_MOST_OPTIMIZATIONS=0 pytest` tests the fast ones.
+# And they need not be fast: XLA's older code generator, which compiles in half the time,
+# makes them without optimisations. `JAX_DISABLE_MOST_OPTIMIZATIONS=0 pytest` tests those
+# that users get.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
+    _flags = os.environ.get("XLA_FLAGS", "")
+    _older = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters=1"
+    if "--xla_backend_extra_options" not in _flags:
+        os.environ["XLA_FLAGS"] = f"{_flags} {_older}".strip()
 
 import jax
 import pytest

@@ -1,6 +1,7 @@
 """Small things that several test files need."""
 
 import io
+import os
 import sys
 
 import equinox as eqx
@@ -12,6 +13,13 @@ import numpy as np
 import pytest
 
 import equistar as eqs
+
+
+def on_devices(number):
+    """The environment of a process in which JAX starts with so many devices."""
+    devices = f"--xla_force_host_platform_device_count={number}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {devices}"
+    return os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
 
 
 def randomised(theta, key, scale=0.3):

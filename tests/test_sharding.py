@@ -3,7 +3,6 @@
 Devices are chosen when JAX starts, so each case is a process of its own.
 """
 
-import os
 import pathlib
 import socket
 import subprocess
@@ -18,18 +17,16 @@ import equistar as eqs
 from equistar._cli import _processes
 from equistar._cli._output import CommandError
 
-from .helpers import LinearWalk
+from .helpers import LinearWalk, on_devices
 
 
 HERE = pathlib.Path(__file__).parent
 
 
 def _start(*command, devices=1, **environment):
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    inherited = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"} | environment
     return subprocess.Popen(
         [sys.executable, *map(str, command)],
-        env=inherited,
+        env=on_devices(devices) | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

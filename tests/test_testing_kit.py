@@ -1,6 +1,5 @@
 """Good optimizers pass the kit, and one broken on purpose fails each property."""
 
-import os
 import pathlib
 import re
 import subprocess
@@ -19,7 +18,7 @@ from hypothesis import given, settings
 import equistar as eqs
 import equistar.testing as kit
 
-from .helpers import randomised
+from .helpers import on_devices, randomised
 
 
 # Once trained, STAR moves at a zero gradient: its network has biases, and without
@@ -275,11 +274,9 @@ def test_a_failure_is_shrunk_to_a_readable_example():
 
 
 def test_sharded_equals_unsharded_on_four_devices_and_a_mean_of_each_shard_does_not():
-    flags = "--xla_force_host_platform_device_count=4"
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, pathlib.Path(__file__).parent / "sharded_kit.py"],
-        env=environment,
+        env=on_devices(4),
         capture_output=True,
         text=True,
         timeout=300,

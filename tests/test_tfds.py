@@ -157,10 +157,12 @@ def test_the_papers_tasks_have_their_shapes(name, monkeypatch):
     params = jax.eval_shape(lambda: task.init(key=jr.key(0)))
     loss = lambda p: task.loss(p, key=jr.key(1))
     assert jax.eval_shape(loss, params).shape == ()
-    # The MLP: 784-128-128-10. The ConvNet: 3x3 kernels, 3-32-64-64 channels, then 10.
-    # The transformer's 20.3M and the LSTM's are derived beside the architectures.
+    # The MLPs: 784-128-128-10 and 784-512-512-10. The ConvNet: 3x3 kernels, 3-32-64-64
+    # channels, then 10. The transformer's 20.3M and the LSTM's are derived beside the
+    # architectures.
     sizes = {
         "fashion_mnist_mlp": 118_282,
+        "fashion_mnist_mlp_wide": 669_706,
         "cifar10_convnet": 56_970,
         "lm1b_transformer": 20_392_960,
         "lm1b_lstm": 12_714_240,
