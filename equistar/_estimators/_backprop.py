@@ -20,7 +20,7 @@ from .._kinds import check_count
 from .._objectives import AbstractObjective, AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
-from ._checks import check_unroll
+from ._checks import check_unroll, check_windowed
 from ._particles import are_finite, same_members, summarise
 from ._remat import AbstractRematerialisation, WithinMemory
 from ._rollout import (
@@ -30,10 +30,9 @@ from ._rollout import (
     start,
     whole_episodes,
 )
-from ._windowed import AbstractWindowed
 
 
-class TruncatedBackprop(AbstractWindowed):
+class TruncatedBackprop(AbstractEstimator):
     """Reverse-mode differentiation through windows; gradients stop at a window's start.
 
     $$g = \\nabla_\\theta \\frac{1}{K} \\sum_t l_t(\\theta)$$
@@ -81,7 +80,16 @@ class TruncatedBackprop(AbstractWindowed):
     remat: AbstractRematerialisation = WithinMemory()
 
     def __check_init__(self):
+        check_windowed(self.window, self.objective)
         check_count(self.particles, "particles")
+
+    @property
+    def steps(self) -> int:
+        return self.window
+
+    @property
+    def warm_up(self) -> int:
+        return self.length.maximum
 
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray

@@ -23,11 +23,10 @@ from .._episodes import (
 from .._kinds import check_count
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._base import MetaGradient
-from ._checks import check_unroll
+from ._base import AbstractEstimator, MetaGradient
+from ._checks import check_unroll, check_windowed
 from ._particles import are_finite, learned, over, same_members, summarise
 from ._rollout import advance, particle_keys, Particles, start
-from ._windowed import AbstractWindowed
 
 
 class AbstractDirections(eqx.Module):
@@ -87,7 +86,7 @@ class ForwardState(eqx.Module):
     directions: PyTree[Array]
 
 
-class ForwardGradient(AbstractWindowed):
+class ForwardGradient(AbstractEstimator):
     """Forward-mode differentiation: tangents are carried from window to window.
 
     $$g = \\sum_j v_j \\, \\frac{1}{K} \\sum_t \\dot l_{t, j}, \\qquad
@@ -137,7 +136,16 @@ class ForwardGradient(AbstractWindowed):
     objective: AbstractStepObjective = MeanLoss()
 
     def __check_init__(self):
+        check_windowed(self.window, self.objective)
         check_count(self.particles, "particles")
+
+    @property
+    def steps(self) -> int:
+        return self.window
+
+    @property
+    def warm_up(self) -> int:
+        return self.length.maximum
 
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray

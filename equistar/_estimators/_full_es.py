@@ -8,16 +8,16 @@ from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 from .._episodes import AbstractEpisodeLength, as_length
 from .._objectives import AbstractObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._base import MetaGradient
+from ._base import AbstractEstimator, MetaGradient
 from ._checks import check_unroll
 from ._noise import AbstractNoise, IsotropicNoise
+from ._pairs import Pairs
 from ._particles import summarise
 from ._rollout import particle_keys, whole_episodes
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
-from ._windowed import AbstractPerturbed
 
 
-class FullES(AbstractPerturbed):
+class FullES(AbstractEstimator):
     """Evolution strategies: antithetic pairs run through whole, fresh episodes.
 
     $$g = \\frac{1}{N} \\sum_i \\epsilon_i \\frac{L^+_i - L^-_i}{2 \\sigma^2}$$
@@ -59,6 +59,13 @@ class FullES(AbstractPerturbed):
     noise: AbstractNoise = IsotropicNoise()
     sampling: AbstractSampling = AntitheticPairs()
     shaping: AbstractShaping = NoShaping()
+
+    def __check_init__(self):
+        self._pairs.check()
+
+    @property
+    def _pairs(self) -> Pairs:
+        return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
 
     @property
     def steps(self) -> int:

@@ -15,13 +15,13 @@ from .._episodes import (
 )
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._base import MetaGradient
-from ._checks import check_unroll
+from ._base import AbstractEstimator, MetaGradient
+from ._checks import check_unroll, check_windowed
 from ._noise import AbstractNoise, IsotropicNoise
+from ._pairs import Pairs
 from ._particles import are_finite, over, summarise
 from ._rollout import advance, particle_keys, Particles, start
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
-from ._windowed import AbstractPerturbed, AbstractWindowed
 
 
 class NRESState(eqx.Module):
@@ -31,7 +31,7 @@ class NRESState(eqx.Module):
     noise: PyTree[Array]
 
 
-class NRES(AbstractWindowed, AbstractPerturbed):
+class NRES(AbstractEstimator):
     """Noise-reuse evolution strategies, also known as ES-single.
 
     Each antithetic pair $\\theta \\pm \\epsilon$ keeps one perturbation for a whole
@@ -80,6 +80,22 @@ class NRES(AbstractWindowed, AbstractPerturbed):
     noise: AbstractNoise = IsotropicNoise()
     sampling: AbstractSampling = AntitheticPairs()
     shaping: AbstractShaping = NoShaping()
+
+    def __check_init__(self):
+        check_windowed(self.window, self.objective)
+        self._pairs.check()
+
+    @property
+    def _pairs(self) -> Pairs:
+        return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
+
+    @property
+    def steps(self) -> int:
+        return self.window
+
+    @property
+    def warm_up(self) -> int:
+        return self.length.maximum
 
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray

@@ -19,18 +19,18 @@ from .._episodes import (
 )
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._base import MetaGradient
-from ._checks import check_unroll
+from ._base import AbstractEstimator, MetaGradient
+from ._checks import check_unroll, check_windowed
 from ._noise import AbstractNoise, IsotropicNoise
+from ._pairs import Pairs
 from ._particles import are_finite, same_members, summarise
 from ._pes import carry_on, PESState
 from ._remat import AbstractRematerialisation, WithinMemory
 from ._rollout import advance, particle_keys, Particles, start
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
-from ._windowed import AbstractPerturbed, AbstractWindowed
 
 
-class PESAnalytic(AbstractWindowed, AbstractPerturbed):
+class PESAnalytic(AbstractEstimator):
     """PES with the truncated analytic gradient as a control variate.
 
     Besides the window of [`equistar.PES`][], each member runs the same window from the
@@ -85,6 +85,22 @@ class PESAnalytic(AbstractWindowed, AbstractPerturbed):
     sampling: AbstractSampling = AntitheticPairs()
     shaping: AbstractShaping = NoShaping()
     remat: AbstractRematerialisation = WithinMemory()
+
+    def __check_init__(self):
+        check_windowed(self.window, self.objective)
+        self._pairs.check()
+
+    @property
+    def _pairs(self) -> Pairs:
+        return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
+
+    @property
+    def steps(self) -> int:
+        return self.window
+
+    @property
+    def warm_up(self) -> int:
+        return self.length.maximum
 
     def init(self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) -> PESState:
         check_unroll(unroll, theta, key=key)

@@ -17,13 +17,13 @@ from .._episodes import (
 )
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._base import MetaGradient
-from ._checks import check_unroll
+from ._base import AbstractEstimator, MetaGradient
+from ._checks import check_unroll, check_windowed
 from ._noise import AbstractNoise, IsotropicNoise
+from ._pairs import Pairs
 from ._particles import are_finite, learned, same_members, summarise
 from ._rollout import advance, particle_keys, Particles, start
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
-from ._windowed import AbstractPerturbed, AbstractWindowed
 
 
 class AbstractCarried(eqx.Module):
@@ -62,7 +62,7 @@ class MeanTheta(AbstractCarried):
         return member[:, 2]
 
 
-class TruncatedES(AbstractWindowed, AbstractPerturbed):
+class TruncatedES(AbstractEstimator):
     """Evolution strategies on windows that start from a carried state.
 
     $$g = \\frac{\\epsilon}{2 \\sigma^2 K} \\sum_t (l^+_t - l^-_t)$$
@@ -89,6 +89,22 @@ class TruncatedES(AbstractWindowed, AbstractPerturbed):
     sampling: AbstractSampling = AntitheticPairs()
     shaping: AbstractShaping = NoShaping()
     carried: AbstractCarried = PlusMember()
+
+    def __check_init__(self):
+        check_windowed(self.window, self.objective)
+        self._pairs.check()
+
+    @property
+    def _pairs(self) -> Pairs:
+        return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
+
+    @property
+    def steps(self) -> int:
+        return self.window
+
+    @property
+    def warm_up(self) -> int:
+        return self.length.maximum
 
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
