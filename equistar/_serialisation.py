@@ -92,7 +92,8 @@ def load(
 
     **Returns:**
 
-    An optimizer of the class that was saved.
+    An optimizer of the class that was saved. There is a warning if its weights are not all
+    finite, or have 64 bits where JAX reads 32.
 
     **Raises:**
 
