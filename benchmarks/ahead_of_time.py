@@ -79,7 +79,7 @@ OPTIMIZERS = {
     "Blackbox": lambda: eqs.Blackbox(key=jr.key(0)),
     "AdaptiveSTAR": lambda: eqs.AdaptiveSTAR(key=jr.key(0)),
 }
-_WIDTHS = {"pred": 1, "s32": 4, "u32": 4, "f32": 4}
+_WIDTHS = {"pred": 1, "s32": 4, "u32": 4, "f32": 4, "c64": 8}
 # They hand arrays on, or begin what another ends.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast"}
 _FREE |= {"copy-done", "slice-done"}
@@ -113,14 +113,21 @@ def size(shapes):
 def traffic(program):
     """For each kernel of a compiled program, the bytes that it reads and writes."""
     entry = program[program.index("\nENTRY") :].splitlines()[1:]
-    sizes, moved = {}, []
+    sizes, moved, tuples, same = {}, [], {}, {}
     for line in entry:
         pattern = r"\s*(?:ROOT )?%([\w.-]+) = (.*?) ([\w-]+)\((.*?)\)"
         if not (found := re.match(pattern, line)):
             continue
         name, shapes, kind, operands = found.groups()
         sizes[name] = size(shapes)
-        read = [sizes.get(x, 0) for x in set(re.findall(r"%([\w.-]+)", operands))]
+        # What is taken out of a tuple that was made of arrays is these arrays.
+        inputs = [same.get(x, x) for x in re.findall(r"%([\w.-]+)", operands)]
+        if kind == "tuple":
+            tuples[name] = inputs
+        if kind == "get-tuple-element" and inputs[0] in tuples:
+            index = int(re.search(r"index=(\d+)", line).group(1))
+            same[name] = tuples[inputs[0]][index]
+        read = [sizes.get(x, 0) for x in set(inputs)]
         if kind.endswith("-start"):
             # Its result names source and destination.
             moved.append(2 * sum(read))

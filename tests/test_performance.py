@@ -112,6 +112,17 @@ def test_scratch_under_vmap_over_optimizers_is_below_the_largest_array():
     assert _memory(program).temp_size_in_bytes <= 0.5 * 4 * 128 * 256 * 4
 
 
+@pytest.mark.parametrize("make, kernels", [(eqs.STAR, 45), (eqs.AdaptiveSTAR, 65)])
+def test_no_mean_is_a_kernel_of_its_own_under_vmap_over_optimizers(make, kernels):
+    # 71 and 95 with the means, of which each matrix has 16 and 22, one by one.
+    thetas = jax.vmap(lambda k: make(key=k))(jr.split(jr.key(0), 4))
+    params = _tree((4, 128, 256))
+    state = jax.eval_shape(jax.vmap(lambda o, p: o.init(p)), thetas, params)
+    step = jax.vmap(lambda s, o, g, p: o.update(g, s, p)[::-1])
+    program = jax.jit(step).lower(state, thetas, params, params).compile()
+    assert str(program.as_text()).count(" fusion(") <= kernels
+
+
 def test_the_derivative_of_the_update_is_a_small_program():
     # Derived from the fused arithmetic itself it is 35,000 lines.
     param, count = _tree((64, 32))[0], jax.ShapeDtypeStruct((), jnp.int32)

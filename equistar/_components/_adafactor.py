@@ -69,7 +69,7 @@ class AdafactorFeatures(AbstractFeatures):
         row = _with_inverse_roots(rows)
         column = row if columns is rows else _with_inverse_roots(columns)
         means, names = self.means(tensor), _names(tensor)
-        known = {kind: tuple(means[n] for n in names[kind]) for kind in names}
+        known = {kind: means.together(names[kind]) for kind in names}
         if columns is rows:
             known["column"] = known["row"]
         return Inputs(

@@ -66,14 +66,14 @@ class JoinedFeatures(AbstractFeatures):
 
     def __call__(self, tensor: Tensor) -> Inputs:
         each = [self._inputs(i, tensor) for i in range(len(self.sets))]
-        known = lambda kind: [known_mean_squares(x, kind) for x in each]
+        known = lambda kind: _joined([known_mean_squares(x, kind) for x in each])
         return Inputs(
             element=tuple(itertools.chain(*(x.element for x in each))),
             row=_concatenated([x.row for x in each]),
             column=_concatenated([x.column for x in each]),
             tensor=_concatenated([x.tensor for x in each]),
             mean_squares={
-                kind: tuple(itertools.chain(*known(kind)))
+                kind: known(kind)
                 for kind in KINDS
                 if any(kind in x.mean_squares for x in each)
             },
@@ -85,6 +85,12 @@ class JoinedFeatures(AbstractFeatures):
         inputs = self.sets[i](tensor)
         check_inputs(inputs)
         return inputs
+
+
+def _joined(each: list[Any]) -> Any:
+    there = [known for known in each if len(known)]
+    tuples = any(isinstance(known, tuple) for known in there)
+    return tuple(itertools.chain(*there)) if tuples or not there else jnp.concatenate(there)
 
 
 # A single one stays the same object: of a vector, rows and columns are one.

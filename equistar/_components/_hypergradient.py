@@ -103,11 +103,12 @@ class HypergradientDescent(AbstractAccumulator):
         g = tensor.grad
         a = tensor.normalised_momentum
         d = sum(a[1:], a[0]) / len(a)
-        squares = g * g, d * d, tensor.second_moment
-        product, of_grad, of_direction, usual = means((g * d, *squares))
-        there = (of_grad > 0) & (of_direction > 0) & (usual > 0)
-        inverse = lambda square: lax.rsqrt(jnp.where(there, square, 1))
-        cosine = product * inverse(of_grad) * inverse(of_direction)
+        # Numbers side by side: XLA makes a kernel of each that it computes alone.
+        product, *_ = numbers = means((g * d, g * g, d * d, tensor.second_moment))
+        there = jnp.all(numbers[1:] > 0)
+        squares = jnp.where(there, numbers[1:], 1)
+        of_grad, of_direction, of_usual = lax.rsqrt(squares)
+        cosine = product * of_grad * of_direction
         eta, tau = jnp.exp(10 * self.offsets) * jnp.array(
             (self.rate, self.threshold), self.offsets.dtype
         )
@@ -115,7 +116,7 @@ class HypergradientDescent(AbstractAccumulator):
         eta = eta * jnp.minimum(1, self.burn_in / updates)
         noise = _SIGNIFICANT + 4 / g.size
         tau = tau / (1 + cosine * cosine / noise)
-        turned = -cosine * jnp.sqrt(jnp.where(there, of_grad, 1)) * inverse(usual)
+        turned = -cosine * jnp.sqrt(squares[0]) * of_usual
         too_long = jnp.where(turned > 2, jnp.log((1 + jnp.maximum(turned, 2)) / 2), 0)
         change = jnp.where(there, eta * (cosine - tau) - too_long, 0)
         return (jnp.clip(state[0] + change, *self.bounds),)

@@ -51,8 +51,8 @@ class Inputs(eqx.Module):
         because the stack would be the largest array of the program.
     - `tensor`: a tuple of numbers, or a vector.
     - `mean_squares`: the mean squares that are known: for `"element"`, `"row"` and
-        `"column"`, a tuple with a number or `None` for each input. The network computes
-        those that are missing in one more pass over memory.
+        `"column"`, a vector, or a tuple with a number or `None` for each input. The network
+        computes those that are missing in one more pass over memory.
     """
 
     element: tuple[Array, ...] = ()
@@ -89,9 +89,10 @@ def _is_sized(known: Any) -> bool:
     return isinstance(known, tuple | list) or jnp.ndim(known) == 1
 
 
-def known_mean_squares(inputs: Inputs, kind: str) -> tuple[Array | None, ...]:
-    """Of each input of a kind, or `None` where it is not known."""
-    return tuple(inputs.mean_squares.get(kind, (None,) * len(getattr(inputs, kind))))
+def known_mean_squares(inputs: Inputs, kind: str) -> Any:
+    """Of each input of a kind, or `None` where it is not known: a vector, or a tuple."""
+    known = inputs.mean_squares.get(kind, (None,) * len(getattr(inputs, kind)))
+    return tuple(known) if isinstance(known, tuple | list) else jnp.asarray(known)
 
 
 def check_shapes(inputs: Inputs, shape: tuple[int, ...]) -> Inputs:
@@ -126,25 +127,38 @@ def mean_squares(inputs: Inputs) -> Float[Array, " normalised"]:
     different = {id(xs): (xs, known) for xs, known in kinds if len(xs)}
     large = {i for i, (xs, _) in different.items() if are_elements(xs, inputs)}
     todo = [x for i in different if i in large for x in _unknown(*different[i])]
-    of_large = iter(unstack(means([x * x for x in todo])) if todo else ())
-    found: dict[int, list[Array]] = {}
+    of_large = means([x * x for x in todo])
+    found: dict[int, Array] = {}
     for i, (xs, known) in different.items():
-        own = of_large if i in large else iter(_small_mean_squares(xs, known))
-        found[i] = [next(own) if mean is None else mean for mean in known]
-    each = [mean for xs, _ in kinds if len(xs) for mean in found[id(xs)]]
-    return jnp.stack(each) if each else jnp.zeros(0)
+        unknown = _unknown(xs, known)
+        own = of_large if i in large else _small_mean_squares(xs, unknown)
+        found[i] = _merged(known, own[: len(unknown)])
+        of_large = own[len(unknown) :] if i in large else of_large
+    each = [found[id(xs)] for xs, _ in kinds if len(xs)]
+    return jnp.concatenate(each) if each else jnp.zeros(0)
 
 
-def _unknown(xs: Any, known: tuple[Array | None, ...]) -> list[Array]:
+def _unknown(xs: Any, known: Any) -> list[Array]:
+    if not isinstance(known, tuple):
+        return []
     return [x for x, mean in zip(xs, known, strict=True) if mean is None]
 
 
-def _small_mean_squares(xs: Any, known: tuple[Array | None, ...]) -> list[Array]:
-    todo = _unknown(xs, known)
-    if not todo:
-        return []
-    stack = as_stack(xs) if len(todo) == len(xs) else jnp.stack(todo)
-    return unstack(jnp.mean(stack * stack, range(1, stack.ndim)))
+def _small_mean_squares(xs: Any, unknown: list[Array]) -> Float[Array, " unknown"]:
+    if not unknown:
+        return jnp.zeros(0)
+    stack = as_stack(xs) if len(unknown) == len(xs) else jnp.stack(unknown)
+    return jnp.mean(stack * stack, range(1, stack.ndim))
+
+
+# As vectors: cut apart, each number would be a kernel of its own.
+def _merged(known: Any, new: Float[Array, " unknown"]) -> Float[Array, " known"]:
+    if not isinstance(known, tuple):
+        return known
+    if len(new) == len(known):
+        return new
+    rest = iter(unstack(new)) if len(new) else iter(())
+    return jnp.stack([next(rest) if mean is None else mean for mean in known])
 
 
 def are_elements(stack: Any, inputs: Inputs) -> bool:

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._means import means
-from .._numerics import unstack
 from ._reader import AbstractReader
 from ._tensor import Means, SHARED, Tensor
 
@@ -33,7 +32,7 @@ class AbstractPart(AbstractReader):
         del tensor
         return {}
 
-    def means(self, tensor: Tensor) -> dict[str, Float[Array, ""]]:
+    def means(self, tensor: Tensor) -> Means:
         """The means of the arrays in `averaged`, by name.
 
         Outside of an optimizer, `tensor.means` is `None` and they take a separate pass.
@@ -47,8 +46,7 @@ def means_for(parts: list[AbstractPart], tensor: Tensor) -> list[Means]:
     wanted = scoped(list(each))
     dtype = tensor.param.dtype
     arrays = [jnp.asarray(x).astype(dtype) for x in wanted.values()]
-    numbers = unstack(means(arrays)) if arrays else []
-    every = Means(zip(wanted, numbers, strict=True))
+    every = Means(means(arrays), {name: i for i, name in enumerate(wanted)})
     return [within(every, i) for i in range(len(parts))]
 
 
@@ -60,8 +58,8 @@ def scoped(each: list[dict[str, Any]]) -> dict[str, Any]:
 def within(every: Means, i: int) -> Means:
     """What the i-th of these parts asked for, under its own names."""
     ours = _scoped("", i)
-    names = (name for name in every if name.startswith((ours, SHARED)))
-    return Means({name.removeprefix(ours): every[name] for name in names})
+    names = [name for name in every if name.startswith((ours, SHARED))]
+    return every.renamed({name: name.removeprefix(ours) for name in names})
 
 
 def _scoped(name: str, i: int) -> str:

@@ -46,25 +46,18 @@ class TensorStatistics(AbstractFeatures):
 
     def __call__(self, tensor: Tensor) -> Inputs:
         p, means = tensor.param, self.means(tensor)
-        square = means["tensor.p p"]
-        squares = jnp.stack([means[f"tensor.A_{j} A_{j}"] for j in range(3)])
-        turns = jnp.stack([means[f"tensor.A_{j} A_{j + 1}"] for j in range(2)])
-        matrix = jnp.asarray(p.ndim >= 2, p.dtype)
-        kernel = jnp.asarray(p.ndim > 2, p.dtype)
-        size = jnp.asarray(math.log10(p.size) / 2 - 1, p.dtype)
-        updates = jnp.log10(1 + jnp.minimum(tensor.count.astype(p.dtype), 3000)) / 3.5
+        square = means.together(["tensor.p p"])
+        squares = means.together([f"tensor.A_{j} A_{j}" for j in range(3)])
+        turns = means.together([f"tensor.A_{j} A_{j + 1}" for j in range(2)])
+        matrix, kernel = float(p.ndim >= 2), float(p.ndim > 2)
+        fixed = jnp.array((1, matrix, kernel, math.log10(p.size) / 2 - 1), p.dtype)
+        size = jnp.where(square < 1e-14, 0, _log_root(square, -5.0, 3.0) + 1)
+        usual = jnp.array(_USUAL, p.dtype)
         cosines = turns * lax.rsqrt(squares[:-1] * squares[1:] + 1e-20)
+        updates = jnp.log10(1 + jnp.minimum(tensor.count.astype(p.dtype), 3000)) / 3.5
+        sizes = _log_root(squares, -3.0, 1.0) + usual
         return Inputs(
-            tensor=(
-                jnp.ones((), p.dtype),
-                matrix,
-                kernel,
-                size,
-                matrix * jnp.where(square < 1e-14, 0, _log_root(square, -5.0, 3.0) + 1),
-                *(_log_root(squares, -3.0, 1.0) + jnp.asarray(_USUAL, p.dtype)),
-                *cosines,
-                updates,
-            )
+            tensor=jnp.concatenate([fixed, matrix * size, sizes, cosines, updates[None]])
         )
 
 

@@ -1,9 +1,11 @@
 """What the parts see: one parameter tensor, its gradient, and its accumulators."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
+import jax.lax as lax
+import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Float, Int
 
@@ -11,20 +13,8 @@ from .._numerics import inverse, inverse_root
 from ._factors import factor_means, Factors
 
 
-class _Named(dict[str, Any]):
-    """A dictionary that is a pytree of its own kind."""
-
-    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
-        names = tuple(sorted(self))
-        return tuple(self[name] for name in names), names
-
-    @classmethod
-    def tree_unflatten(cls, names: tuple[str, ...], values: Iterable[Any]) -> "_Named":
-        return cls(zip(names, values, strict=True))
-
-
 @jtu.register_pytree_node_class
-class Declared(_Named):
+class Declared(dict[str, Any]):
     """The accumulators that parts declare, by name; any other is refused."""
 
     def __missing__(self, name: str) -> Any:
@@ -33,21 +23,64 @@ class Declared(_Named):
             f"to the part's `reads`. Declared are {sorted(self)}."
         )
 
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        names = tuple(sorted(self))
+        return tuple(self[name] for name in names), names
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], values: Iterable[Any]) -> "Declared":
+        return cls(zip(names, values, strict=True))
+
 
 @jtu.register_pytree_node_class
-class Means(_Named):
-    """The means that parts ask for, by name; any other is refused."""
+class Means(Mapping[str, Any]):
+    """The means that parts ask for, by name; any other is refused.
 
-    def __missing__(self, name: str) -> Any:
-        raise ValueError(
-            f"A part reads the mean '{name}' and does not ask for it: return the array by "
-            "this name from `averaged` of the part, and of any part that holds it. Asked "
-            f"for are {sorted(self)}."
-        )
+    They stay in one vector, in which each name has its place: cut apart, each number would
+    be a kernel of its own.
+    """
 
+    def __init__(self, numbers: Float[Array, " means"], places: Mapping[str, int]):
+        self._numbers = numbers
+        self._places = dict(places)
 
-def _as_means(means: dict[str, Any] | None) -> Means | None:
-    return None if means is None else Means(means)
+    def __getitem__(self, name: str) -> Float[Array, ""]:
+        return lax.squeeze(self.together([name]), (0,))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def together(self, names: Sequence[str]) -> Float[Array, " names"]:
+        """The means of these names, in this order."""
+        places = [self._place(name) for name in names]
+        cut = lambda start, n: lax.slice(self._numbers, (start,), (start + n,))
+        if places == [*range(places[0], places[0] + len(places))]:
+            return cut(places[0], len(places))
+        return jnp.concatenate([cut(place, 1) for place in places])
+
+    def renamed(self, names: Mapping[str, str]) -> "Means":
+        """Those of `names` alone, under the names that these are mapped to."""
+        return Means(self._numbers, {new: self._place(old) for old, new in names.items()})
+
+    def tree_flatten(self) -> tuple[tuple[Any], tuple[tuple[str, int], ...]]:
+        return (self._numbers,), tuple(self._places.items())
+
+    @classmethod
+    def tree_unflatten(cls, places: Iterable[tuple[str, int]], leaves: Any) -> "Means":
+        (numbers,) = leaves
+        return cls(numbers, dict(places))
+
+    def _place(self, name: str) -> int:
+        if name not in self._places:
+            raise ValueError(
+                f"A part reads the mean '{name}' and does not ask for it: return the array "
+                "by this name from `averaged` of the part, and of any part that holds it. "
+                f"Asked for are {sorted(self)}."
+            )
+        return self._places[name]
 
 
 # The names of means that all parts share begin with this.
@@ -80,7 +113,7 @@ class Tensor(eqx.Module):
     accumulators: dict[str, tuple[Any, ...]] = eqx.field(converter=Declared)
     count: Int[Array, ""]
     summaries: dict[str, Any] = eqx.field(default_factory=dict)
-    means: Means | None = eqx.field(default=None, converter=_as_means)
+    means: Means | None = None
 
     @property
     def momentum(self) -> tuple[Float[Array, "*shape"], ...]:
