@@ -131,7 +131,12 @@ def by_device(default: Callable, **forms: Callable) -> Callable:
     def function(*args: Any) -> Any:
         return lax.platform_dependent(*args, default=default, **forms)
 
-    function.defjvp(lambda primals, tangents: jax.jvp(default, primals, tangents))
+    # The value is the function's own: JAX takes the axis of a batch in what a rule gives to
+    # be where the function has it (jax-ml/jax#16374).
+    def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Any, Any]:
+        return function(*primals), jax.jvp(default, primals, tangents)[1]
+
+    function.defjvp(rule)
     return function
 
 
@@ -216,6 +221,11 @@ def alike(xs: Sequence[Float[Array, "*shape"]]) -> tuple[Float[Array, "*shape"],
     """
     one_of_them = lax.select_n(jnp.int32(0), *xs)
     return tuple(lax.select_n(jnp.bool_(False), x, one_of_them) for x in xs)
+
+
+def batch_first(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`x`, whose axis of a batch is the first under `jax.vmap`, as that of `unstack` is."""
+    return lax.squeeze(lax.expand_dims(x, (0,)), (0,))
 
 
 def unstack(x: Float[Array, "arrays ..."]) -> list[Float[Array, "..."]]:

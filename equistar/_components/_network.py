@@ -15,7 +15,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._kinds import check_count, check_key
-from .._numerics import by_device, inverse_root, unstack
+from .._numerics import batch_first, by_device, inverse_root, unstack
 from ._inputs import are_elements, as_stack, check_inputs, Inputs, mean_squares
 
 
@@ -178,7 +178,9 @@ _Layer = tuple[Array, Sequence[Array]]
 # Two forms of one function. The first is scalar arithmetic that XLA fuses with what comes
 # before and after it: no array of inputs times elements exists. The second is what is
 # differentiated: there the slope of each weight is a sum over the tensor, and of hundreds
-# of sums over fused arithmetic the compiler makes as many copies of that arithmetic.
+# of sums over fused arithmetic the compiler makes as many copies of that arithmetic. JAX
+# takes the axis of a batch in what the second gives to be where the first has it
+# (jax-ml/jax#16374): in both it is the first one.
 
 
 @jax.custom_jvp
@@ -190,7 +192,7 @@ def _affine(layer: _Layer, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
         # Two sums, neither of which waits for the other's additions.
         n = (len(terms) + 1) // 2
         units.append(_total([_total(half) for half in (terms[:n], terms[n:]) if half]))
-    return tuple(units)
+    return tuple(map(batch_first, units))
 
 
 @jax.custom_jvp
@@ -198,7 +200,7 @@ def _perceptron(layers: list[_Layer], inputs: tuple[Array, ...]) -> tuple[Array,
     for layer in layers:
         # One instruction, and unlike `maximum(x, 0)` it keeps a NaN at no cost.
         inputs = tuple(jnp.where(x < 0, 0, x) for x in _affine(layer, inputs))
-    return inputs
+    return tuple(map(batch_first, inputs))
 
 
 def _side_by_side(xs: tuple[Array, ...], like: Array) -> Array:
