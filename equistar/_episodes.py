@@ -101,6 +101,17 @@ class LogUniformLength(AbstractEpisodeLength):
         return jnp.asarray(total / math.log(n / s))
 
 
+def settled(length: AbstractEpisodeLength) -> int:
+    """Steps after which staggered particles are where they are in the long run.
+
+    That long ago, a restart was as likely as it ever is. With lengths that are drawn this
+    is so to within a thousandth: the first ones are shortened without regard to a long
+    episode's being met more often.
+    """
+    once = isinstance(length, ConstantLength)
+    return length.maximum if once else 2 * length.maximum
+
+
 def as_length(length: int | AbstractEpisodeLength) -> AbstractEpisodeLength:
     """A number of steps as a `ConstantLength`.
 

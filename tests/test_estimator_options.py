@@ -161,6 +161,46 @@ def test_shaping_changes_the_difference_of_a_pair(shaping, shape):
     np.testing.assert_allclose(out.gradient, expected, rtol=1e-9)
 
 
+class _FirstStep(eqs.AbstractUnroll):
+    """Whose loss is theta in an episode's first step, and -theta in all others."""
+
+    def init(self, theta, *, key):
+        return jnp.zeros(())
+
+    def step(self, theta, carry, *, key):
+        return carry + 1, theta * jnp.where(carry == 0, 1.0, -1.0)
+
+
+def test_truncated_es_shapes_old_and_fresh_episodes_apart():
+    # In episodes of three steps the second window of four sees - - | + -: two signs, where
+    # the sum of all is one.
+    shaping = eqs.SignDifference()
+    estimator = eqs.TruncatedES(4, 1, 1.0, 3, eqs.LockStep(), shaping=shaping)
+    state = estimator.init(_FirstStep(), jnp.zeros(()), key=jr.key(0))
+    units = []
+    for n in range(2):
+        key = jr.key(n)
+        out, state = estimator.estimate(_FirstStep(), jnp.zeros(()), state, key=key)
+        noise = estimator._pairs.draw(jnp.zeros(()), key=jr.split(key)[0])
+        units.append(float(out.gradient / jnp.abs(noise[0])))
+    # | + - - | + : fresh only, of no sum; then - - of the old one, | + - of no sum.
+    np.testing.assert_allclose(units, [0.0, -0.5], atol=1e-12)
+
+
+class _Logistic(eqs.AbstractUnroll):
+    def init(self, theta, *, key):
+        return jr.uniform(key, (), minval=0.2, maxval=0.8)
+
+    def step(self, theta, carry, *, key):
+        return jnp.clip(theta * carry * (1 - carry), 0, 1), carry
+
+
+def test_a_derivative_that_overflows_is_dropped_and_its_member_has_not_diverged():
+    estimator = eqs.ForwardGradient(1500, 8, length=1500, starts=eqs.LockStep())
+    out = eqs.meta_gradient(_Logistic(), estimator, jnp.asarray(3.99), key=jr.key(0))
+    assert (out.diverged, out.dropped) == (0, 8)
+
+
 def test_the_control_variate_lowers_the_variance_of_pes():
     # Windows of half an episode: what a window does to its own losses is most of all.
     theta = jnp.asarray(0.3)

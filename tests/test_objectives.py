@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import equistar as eqs
+from equistar._episodes import settled
 from equistar._feed import as_feed
 from equistar._keys import apart
 
@@ -177,6 +178,57 @@ def test_a_curriculum_draws_from_the_stage_of_the_meta_step():
     assert lengths == [2, 2, 2, 6, 6, 6]
     # Steps 4 * 6 = 24 = 6 episodes of 2 and 2 of 6.
     assert int(state.step[0]) == 6
+
+
+class _Ones(eqs.AbstractUnroll):
+    """Whose losses are all theta."""
+
+    def init(self, theta, *, key):
+        return jnp.zeros(())
+
+    def step(self, theta, carry, *, key):
+        return carry, theta
+
+
+@pytest.mark.parametrize("objective", [eqs.EpisodeMeanLoss(), eqs.FinalLoss()])
+@pytest.mark.parametrize(
+    "length", [eqs.Curriculum({0: 20, 4: 2000}), eqs.GrowingLength(20, 2000, 20)]
+)
+def test_an_episode_is_weighed_by_the_length_that_was_expected_when_it_began(
+    length, objective
+):
+    # In every window, the losses of an episode of T steps sum to its T, and so to the
+    # number of steps.
+    estimator = eqs.ForwardGradient(
+        8, 1, length=length, starts=eqs.LockStep(), objective=objective
+    )
+    out = windows(_Ones(), estimator, jnp.ones(()), jr.key(0), 600)
+    total = np.cumsum(out.meta_loss)
+    if isinstance(objective, eqs.EpisodeMeanLoss):
+        np.testing.assert_allclose(out.meta_loss, 1, rtol=1e-6)
+    # Until the last episode that has ended, of which all has been recorded.
+    np.testing.assert_allclose(out.gradient, out.meta_loss, rtol=1e-6)
+    assert total[-1] <= 600 * (1 + 1e-6) and total[-1] >= 600 - 2000 / 8
+
+
+def test_restarts_are_as_likely_as_ever_once_staggered_particles_have_settled():
+    # The renewal equation, with first lengths uniform on 1, ..., T.
+    shortest, longest = 3, 300
+    n = np.arange(shortest, longest + 1)
+    chances = np.log((n + 1) / n) / np.log((longest + 1) / shortest)
+    length = eqs.LogUniformLength(shortest, longest)
+    steps = settled(length)
+    of_length = np.zeros(steps + 2)
+    of_length[shortest : longest + 1] = chances
+    restarts = np.zeros(steps + 2)
+    for t, chance in zip(n, chances, strict=True):
+        restarts[1 : t + 1] += chance / t
+    for t in range(2, steps + 2):
+        restarts[t] += restarts[1:t] @ of_length[t - 1 : 0 : -1]
+    in_the_long_run = 1 / (n * chances).sum()
+    at = lambda t: abs(restarts[t] / in_the_long_run - 1)
+    assert at(steps) < 1e-3 < 5e-3 < at(longest)
+    assert settled(eqs.ConstantLength(longest)) == longest
 
 
 def test_a_curriculum_is_the_mean_of_its_stage_in_full_episodes():

@@ -14,6 +14,7 @@ from .._episodes import (
     AbstractStarts,
     as_length,
     ConstantLength,
+    settled,
     Staggered,
 )
 from .._kinds import check_count
@@ -89,7 +90,7 @@ class TruncatedBackprop(AbstractEstimator):
 
     @property
     def warm_up(self) -> int:
-        return self.length.maximum
+        return settled(self.length)
 
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray

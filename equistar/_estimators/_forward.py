@@ -18,6 +18,7 @@ from .._episodes import (
     AbstractStarts,
     as_length,
     ConstantLength,
+    settled,
     Staggered,
 )
 from .._kinds import check_count
@@ -145,7 +146,7 @@ class ForwardGradient(AbstractEstimator):
 
     @property
     def warm_up(self) -> int:
-        return self.length.maximum
+        return settled(self.length)
 
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
@@ -193,7 +194,7 @@ class ForwardGradient(AbstractEstimator):
         directions = jtu.tree_map(
             lambda v, f: jnp.where(over(began, v), f, v), state.directions, fresh
         )
-        meta_gradient = summarise(gradients, values(losses), are_finite(after.carry))
+        meta_gradient = summarise(gradients, values(losses), are_finite(after.carry[0]))
         return meta_gradient, ForwardState(after, directions)
 
     def _draw(self, theta: PyTree, key: PRNGKeyArray) -> PyTree[Array]:

@@ -11,6 +11,7 @@ from .._episodes import (
     AbstractStarts,
     as_length,
     ConstantLength,
+    settled,
     Staggered,
 )
 from .._objectives import AbstractStepObjective, MeanLoss
@@ -95,7 +96,7 @@ class NRES(AbstractEstimator):
 
     @property
     def warm_up(self) -> int:
-        return self.length.maximum
+        return settled(self.length)
 
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray

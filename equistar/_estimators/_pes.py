@@ -11,6 +11,7 @@ from .._episodes import (
     AbstractStarts,
     as_length,
     ConstantLength,
+    settled,
     Staggered,
 )
 from .._objectives import AbstractStepObjective, MeanLoss
@@ -105,7 +106,7 @@ class PES(AbstractEstimator):
 
     @property
     def warm_up(self) -> int:
-        return self.length.maximum
+        return settled(self.length)
 
     def init(self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) -> PESState:
         check_unroll(unroll, theta, key=key)

@@ -15,6 +15,7 @@ from .._episodes import (
     AbstractStarts,
     as_length,
     ConstantLength,
+    settled,
     Staggered,
 )
 from .._objectives import AbstractStepObjective, MeanLoss
@@ -100,7 +101,7 @@ class PESAnalytic(AbstractEstimator):
 
     @property
     def warm_up(self) -> int:
-        return self.length.maximum
+        return settled(self.length)
 
     def init(self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) -> PESState:
         check_unroll(unroll, theta, key=key)

@@ -50,22 +50,21 @@ class Window(eqx.Module):
     - `fresh`: whether a step belongs to an episode that began inside the window.
     - `step`: its number in its episode, from 0.
     - `length`: of its episode.
-    - `mean_length`: the expected length of an episode.
+    - `mean_length`: the length that was expected when it began.
     """
 
     losses: PyTree[Array]
     fresh: Bool[Array, "steps particles"]
     step: Int[Array, "steps particles"]
     length: Int[Array, "steps particles"]
-    mean_length: Float[Array, ""]
+    mean_length: Float[Array, "steps particles"]
 
     def values(
         self, objective: AbstractStepObjective, losses: Float[Array, "steps particles n"]
     ) -> Float[Array, "steps particles n"]:
         """The objective's value of each step."""
         members = jax.vmap(objective.step, in_axes=(0, None, None, None))
-        particles = jax.vmap(members, in_axes=(0, 0, 0, None))
-        steps = jax.vmap(particles, in_axes=(0, 0, 0, None))
+        steps = jax.vmap(jax.vmap(members))
         return steps(losses, self.step, self.length, self.mean_length)
 
     def split_mean(
@@ -140,9 +139,9 @@ def whole_episodes(
     _, window = advance(unroll, members, ended, length, *window, scan=scan)
     losses, finite = window.losses
     lengths = window.length[0]
-    episode = lambda losses, n: objective.episode(losses, n, window.mean_length)
-    of_members = jax.vmap(episode, in_axes=(1, None))
-    values = jax.vmap(of_members, in_axes=(1, 0))(losses, lengths)
+    of_members = jax.vmap(objective.episode, in_axes=(1, None, None))
+    of_particles = jax.vmap(of_members, in_axes=(1, 0, 0))
+    values = of_particles(losses, lengths, window.mean_length[0])
     at_end = jax.vmap(lambda finite, n: finite[n - 1], in_axes=(1, 0))
     return values, at_end(finite, lengths)
 
@@ -189,7 +188,7 @@ def advance(
     - `scan`: `lax.scan`, or one that rematerialises.
     """
     keys = jax.vmap(lambda k: jr.split(k, window), out_axes=1)(keys)
-    restarts, step, lengths = _schedule(particles, length, keys)
+    restarts, step, lengths, mean_lengths = _schedule(particles, length, keys)
     fresh = jnp.cumsum(restarts, axis=0) > own
     one_theta = fresh_members is None
     fresh_members = members if one_theta else fresh_members
@@ -206,29 +205,32 @@ def advance(
 
     carry, losses = scan(body, particles.carry, (restarts, fresh, keys))
     carry = shard_particles(carry, len(restarts[0]))
-    meta_step = particles.meta_step
-    mean_length = length.mean(meta_step)
-    recorded = Window(losses, fresh, step, lengths, mean_length)
-    after = Particles(carry, step[-1] + 1, lengths[-1], meta_step + 1)
+    recorded = Window(losses, fresh, step, lengths, mean_lengths)
+    after = Particles(carry, step[-1] + 1, lengths[-1], particles.meta_step + 1)
     return after, recorded
 
 
 # When episodes restart follows from integers alone, so it is worked out ahead: for each
-# step of each particle whether an episode begins, its number in the episode, the length.
+# step of each particle whether an episode begins, its number in the episode, the length,
+# and the length that was expected.
 def _schedule(
     particles: Particles, length: AbstractEpisodeLength, keys: Array
-) -> tuple[Array, Array, Array]:
-    draw = jax.vmap(lambda k: length.draw(particles.meta_step, key=k))
+) -> tuple[Array, Array, Array, Array]:
+    now = particles.meta_step
+    draw = jax.vmap(lambda k: length.draw(now, key=k))
+    windows = -(-jnp.maximum(particles.step, 0) // len(keys))
+    expected = jax.vmap(length.mean)(jnp.maximum(now - windows, 0))
 
-    def body(clock: tuple[Array, Array], key: Array):
-        done, old = clock
+    def body(clock: tuple[Array, Array, Array], key: Array):
+        done, old, expected = clock
         ended, waiting = done >= old, done < 0
         restart = ended | waiting
         step = jnp.where(restart, 0, done)
         new = jnp.where(ended, draw(_split(key, "length")), old)
-        return (step + 1, new), (restart, step, new)
+        expected = jnp.where(ended, length.mean(now), expected)
+        return (step + 1, new, expected), (restart, step, new, expected)
 
-    return lax.scan(body, (particles.step, particles.length), keys)[1]
+    return lax.scan(body, (particles.step, particles.length, expected), keys)[1]
 
 
 _PURPOSES = {"step": 0, "init": 1, "length": 2}

@@ -13,6 +13,7 @@ from .._episodes import (
     AbstractStarts,
     as_length,
     ConstantLength,
+    settled,
     Staggered,
 )
 from .._objectives import AbstractStepObjective, MeanLoss
@@ -104,7 +105,7 @@ class TruncatedES(AbstractEstimator):
 
     @property
     def warm_up(self) -> int:
-        return self.length.maximum
+        return settled(self.length)
 
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
@@ -134,8 +135,8 @@ class TruncatedES(AbstractEstimator):
             particle_keys(data_key, self.pairs),
         )
         values = window.values(self.objective, window.losses)
-        difference = jnp.mean(self._pairs.difference(values), axis=0)
-        contributions = self._pairs.gradients(theta, (difference, noise))
+        old, new = window.split_mean(self._pairs.difference(values))
+        contributions = self._pairs.gradients(theta, (old, noise), (new, noise))
         # Of the pair alone: the estimate was not made from whoever else had to run.
         meta_gradient = summarise(
             contributions, values[..., :2], are_finite(particles.carry)
