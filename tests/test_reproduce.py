@@ -144,6 +144,27 @@ def test_label_noise_runs_on_images_and_says_what_it_found():
     assert "train-by-validation, 10 + 10" in claims[0].measured
 
 
+def test_labels_are_fitted_beyond_what_the_true_ones_of_so_many_classes_would_give():
+    # Of two classes, a label drawn anew is right every other time: .9 at a noise of .2.
+    arms = Arm(100, 0, 0.2), Arm(100, 100, 0.2)
+    accuracy = np.full((2, 5, 2, 2), 0.9)
+    accuracy[0, :, 0] = 0.88
+    data = {
+        "training": np.array([100, 100]),
+        "validation": np.array([0, 100]),
+        "noise": np.array([0.2, 0.2]),
+        "step": np.array([0, 800]),
+        "horizon": np.array(800),
+        "classes": np.array(2),
+        "accuracy": accuracy,
+    }
+    claims = LabelNoise(arms).claims(data)
+    (fits,) = [claim for claim in claims if "fits the noisy" in claim.statement]
+    assert not fits.holds and "would have 90%" in fits.measured
+    # Of arms without noise there are none, and nothing is said of them.
+    assert not [claim for claim in claims if "without noise" in claim.statement]
+
+
 def test_label_noise_on_mnist_draws_its_arms_from_the_prepared_data(monkeypatch):
     tfds: Any = importlib.import_module("tensorflow_datasets")
 

@@ -74,6 +74,7 @@ class LabelNoise(AbstractExperiment):
             "noise": np.array([a.noise for a in self.arms]),
             "step": at,
             "horizon": np.array(self.length),
+            "classes": np.array(tasks.dataset.classes),
             "accuracy": np.asarray(seen, np.float64).reshape(*shape, 2, -1),
             "meta_loss": np.asarray(losses, np.float64).reshape(*shape, -1),
         }
