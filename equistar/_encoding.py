@@ -110,9 +110,11 @@ def _is_own(cls: type, own: dict[str, type], where: str) -> bool:
 
 
 def _optax_name(value: Any) -> str | None:
-    name = getattr(value, "__name__", "")
-    names = (name, f"contrib.{name}")
-    return next((n for n in names if _of_optax(n) is value), None)
+    # A partial, as `optax.nadamw` is, has no name of its own: whatever holds it has.
+    own = getattr(value, "__name__", None)
+    names = [own] if own else dir(optax) + dir(optax.contrib)
+    every = (n for name in names for n in (name, f"contrib.{name}"))
+    return next((n for n in every if _of_optax(n) is value), None)
 
 
 def _of_optax(name: str) -> Any:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
 import optax
-from jaxtyping import Array, Bool, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from ._devices import replicate
 from ._estimators import AbstractEstimator, MetaGradient
@@ -201,7 +201,9 @@ def _apply(
     arrays, held = eqx.partition(state.theta, trainable)
     # Optax's optimizers promote weak to strong types, which strict promotion refuses.
     with jax.numpy_dtype_promotion("standard"):
-        updates, outer_state = outer.update(gradient, state.outer_state, arrays)
+        updates, outer_state = _outer_update(
+            outer, gradient, state.outer_state, arrays, _meta_loss(estimates, weights)
+        )
         moved = optax.apply_updates(arrays, updates)
     keep = lambda new, old: jnp.where(finite, new, old)
     skipped = state.skipped + jnp.where(finite, 0, 1).astype(state.skipped.dtype)
@@ -217,8 +219,35 @@ def _apply(
     return state, _metrics(estimates, weights, gradient, finite, skipped)
 
 
+def _outer_update(
+    outer: optax.GradientTransformation,
+    gradient: PyTree,
+    outer_state: PyTree,
+    arrays: PyTree,
+    meta_loss: Float[Array, ""],
+) -> tuple[PyTree, PyTree]:
+    extra = {"value": meta_loss, "grad": gradient}
+    update = optax.with_extra_args_support(outer).update
+    try:
+        return update(gradient, outer_state, arrays, **extra)
+    except TypeError as e:
+        if "value_fn" not in str(e):
+            raise
+        raise ValueError(
+            "`outer` searches along a line for the least meta-loss, of which there is only "
+            "an estimate at one point: use one without a line search, say "
+            "`optax.adam(1e-3)`."
+        ) from e
+
+
 def _zero_unless(known: Bool[Array, ""], gradient: PyTree) -> PyTree:
     return jtu.tree_map(lambda x: jnp.where(known, x, 0), gradient)
+
+
+# An unroll that was left out has no loss either.
+def _meta_loss(estimates: Sequence[MetaGradient], weights: Array) -> Float[Array, ""]:
+    losses = jnp.stack([e.meta_loss for e in estimates])
+    return jnp.sum(jnp.where(weights > 0, losses * weights.astype(losses.dtype), 0))
 
 
 def _metrics(
@@ -230,11 +259,9 @@ def _metrics(
 ) -> Metrics:
     losses = jnp.stack([e.meta_loss for e in estimates])
     norm = tree_norm(gradient, accumulator_dtype(losses.dtype))
-    # An unroll that was left out has no loss either.
-    counted = jnp.where(weights > 0, losses * weights.astype(losses.dtype), 0)
     total = lambda name: jnp.sum(jnp.stack([getattr(e, name) for e in estimates]))
     return Metrics(
-        meta_loss=jnp.sum(counted),
+        meta_loss=_meta_loss(estimates, weights),
         gradient_norm=jnp.where(finite, norm, jnp.nan),
         diverged=total("diverged"),
         dead=total("dead"),

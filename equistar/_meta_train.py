@@ -72,7 +72,8 @@ def meta_train(
         several, or an [`equistar.AbstractFeed`][] whose data change.
     - `estimator`: how, say [`equistar.PES`][].
     - `theta`: the meta-parameters; its inexact arrays are trained.
-    - `outer`: any optax optimizer; by default [`equistar.default_outer`][].
+    - `outer`: any optax optimizer without a line search; by default
+        [`equistar.default_outer`][].
     - `steps`: number of meta-steps.
     - `key`: a PRNG key.
     - `trainable`: what of `theta` is trained, as a filter of `equinox.partition`; see

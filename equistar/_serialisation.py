@@ -45,7 +45,8 @@ def save(
     - `optimizer`: any optimizer of this library except [`equistar.Stacked`][], which
         belongs to one tree of parameters: save the optimizer inside it.
     - `provenance`: how it was made, stored in the header: anything that JSON can hold, say
-        the command, the seed and the meta-loss. Versions are added.
+        the command, the seed and the meta-loss. Versions of Python and of packages are
+        added under `versions`.
 
     **Raises:**
 
@@ -70,7 +71,7 @@ def save(
         "format_version": FORMAT_VERSION,
         "class": type(optimizer).__name__,
         "structure": structure,
-        "provenance": {**(provenance or {}), "versions": versions()},
+        "provenance": _with_versions(provenance or {}),
     }
     try:
         text = json.dumps(header, allow_nan=False)
@@ -138,6 +139,16 @@ def load_header(path: str | os.PathLike) -> dict[str, Any]:
     **Raises:** as [`equistar.load`][].
     """
     return _read(_as_path(path))[0]
+
+
+def _with_versions(provenance: dict[str, Any]) -> dict[str, Any]:
+    own = provenance.get("versions", {})
+    if not isinstance(own, dict):
+        raise WeightsError(
+            "`provenance['versions']` must be a dictionary, for the versions of Python and "
+            f"of packages are added to it; got {own!r:.80}."
+        )
+    return {**provenance, "versions": {**own, **versions()}}
 
 
 def versions() -> dict[str, str]:

@@ -289,6 +289,20 @@ def test_meta_training_star_on_digits_lowers_the_meta_loss_and_is_reproducible(d
         np.testing.assert_array_equal(a, b)
 
 
+def test_the_outer_optimizer_is_told_the_meta_loss():
+    unroll = QuadraticDescent(jnp.array([2.0]), jnp.array([1.0]))
+    estimator = eqs.PES(5, 2, length=eqs.ConstantLength(10))
+    run = lambda outer: eqs.meta_train(
+        unroll, estimator, jnp.array(0.1), outer, steps=4, key=jr.key(0)
+    )
+    plateau = optax.contrib.reduce_on_plateau(patience=1, factor=0.5, rtol=1.0)
+    result = run(optax.chain(optax.sgd(0.1), plateau))
+    # No meta-loss is below nothing of the first: the scale falls with the others.
+    assert float(result.state.outer_state[1].scale) < 1
+    with pytest.raises(ValueError, match="without a line search"):
+        run(optax.lbfgs())
+
+
 @pytest.mark.parametrize("optimizer", [optax.adam(1e-3), optax.lbfgs()])
 def test_optimizers_of_optax_train_under_strict_promotion(optimizer):
     # The promotion of these tests is strict already.

@@ -40,6 +40,7 @@ OPTIMIZERS = {
     "optax": lambda key: eqs.OptaxOptimizer(
         optax.adam, learning_rate=1e-2, b1=0.8, eps=0.0
     ),
+    "partial": lambda key: eqs.OptaxOptimizer(optax.nadamw, learning_rate=1e-2),
     "contrib": lambda key: eqs.OptaxOptimizer(optax.contrib.prodigy, learning_rate=1e-2),
     "safeguarded": lambda key: eqs.Safeguarded(
         eqs.STAR(key=key),
@@ -261,6 +262,16 @@ def test_provenance_that_is_no_dictionary_is_refused(tmp_path, as_users_call):
     wrong: Any = [1, 2]
     with pytest.raises(eqs.WeightsError, match="must be a dictionary"):
         eqs.save(tmp_path / "a.npz", eqs.STAR(key=jr.key(0)), wrong)
+    listed: Any = {"versions": "all new"}
+    with pytest.raises(eqs.WeightsError, match=r"\['versions'\]` must be a dictionary"):
+        eqs.save(tmp_path / "a.npz", eqs.STAR(key=jr.key(0)), listed)
+
+
+def test_versions_are_added_to_ones_own(tmp_path):
+    own: Any = {"versions": {"mine": 1, "equistar": "of another time"}}
+    eqs.save(tmp_path / "a.npz", eqs.STAR(key=jr.key(0)), own)
+    versions: Any = eqs.load_header(tmp_path / "a.npz")["provenance"]["versions"]
+    assert (versions["mine"], versions["equistar"]) == (1, eqs.__version__)
 
 
 def test_a_missing_file_and_a_missing_folder_are_named(tmp_path):

@@ -21,11 +21,13 @@ class TensorStatistics(AbstractFeatures):
     - 1 if the tensor has two or more axes, else 0;
     - 1 if it has more than two axes, as kernels of convolutions have, else 0;
     - $\\frac12 \\log_{10} n - 1$;
-    - $\\log_{10} rms(p) + 1$, or 0 for vectors and for a tensor that is still zero;
+    - $\\log_{10} rms(p) + 1$, or 0 for vectors and for a tensor that is still zero
+        (whose $rms(p)$ is below 1e-7);
     - $\\log_{10} rms(A_j)$ plus 0.3, 0.5 and 0.5 for the three $j$, which show how much of
         the gradients is noise;
     - the cosines between $A_1$ and $A_2$, and between $A_2$ and $A_3$, which show whether
-        the descent turns back;
+        the descent turns back (0 where the product of both root mean squares is far below
+        1e-10);
     - $\\log_{10}(1 + t) / 3.5$, with $t$ the number of updates, up to 3,000.
 
     $rms(p)$ is clipped to [1e-5, 1e3] and $rms(A_j)$ to [1e-3, 10]. With bias-corrected

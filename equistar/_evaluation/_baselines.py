@@ -134,7 +134,7 @@ class TunedNAdamW(AbstractBaseline):
     Log-uniform: the learning rate in [1e-5, 1], $1 - \\beta_1$ in [.01, .5],
     $1 - \\beta_2$ in [1e-4, .1], $\\epsilon$ in [1e-10, 1e-3] and the weight decay (times
     the learning rate) in [1e-5, 1]. The schedule is constant, a cosine to a thousandth,
-    or that after a linear warm-up over a twentieth of the steps, with equal probability.
+    or that times a linear warm-up over a twentieth of the steps, with equal probability.
 
     `TunedNAdamW(number=1000)` is the search of the STAR paper ([`equistar.STAR`][]). A
     `number` of draws below 1 raises a `ValueError`.
@@ -269,7 +269,7 @@ def _one_draw(learning_rate: float) -> Draws:
 def scheduled_nadamw(
     learning_rate: Any, warm_up: Any, final: Any, steps: Any, **others: Any
 ) -> optax.GradientTransformation:
-    """NAdamW with a linear warm-up and a cosine, both as fractions of the steps."""
+    """NAdamW with a linear warm-up times a cosine, both as fractions of the steps."""
 
     def schedule(count: Any) -> Any:
         done = jnp.minimum(count / steps, 1.0)

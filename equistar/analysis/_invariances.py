@@ -29,7 +29,8 @@ class Invariances(eqx.Module):
     """What [`equistar.analysis.invariances`][] returns; `print` shows a table.
 
     All but the last are sizes of what breaks the property, relative to the update: 0 is
-    exact, rounding is about 1e-6 in float32, and 1 is as large as the update itself. Of an
+    exact, rounding is about 1e-6 in float32, and 1 is as large as the update itself. The
+    table says that a property holds where this is below 1e-5. Of an
     optimizer that does not move, or whose update is not finite, they say nothing: NaN.
 
     **Attributes:**
@@ -167,7 +168,7 @@ def _permuted_by_axis(x: Array, key: PRNGKeyArray) -> Array:
 def _holds(value: float) -> str:
     if not math.isfinite(value):
         return "unknown"
-    return "yes" if value < 1e-3 else "no"
+    return "yes" if value < 1e-5 else "no"
 
 
 def _problem(
