@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -152,3 +153,15 @@ def test_what_is_no_mean_is_named(wanted, expected):
     optimizer = eqs.LearnedOptimizer(nominal=eqs.NominalTerm(_Agreeing(wanted)))
     with pytest.raises(ValueError, match=expected):
         optimizer.update(params, optimizer.init(params), params)
+
+
+def test_means_are_a_mapping_of_which_several_are_one_vector():
+    numbers = {"a": jnp.array(1.0), "b": jnp.array(2.0), "c": jnp.array(3.0)}
+    tensor = eqs.Tensor(jnp.zeros(3), jnp.zeros(3), {}, jnp.array(0), means=numbers)  # pyright: ignore
+    means: Any = tensor.means
+    assert dict(means) == {"a": 1, "b": 2, "c": 3}
+    assert "b" in means and "d" not in means
+    for names, expected in (("bc", [2, 3]), ("ca", [3, 1]), ("", [])):
+        np.testing.assert_array_equal(means.together(names), expected)
+    with pytest.raises(ValueError, match=r"reads the mean 'd'.*Asked for are"):
+        means.together("ad")

@@ -52,14 +52,16 @@ class TensorStatistics(AbstractFeatures):
         squares = means.together([f"tensor.A_{j} A_{j}" for j in range(3)])
         turns = means.together([f"tensor.A_{j} A_{j + 1}" for j in range(2)])
         matrix, kernel = float(p.ndim >= 2), float(p.ndim > 2)
-        fixed = jnp.array((1, matrix, kernel, math.log10(p.size) / 2 - 1), p.dtype)
+        # Of the count, too: concatenation on an explicit mesh asks the first array for it.
+        updates = jnp.log10(1 + jnp.minimum(tensor.count.astype(p.dtype), 3000)) / 3.5
+        fixed = jnp.array((1, matrix, kernel, math.log10(p.size) / 2 - 1, 0), p.dtype)
+        fixed = fixed + updates * jnp.array((0, 0, 0, 0, 1), p.dtype)
         size = jnp.where(square < 1e-14, 0, _log_root(square, -5.0, 3.0) + 1)
         usual = jnp.array(_USUAL, p.dtype)
         cosines = turns * lax.rsqrt(squares[:-1] * squares[1:] + 1e-20)
-        updates = jnp.log10(1 + jnp.minimum(tensor.count.astype(p.dtype), 3000)) / 3.5
         sizes = _log_root(squares, -3.0, 1.0) + usual
         return Inputs(
-            tensor=jnp.concatenate([fixed, matrix * size, sizes, cosines, updates[None]])
+            tensor=jnp.concatenate([fixed[:4], matrix * size, sizes, cosines, fixed[4:]])
         )
 
 

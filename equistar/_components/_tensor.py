@@ -47,6 +47,9 @@ class Means(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Float[Array, ""]:
         return lax.squeeze(self.together([name]), (0,))
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
@@ -57,8 +60,9 @@ class Means(Mapping[str, Any]):
         """The means of these names, in this order."""
         places = [self._place(name) for name in names]
         cut = lambda start, n: lax.slice(self._numbers, (start,), (start + n,))
-        if places == [*range(places[0], places[0] + len(places))]:
-            return cut(places[0], len(places))
+        first, n = places[0] if places else 0, len(places)
+        if places == [*range(first, first + n)]:
+            return cut(first, n)
         return jnp.concatenate([cut(place, 1) for place in places])
 
     def renamed(self, names: Mapping[str, str]) -> "Means":
@@ -83,6 +87,13 @@ class Means(Mapping[str, Any]):
         return self._places[name]
 
 
+def _as_means(means: Mapping[str, Any] | None) -> Means | None:
+    if means is None or isinstance(means, Means):
+        return means
+    places = {name: i for i, name in enumerate(means)}
+    return Means(jnp.stack(list(means.values())) if means else jnp.zeros(0), places)
+
+
 # The names of means that all parts share begin with this.
 SHARED = "tensor."
 
@@ -102,7 +113,8 @@ class Tensor(eqx.Module):
     - `count`: the number of updates made before this one.
     - `summaries`: for each accumulator, by name, what its `summarise` returned.
     - `means`: by name, the means over the tensor that a part asks for
-        ([`equistar.AbstractPart`][]); `None` where they are not known yet.
+        ([`equistar.AbstractPart`][]); `None` where they are not known yet. Several of them
+        are one vector in `means.together(names)`, which costs less than each apart.
     - `products`: products of arrays, by name, for the `averaged` of a part: `"tensor.p p"`,
         the squared parameters, and `"tensor.A_j A_k"` with $A_j = m_j R$, for
         j = 0, 1, ... and k = j or j + 1. Parts that ask for the same one share its mean.
@@ -113,7 +125,7 @@ class Tensor(eqx.Module):
     accumulators: dict[str, tuple[Any, ...]] = eqx.field(converter=Declared)
     count: Int[Array, ""]
     summaries: dict[str, Any] = eqx.field(default_factory=dict)
-    means: Means | None = None
+    means: Means | None = eqx.field(default=None, converter=_as_means)
 
     @property
     def momentum(self) -> tuple[Float[Array, "*shape"], ...]:

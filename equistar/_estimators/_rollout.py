@@ -64,8 +64,8 @@ class Window(eqx.Module):
     ) -> Float[Array, "steps particles n"]:
         """The objective's value of each step."""
         members = jax.vmap(objective.step, in_axes=(0, None, None, None))
-        steps = jax.vmap(jax.vmap(members))
-        return steps(losses, self.step, self.length, self.mean_length)
+        every = jax.vmap(jax.vmap(members))
+        return every(losses, self.step, self.length, self.mean_length)
 
     def split_mean(
         self, values: Float[Array, "steps particles ..."]
@@ -99,7 +99,6 @@ def start(
     - `members`: `theta` with leading axes of particles and members.
     - `keys`: a key for each particle.
     """
-
     meta_step = jnp.zeros((), jnp.int32)
 
     def first(key: PRNGKeyArray) -> tuple[PRNGKeyArray, Int[Array, ""]]:
@@ -137,8 +136,7 @@ def whole_episodes(
     others = eqx.combine(others, members)
     window = length.maximum, keys, others, 1
     _, window = advance(unroll, members, ended, length, *window, scan=scan)
-    losses, finite = window.losses
-    lengths = window.length[0]
+    (losses, finite), lengths = window.losses, window.length[0]
     of_members = jax.vmap(objective.episode, in_axes=(1, None, None))
     of_particles = jax.vmap(of_members, in_axes=(1, 0, 0))
     values = of_particles(losses, lengths, window.mean_length[0])
@@ -223,8 +221,8 @@ def _schedule(
 
     def body(clock: tuple[Array, Array, Array], key: Array):
         done, old, expected = clock
-        ended, waiting = done >= old, done < 0
-        restart = ended | waiting
+        ended = done >= old
+        restart = ended | (done < 0)
         step = jnp.where(restart, 0, done)
         new = jnp.where(ended, draw(_split(key, "length")), old)
         expected = jnp.where(ended, length.mean(now), expected)
