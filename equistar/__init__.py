@@ -48,6 +48,7 @@ from ._components import (
     LearnedScale as LearnedScale,
     LogStepSize as LogStepSize,
     MagnitudeController as MagnitudeController,
+    Means as Means,
     Momentum as Momentum,
     MomentumDirection as MomentumDirection,
     NoBiasCorrection as NoBiasCorrection,

@@ -68,7 +68,7 @@ from ._scale import (
     LearnedScale as LearnedScale,
 )
 from ._statistics import TensorStatistics as TensorStatistics
-from ._tensor import Tensor as Tensor
+from ._tensor import Means as Means, Tensor as Tensor
 from ._terms import (
     AbstractBlackboxTerm as AbstractBlackboxTerm,
     AbstractNominalTerm as AbstractNominalTerm,

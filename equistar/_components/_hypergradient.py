@@ -104,11 +104,11 @@ class HypergradientDescent(AbstractAccumulator):
         a = tensor.normalised_momentum
         d = sum(a[1:], a[0]) / len(a)
         # Numbers side by side: XLA makes a kernel of each that it computes alone.
-        product, *_ = numbers = means((g * d, g * g, d * d, tensor.second_moment))
+        numbers = means((g * d, g * g, d * d, tensor.second_moment))
         there = jnp.all(numbers[1:] > 0)
         squares = jnp.where(there, numbers[1:], 1)
-        of_grad, of_direction, of_usual = lax.rsqrt(squares)
-        cosine = product * of_grad * of_direction
+        per_grad, per_direction, per_usual = lax.rsqrt(squares)
+        cosine = numbers[0] * per_grad * per_direction
         eta, tau = jnp.exp(10 * self.offsets) * jnp.array(
             (self.rate, self.threshold), self.offsets.dtype
         )
@@ -116,7 +116,7 @@ class HypergradientDescent(AbstractAccumulator):
         eta = eta * jnp.minimum(1, self.burn_in / updates)
         noise = _SIGNIFICANT + 4 / g.size
         tau = tau / (1 + cosine * cosine / noise)
-        turned = -cosine * jnp.sqrt(squares[0]) * of_usual
+        turned = -cosine * jnp.sqrt(squares[0]) * per_usual
         too_long = jnp.where(turned > 2, jnp.log((1 + jnp.maximum(turned, 2)) / 2), 0)
         change = jnp.where(there, eta * (cosine - tau) - too_long, 0)
         return (jnp.clip(state[0] + change, *self.bounds),)

@@ -34,10 +34,11 @@ class Declared(dict[str, Any]):
 
 @jtu.register_pytree_node_class
 class Means(Mapping[str, Any]):
-    """The means that parts ask for, by name; any other is refused.
+    """The means over a tensor that a part asks for: a mapping by name.
 
-    They stay in one vector, in which each name has its place: cut apart, each number would
-    be a kernel of its own.
+    They are kept in one vector, because under `jax.vmap` each number that is cut out of it
+    is a kernel of its own: `together` gives several at once. A name that was not asked for
+    raises a `ValueError`.
     """
 
     def __init__(self, numbers: Float[Array, " means"], places: Mapping[str, int]):
@@ -57,7 +58,16 @@ class Means(Mapping[str, Any]):
         return len(self._places)
 
     def together(self, names: Sequence[str]) -> Float[Array, " names"]:
-        """The means of these names, in this order."""
+        """Several means as one vector.
+
+        **Arguments:**
+
+        - `names`: of the means, in the order that is wanted.
+
+        **Returns:**
+
+        A vector, at no cost if the names were asked for in this order.
+        """
         places = [self._place(name) for name in names]
         cut = lambda start, n: lax.slice(self._numbers, (start,), (start + n,))
         first, n = places[0] if places else 0, len(places)
