@@ -18,8 +18,6 @@ from ._logger import Metrics, metrics_from
 
 
 FORMAT, FORMAT_VERSION = "equistar checkpoint", 1
-# What reading a damaged file raises.
-DAMAGE = OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile
 _HEADER, _HISTORY = "header", "history."
 # The place of the run's PRNG key in its state: it never changes.
 _KEY = ".key"
@@ -27,6 +25,10 @@ _KEY = ".key"
 
 class CheckpointError(Exception):
     """A checkpoint that cannot be written or used; the message says what to do."""
+
+
+class DamagedCheckpoint(Exception):
+    """A file that cannot be read, or does not hold all that was written."""
 
 
 def check_reach(
@@ -70,6 +72,7 @@ def checkpoint_contents(
         "format_version": FORMAT_VERSION,
         "settings": settings,
         "leaves": list(leaves),
+        "history": list(vars(history)),
     }
     text = json.dumps(header).encode()
     contents = {f"leaf_{i}": x for i, x in enumerate(leaves.values())}
@@ -78,19 +81,43 @@ def checkpoint_contents(
 
 
 def read_checkpoint(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    if not zipfile.is_zipfile(path):
-        raise ValueError("it is no archive, or not a whole one")
-    with np.load(path, allow_pickle=False) as archive:
-        # Reading every entry checks its checksum.
-        arrays = {name: archive[name] for name in archive.files}
-    header = json.loads(arrays.pop(_HEADER).tobytes())
-    if header["format"] != FORMAT:
-        raise ValueError("it is no checkpoint of equistar")
-    if header["format_version"] > FORMAT_VERSION:
+    """The header and the arrays of a whole checkpoint.
+
+    **Raises:**
+
+    `DamagedCheckpoint` if it is not whole, `CheckpointError` if it is too new.
+    """
+    try:
+        header, arrays = _read(path)
+        newer = header["format_version"] > FORMAT_VERSION
+    # A bit that is wrong makes an archive anything: encrypted, or of an unknown method.
+    except Exception as e:
+        raise DamagedCheckpoint(f"{e}" or type(e).__name__) from e
+    if newer:
         raise CheckpointError(
             f"{path} was written by a newer version of equistar: upgrade it, or choose "
             "another folder."
         )
+    return header, arrays
+
+
+def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    if not zipfile.is_zipfile(path):
+        raise ValueError("it is no archive, or not a whole one")
+    with np.load(path, allow_pickle=False) as archive:
+        # Reading every entry checks its checksum, but not its name.
+        arrays = {name: archive[name] for name in archive.files}
+    header = json.loads(arrays.pop(_HEADER).tobytes())
+    if header["format"] != FORMAT or not isinstance(header["settings"], dict):
+        raise ValueError("it is no checkpoint of equistar")
+    columns = [name for name in arrays if name.startswith(_HISTORY)]
+    written = {f"leaf_{i}" for i in range(len(header["leaves"]))}
+    # Files of before do not say which columns they have.
+    written |= (
+        {_HISTORY + k for k in header["history"]} if "history" in header else {*columns}
+    )
+    if written != {*arrays}:
+        raise ValueError("its arrays are not those that were written")
     return header, arrays
 
 

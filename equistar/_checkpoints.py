@@ -6,7 +6,6 @@ import json
 import math
 import pathlib
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from ._checkpoint_file import (
     checkpoint_contents,
     checkpoint_metrics,
     CheckpointError,
-    DAMAGE,
+    DamagedCheckpoint,
     read_checkpoint,
     restore_checkpoint,
 )
@@ -31,6 +30,7 @@ from ._kinds import as_path, check_count, check_kind
 from ._logger import Metrics, stack_metrics
 from ._settings import plain_settings
 from ._smoothing import smoothed
+from ._warn import warn
 
 
 class AbstractCheckpoints(eqx.Module):
@@ -177,8 +177,8 @@ class Checkpoints(AbstractCheckpoints):
         for path in paths:
             try:
                 header, arrays = read_checkpoint(path)
-            except DAMAGE as e:
-                warnings.warn(f"{path} is damaged and not used: {e}.", stacklevel=4)
+            except DamagedCheckpoint as e:
+                warn(f"{path} is damaged and not used: {e}.")
                 continue
             self._check_settings(path, header["settings"])
             return restore_checkpoint(path, header, arrays, fresh)
@@ -192,7 +192,7 @@ class Checkpoints(AbstractCheckpoints):
         `CheckpointError` if a run with other settings wrote it.
         """
         for path in self._newest_first():
-            with contextlib.suppress(*DAMAGE):
+            with contextlib.suppress(DamagedCheckpoint):
                 header, arrays = read_checkpoint(path)
                 self._check_settings(path, header["settings"])
                 return checkpoint_metrics(arrays)

@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import platform
-import warnings
 import zipfile
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -25,6 +24,7 @@ from ._encoding import decode, encode, WeightsError
 from ._files import write_npz_atomically
 from ._kinds import as_path
 from ._optimizers import AbstractOptimizer
+from ._warn import warn
 
 
 FORMAT = "equistar-optimizer"
@@ -64,7 +64,8 @@ def save(
         _check_works(optimizer)
     except Exception as e:
         raise WeightsError(
-            f"The optimizer is not saved, for its parts do not fit together: {e!r:.200}"
+            "The optimizer is not saved, for its parts do not fit together (one of a batch "
+            f"of optimizers is saved at a time): {e!r:.200}"
         ) from e
     header = {
         "format": FORMAT,
@@ -121,7 +122,7 @@ def load(
             f"({type(e).__name__}). Save it again."
         ) from e
     for warning in _warnings(optimizer, arrays):
-        warnings.warn(f"The weights in {path} {warning}.", stacklevel=2)
+        warn(f"The weights in {path} {warning}.")
     return optimizer
 
 

@@ -20,6 +20,7 @@ import optax
 import pytest
 
 import equistar as eqs
+from equistar._checkpoint_file import DamagedCheckpoint, read_checkpoint
 from equistar._files import link_or_copy
 from equistar._settings import plain_settings
 
@@ -244,7 +245,12 @@ def test_the_second_interrupt_ends_the_run_at_once(tmp_path, unbroken, hears_int
     _assert_same(_run(12, checkpoints), unbroken)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty"])
+# One bit of an archive's directory: an unknown method, an encrypted file, another name.
+BITS = {"method": (b"PK\1\2", 10, 4), "encrypted": (b"PK\1\2", 8, 1)}
+BITS["name"] = (b"leaf_0.npy", 5, 1)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty", *BITS])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     tmp_path, unbroken, damage
 ):
@@ -255,17 +261,45 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(
     flipped = bytearray(whole)
     # In an array's numbers: archives have bytes, such as times, that mean nothing.
     flipped[whole.index(b"\x93NUMPY") + 128] ^= 1
+    directory = {}
+    for name, (where, offset, bit) in BITS.items():
+        directory[name] = bytearray(whole)
+        directory[name][whole.rindex(where) + offset] ^= bit
     newest.write_bytes(
         {
             "truncated": whole[: len(whole) // 2],
             "flipped": bytes(flipped),
             "foreign": b"something else",
             "empty": b"",
+            **directory,
         }[damage]
     )
-    with pytest.warns(UserWarning, match="checkpoint-0000000009.npz is damaged"):
+    history = checkpoints.history()
+    assert history is not None and len(history.meta_loss) == 6
+    match = "checkpoint-0000000009.npz is damaged"
+    with pytest.warns(UserWarning, match=match) as heard:
         result = _run(12, checkpoints)
+    assert heard[0].filename == __file__
     _assert_same(result, unbroken)
+
+
+def test_a_wrong_bit_anywhere_is_found_or_changes_nothing(tmp_path):
+    _run(1, eqs.Checkpoints(tmp_path))
+    path = tmp_path / "checkpoint-0000000001.npz"
+    whole, (header, arrays) = path.read_bytes(), read_checkpoint(path)
+    found = 0
+    for place in range(0, len(whole), 17):
+        wrong = bytearray(whole)
+        wrong[place] ^= 1 << place % 8
+        path.write_bytes(bytes(wrong))
+        try:
+            its_header, its_arrays = read_checkpoint(path)
+        except DamagedCheckpoint:
+            found += 1
+            continue
+        assert its_header == header and {*its_arrays} == {*arrays}
+        assert all(x.tobytes() == arrays[name].tobytes() for name, x in its_arrays.items())
+    assert found > len(whole) / 17 / 2
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ ROOT = pathlib.Path(equistar.__file__).parent
 LAYERS = (
     {"_keys", "_kinds", "_numerics"},
     {"_devices", "_eigh", "_files", "_interrupts", "_logger"}
-    | {"_means", "_names", "_results", "_smoothing", "_text"},
+    | {"_means", "_names", "_results", "_smoothing", "_text", "_warn"},
     {"_components", "_episodes", "_objectives", "_unroll", "tasks", "plot"},
     {"_optimizers", "_estimators"},
     {"_encoding", "_feed", "_meta_losses", "_toy_unrolls", "_trainable"},
