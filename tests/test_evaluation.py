@@ -15,9 +15,11 @@ import equistar as eqs
 from equistar._cli import main
 from equistar._cli._evaluate import Evaluate
 from equistar._evaluation import _statistics as statistics, _tasks
+from equistar._evaluation._statistics import quartiles
 from equistar._evaluation._store import Entry, file_name
+from equistar._evaluation._tables import speed_up, summary_rows, task_rows
 from equistar._evaluation._training import HeldOutLoss, Programs, segments, train_many
-from equistar._evaluation._tuning import as_batch, tune
+from equistar._evaluation._tuning import as_batch, Sweep, tune
 
 
 class Heard(eqs.AbstractProgress):
@@ -160,6 +162,14 @@ def test_a_draw_that_diverges_is_never_chosen(setting):
     assert sweep.chosen == 1 and np.all(np.isinf(sweep.means[[0, 2]]))
 
 
+def test_a_seed_on_which_all_draws_diverge_does_not_decide():
+    means = np.array([[3.0, np.inf], [1.0, np.inf], [np.inf, np.inf], [0.1, np.inf]])
+    sweep = Sweep({"learning_rate": np.arange(4.0)}, means)
+    assert sweep.best() == {"learning_rate": 3.0}
+    means[0, 1] = 9.0
+    assert Sweep(sweep.settings, means).chosen == 0
+
+
 def test_a_sweep_is_paid_once_for_its_settings(setting, tmp_path):
     cache, heard = eqs.FolderStore(tmp_path), Heard()
     first = _tune(setting, eqs.TunedSGD(rates=RATES[:3]), cache, heard=heard)
@@ -255,6 +265,38 @@ def test_log_ratios_of_what_cannot_be_compared():
         np.array([2.0, np.inf, 1.0, -1.0]), np.array([1.0, 1.0, np.inf, 1.0])
     )
     np.testing.assert_allclose(found, [np.log(2), np.inf, np.nan, np.nan])
+
+
+@pytest.mark.parametrize(
+    "values, expected",
+    [
+        ([4.0, 1.0, 3.0, 2.0], (1.75, 2.5, 3.25)),
+        ([1.0, 2.0, 3.0, np.inf], (1.75, 2.5, np.inf)),
+        ([1.0, 2.0, np.inf, np.inf], (1.75, np.inf, np.inf)),
+        ([np.inf, np.nan, 1.0, 2.0], (1.5, 2.0, np.inf)),
+        ([-np.inf, 1.0, 1.0], (-np.inf, 1.0, 1.0)),
+        ([np.nan], (np.nan,) * 3),
+    ],
+)
+def test_quartiles_are_of_the_values_beside_them(values, expected):
+    np.testing.assert_array_equal(quartiles(np.array(values)), expected)
+
+
+def test_a_seed_that_diverges_is_counted_alike_in_both_tables():
+    def run(name, means):
+        losses = np.tile(np.array(means)[:, None], (1, 10))
+        return eqs.Run("t", name, 10, losses, losses[:, -1:], 1e-6, 1, "none", {})
+
+    runs = run("tuned Adam", [1.0] * 4), run("x", [0.6, 0.9, 1.05, np.nan])
+    results = eqs.Results(runs, "tuned Adam")
+    (first, *_), ratio = task_rows(results, "t", 10)[0], 4
+    assert first == "x"
+    middle = np.sqrt(0.9 * 1.05)
+    assert task_rows(results, "t", 10)[0][ratio].startswith(f"{middle:.4g} ")
+    assert summary_rows(results)[0][1:4:2] == ("x", "1 of 1")
+    # Two seeds of four do not reach it: half of them take forever.
+    assert speed_up(np.array([0.0, 0.0, 2.0, 3.0])) == "not reached"
+    assert speed_up(np.array([0.0, 2.0, 3.0, 4.0])) == "2.5"
 
 
 def test_speed_up_and_ratio_are_relative_to_tuned_adam():
@@ -508,6 +550,26 @@ def test_evaluations_are_compared_in_one_table(evaluated):
         eqs.compare_evaluations({"a": evaluation, "b": longer})
     with pytest.raises(ValueError, match="no results"):
         eqs.load_evaluation(folder / "nowhere")
+
+
+def test_tasks_of_one_name_that_differ_are_not_compared(evaluated, tmp_path):
+    evaluation, _, folder = evaluated
+    runs = evaluation.results.runs
+    assert all(r.task_contents for r in runs)
+    loaded = eqs.load_evaluation(folder).results.runs
+    assert {r.task_contents for r in loaded} == {r.task_contents for r in runs}
+    other = eqx.tree_at(lambda e: e.results.runs[0].task_contents, evaluation, "another")
+    with pytest.raises(ValueError, match="'quadratic' is not the same task in all"):
+        eqs.compare_evaluations({"a": evaluation, "b": other})
+    newer = eqx.tree_at(lambda e: e.about["versions"]["equistar"], other, "99")
+    both = eqs.compare_evaluations({"a": evaluation, "b": newer})
+    assert "'quadratic' may not be the same" in both.notes[-1]
+    # In one folder, of which one optimizer was evaluated before the task was changed.
+    steep = lambda: eqs.tasks.Quadratic(jnp.array([3.0, 0.1]))
+    for name, make in (("sgd", _quadratic), ("slow", steep)):
+        _evaluate({name: _sgd(0.1)}, {"quadratic": make}, tmp_path, Heard())
+    (note,) = eqs.load_evaluation(tmp_path).notes
+    assert note.startswith("'quadratic' is not the same task in all of its results")
 
 
 def test_names_become_files_of_their_own():

@@ -65,7 +65,8 @@ def evaluate(
     - `seeds`: networks for each optimizer and task.
     - `baselines`: hand-made optimizers to tune and compare with. Ratios and speed-ups are
         relative to the first [`equistar.TunedAdam`][] among them.
-    - `horizons`: lengths of training, as multiples of `steps`; the first is always run.
+    - `horizons`: lengths of training, as multiples of `steps`. 1 is always one of them,
+        and is run whatever it takes.
     - `time_budget`: seconds that one longer training of all seeds may take; those that
         would take longer with the slowest optimizer of a task are left out, and named.
     - `held_out`: the split of the held-out losses.

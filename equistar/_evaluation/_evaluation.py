@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -81,7 +81,7 @@ def load_evaluation(path: str | os.PathLike) -> Evaluation:
             "--output` or `FolderStore` wrote."
         )
     runs, failures, left_out = [], [], []
-    fingerprints: dict[str, set[str]] = {}
+    made: dict[str, set[str]] = {}
     for found in store.entries():
         if LEFT_OUT in found.header:
             left_out.append(found.header)
@@ -92,8 +92,8 @@ def load_evaluation(path: str | os.PathLike) -> Evaluation:
             runs.append(run := Run.from_entry(found))
             # A baseline is tuned for each task, and so another one on each.
             if not run.settings:
-                made = found.header["settings"]["optimizer"]
-                fingerprints.setdefault(run.optimizer, set()).add(made)
+                contents = found.header["settings"]["optimizer"]
+                made.setdefault(run.optimizer, set()).add(contents)
     reference = entry.header["reference"]
     results = Results(tuple(runs), reference)
     # What was left out once may have been run since.
@@ -101,12 +101,21 @@ def load_evaluation(path: str | os.PathLike) -> Evaluation:
     missing = [h for h in left_out if (h["task"], h["steps"]) not in there]
     notes = tuple(header[LEFT_OUT] for header in missing)
     notes += tuple(
+        f"'{task}' is not the same task in all of its results, so their ratios mean "
+        "nothing: evaluate all optimizers on it again."
+        for task in _several(_contents(runs))
+    )
+    notes += tuple(
         f"'{name}' is not the same optimizer in all of its results: evaluate it again on "
         "all tasks and horizons."
-        for name, made in fingerprints.items()
-        if len(made) > 1
+        for name in _several(made)
     )
     return Evaluation(results, tuple(failures), notes, entry.header["settings"])
+
+
+def _several(contents: Mapping[str, set[str]]) -> list[str]:
+    """The names that stand for more than one thing."""
+    return [name for name, digests in contents.items() if len(digests) > 1]
 
 
 def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> Evaluation:
@@ -126,7 +135,8 @@ def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> Evaluation:
     **Raises:**
 
     `ValueError` if there are none, or if they differ in steps, seeds, the split of
-    held-out losses or the precision.
+    held-out losses, the precision, or what a task is that they have by one name. Between
+    versions of equistar a task cannot be compared: there is a note instead.
     """
     if not evaluations:
         raise ValueError("There is nothing to compare: give at least one evaluation.")
@@ -137,6 +147,7 @@ def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> Evaluation:
         differs = difference(pick(first), pick(other), *where)
         if differs:
             raise ValueError(f"These evaluations cannot be compared ({differs}).")
+    unknown = _check_tasks(evaluations)
     runs: dict[tuple[str, str, int], Run] = {}
     failures: list[Failure] = []
     for label, evaluation in evaluations.items():
@@ -151,8 +162,34 @@ def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> Evaluation:
     references = (e.results.reference for e in evaluations.values())
     reference = next((r for r in references if r), "")
     notes = tuple(f"{label}: {n}" for label, e in evaluations.items() for n in e.notes)
+    notes += unknown
     results = Results(tuple(runs.values()), reference)
     return Evaluation(results, tuple(failures), notes, first.about)
+
+
+def _contents(runs: Iterable[Run]) -> dict[str, set[str]]:
+    """The digests of each task, by its name."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        found.setdefault(run.task, set()).update({run.task_contents} - {""})
+    return found
+
+
+def _check_tasks(evaluations: Mapping[str, Evaluation]) -> tuple[str, ...]:
+    """Refuses tasks of one name that differ; notes on those of which nobody knows."""
+    everywhere = _contents(r for e in evaluations.values() for r in e.results.runs)
+    differ = [f"'{task}'" for task in _several(everywhere)]
+    first, *others = (e.about.get("versions") for e in evaluations.values())
+    if differ and all(versions == first for versions in others):
+        raise ValueError(
+            f"These evaluations cannot be compared: {', '.join(differ)} is not the same "
+            "task in all of them. Give different tasks different names, or evaluate again."
+        )
+    return tuple(
+        f"{task} may not be the same task in all of these evaluations, for they were made "
+        "with different versions of the packages."
+        for task in differ
+    )
 
 
 def _names(

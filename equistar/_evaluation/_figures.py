@@ -7,6 +7,7 @@ import numpy as np
 
 from .. import plot
 from ._results import Results
+from ._statistics import quartiles
 
 
 def draw_curves(path: pathlib.Path, results: Results, task: str, steps: int) -> None:
@@ -74,7 +75,8 @@ def _draw_row(axes: Any, results: Results, name: str, steps: int, place: int) ->
     for task in results.tasks:
         run = results.find(task, name, steps)
         if run is not None:
-            middle = np.exp(np.median(results.log_ratio(run)))
+            ratios = results.log_ratio(run)
+            middle = np.nan if np.any(np.isnan(ratios)) else np.exp(quartiles(ratios)[1])
             if np.isfinite(middle):
                 axes.plot(middle, place, "o", color=color, alpha=0.35, markersize=4)
     found = results.summary(name, steps)

@@ -17,6 +17,7 @@ from ._statistics import (
     interquartile_mean,
     log_ratios,
     mean_losses,
+    quartiles,
 )
 from ._store import Entry
 
@@ -36,6 +37,7 @@ class Run(eqx.Module):
     - `memory`: bytes of that program, all seeds together; -1 if it is not known.
     - `tuning`: how many settings were tried, in words.
     - `settings`: the chosen ones, for a baseline; otherwise empty.
+    - `task_contents`: a digest of the task, its data included; empty if it is not known.
     """
 
     task: str
@@ -47,6 +49,7 @@ class Run(eqx.Module):
     memory: int
     tuning: str
     settings: dict[str, float]
+    task_contents: str = ""
 
     @property
     def mean(self) -> Float[np.ndarray, " seeds"]:
@@ -80,6 +83,7 @@ class Run(eqx.Module):
         fields: dict[str, Any] = {name: entry.header[name] for name in _IN_HEADER}
         arrays = {name: entry.arrays[name] for name in ("losses", "held_out")}
         fields.update(arrays, settings=entry.header["chosen"])
+        fields["task_contents"] = entry.header["settings"].get("task", "")
         return Run(**fields)
 
 
@@ -184,7 +188,7 @@ class Results(eqx.Module):
             values = np.stack(kept)
             aggregate = float(interquartile_mean(values.reshape(-1)))
             low, high = bootstrap_interval(values, key=jr.key(0))
-        better = sum(bool(np.median(r) < 0) for r in kept)
+        better = sum(quartiles(r)[1] < 0 for r in kept)
         failed = ft.reduce(lambda n, r: n + int(np.sum(r.diverged)), runs, 0)
         total = sum(len(r.losses) for r in runs)
         return Summary(aggregate, low, high, len(kept), better, failed, total)

@@ -1,5 +1,7 @@
 """What is read off training curves: plain arithmetic on arrays of (seeds, steps)."""
 
+import math
+
 import jax.random as jr
 import numpy as np
 from jaxtyping import Bool, Float, PRNGKeyArray
@@ -57,14 +59,22 @@ def log_ratios(
 
 
 def quartiles(values: np.ndarray) -> tuple[float, float, float]:
-    """Lower quartile, median, upper quartile; infinite values are the worst."""
-    kept = values[~np.isnan(values)]
-    if len(kept) == 0:
+    """Lower quartile, median, upper quartile, NaN left out.
+
+    Between a finite and an infinite value lies the infinite one.
+    """
+    ordered = np.sort(values[~np.isnan(values)])
+    if len(ordered) == 0:
         return np.nan, np.nan, np.nan
-    # Between a finite and an infinite value there is nothing to interpolate.
-    method = "linear" if np.all(np.isfinite(kept)) else "higher"
-    low, middle, high = np.quantile(kept, [0.25, 0.5, 0.75], method=method)
-    return float(low), float(middle), float(high)
+    low, middle, high = (_quantile(ordered, share) for share in (0.25, 0.5, 0.75))
+    return low, middle, high
+
+
+def _quantile(ordered: np.ndarray, share: float) -> float:
+    place = share * (len(ordered) - 1)
+    below, above = ordered[math.floor(place)], ordered[math.ceil(place)]
+    weight = place - math.floor(place)
+    return float(below if below == above else (1 - weight) * below + weight * above)
 
 
 def interquartile_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:

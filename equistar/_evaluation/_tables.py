@@ -50,18 +50,18 @@ def summary_rows(results: Results) -> list[tuple[str, ...]]:
 def task_rows(results: Results, task: str, steps: int) -> list[tuple[str, ...]]:
     """One row for each optimizer on a task, the lowest mean loss first."""
     runs = [r for r in results.runs if r.task == task and r.steps == steps]
-    return [_row(results, run) for run in sorted(runs, key=lambda r: np.median(r.mean))]
+    return [_row(results, r) for r in sorted(runs, key=lambda r: quartiles(r.mean)[1])]
 
 
 def _row(results: Results, run: Run) -> tuple[str, ...]:
-    ratios = np.exp(results.log_ratio(run))
+    ratios = results.log_ratio(run)
     memory = "?" if run.memory < 0 else f"{run.memory / 1e6:.3g}"
     return (
         run.optimizer,
         spread(run.mean),
         spread(run.final),
         spread(run.held_out_final),
-        "—" if np.any(np.isnan(ratios)) else spread(ratios),
+        "—" if np.any(np.isnan(ratios)) else _shown(*np.exp(quartiles(ratios))),
         speed_up(results.speed_up(run)),
         f"{int(np.sum(run.diverged))} of {len(run.losses)}",
         f"{1e6 * run.seconds_per_step:.3g}",
@@ -78,7 +78,10 @@ def number(value: float) -> str:
 
 def spread(values: np.ndarray) -> str:
     """The median, and the quartiles in brackets."""
-    low, middle, high = quartiles(values)
+    return _shown(*quartiles(values))
+
+
+def _shown(low: float, middle: float, high: float) -> str:
     return f"{number(middle)} [{number(low)}, {number(high)}]"
 
 
@@ -86,8 +89,9 @@ def speed_up(values: np.ndarray) -> str:
     """The median speed-up, or that the target was not reached."""
     if np.any(np.isnan(values)):
         return "—"
-    middle = quartiles(values)[1]
-    return "not reached" if middle == 0 else f"{middle:.3g}"
+    # Half of a speed-up that is there is none: as an infinite time.
+    middle = quartiles(np.where(values > 0, values, -np.inf))[1]
+    return f"{middle:.3g}" if middle > 0 else "not reached"
 
 
 def ratio(summary: Summary) -> str:
@@ -98,7 +102,7 @@ def ratio(summary: Summary) -> str:
         math.exp(min(x, 700.0)) if math.isfinite(x) else x
         for x in (summary.low, summary.log_ratio, summary.high)
     )
-    return f"{number(middle)} [{number(low)}, {number(high)}]"
+    return _shown(low, middle, high)
 
 
 def tuning(results: Results, optimizer: str) -> str:

@@ -130,6 +130,7 @@ def _run(
         plan.results.save(key, Entry(unmade, {}))
     plan.progress.say(f"{key} steps, {len(plan.keys)} seeds ...")
     run = _train(plan, name, task, contestant, optimizers, steps)
+    run = dataclasses.replace(run, task_contents=contents)
     plan.results.save(key, run.entry(settings))
     return run
 
