@@ -119,6 +119,10 @@ def _compare(unroll, estimators, reference: Any = ExactGradient(THETA)):
         (lambda: linear_margin(EYE, 0.1, jnp.zeros((3, 3))), "must be of one size"),
         (lambda: linear_margin(jnp.ones((2, 3)), 0.1, EYE), "Hessian must be square"),
         (
+            lambda: eqs.analysis.disturbed_margin(EYE, 0.1, EYE, jnp.ones(3), jnp.ones(2)),
+            "`disturbance` must have a number for each row .*, 2; got shape",
+        ),
+        (
             lambda: untyped.meta_gradient_health(WALK, THETA, 10, key=jr.key(0)),
             r"`horizons` must be a list .*got 10 ",
         ),

@@ -199,6 +199,9 @@ _H, _ONES = jnp.eye(2), jnp.ones(2)
 _SKEW = jnp.array([[0.0, 1.0], [-1.0, 0.0]])
 
 
+_LARGE_BESIDE_SKEW = jnp.zeros((3, 3)).at[0, 0].set(1e6).at[1:, 1:].set(_SKEW)
+
+
 OUTSIDE = [
     ("linear_margin", (_H, 1.0, _SKEW), "symmetric"),
     ("linear_margin", (_H + _SKEW, 1.0, _H), "symmetric"),
@@ -212,6 +215,9 @@ OUTSIDE = [
         "commute",
     ),
     ("momentum_margin", (_H, 1.0, 1.0), "decay"),
+    # What is small beside another block is no rounding of that block.
+    ("linear_margin", (jnp.diag(jnp.array([1e6, -5.0])), 1e-6, _H), "positive"),
+    ("linear_margin", (jnp.eye(3), 0.0, _LARGE_BESIDE_SKEW), "symmetric"),
     ("heavy_ball_margin", (_H, 1.0, -0.1), "decay"),
 ]
 

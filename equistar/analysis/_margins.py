@@ -40,7 +40,8 @@ def linear_margin(
 
     **Arguments:**
 
-    - `hessian`: $H$, symmetric and positive semidefinite.
+    - `hessian`: $H$, symmetric and positive semidefinite. Eigenvalues below zero by no
+        more than float32's rounding of the largest count as zero.
     - `alpha`: $\\alpha \\ge 0$.
     - `matrix`: $P$, symmetric.
 
@@ -118,6 +119,12 @@ def disturbed_margin(
         floating(x, 1, name)
         for x, name in ((disturbance, "`disturbance`"), (bound, "`bound`"))
     )
+    for x, name in ((disturbance, "`disturbance`"), (bound, "`bound`")):
+        if x.shape != hessian.shape[:1]:
+            raise ValueError(
+                f"{name} must have a number for each row of `hessian`, {len(hessian)}; got "
+                f"shape {x.shape}."
+            )
     bounded = jnp.all((disturbance > 0) & (disturbance <= bound))
     matrix = require(bounded, matrix, "`disturbance` must be in (0, `bound`].")
     commutes = is_symmetric(disturbance[:, None] * matrix)
@@ -191,7 +198,7 @@ def _momentum(
     hessian = positive_semidefinite(hessian)
     decay = jnp.asarray(decay, hessian.dtype)
     decay = require((decay >= 0) & (decay < 1), decay, "`decay` must be in [0, 1).")
-    values = _values(hessian)
+    values = jnp.maximum(_values(hessian), 0)
     limit = 2 * (1 + decay) / (share * values[-1])
     sufficient = jnp.minimum(step_size, limit - step_size)
     trace = jnp.abs(1 + decay - effective * values)

@@ -1,9 +1,11 @@
 """The hypotheses of theorems and closed forms, checked where values can be seen."""
 
+import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._eigh import eigh
@@ -39,9 +41,15 @@ def floating(x: ArrayLike | Sequence, axes: int, name: str) -> Float[Array, "...
 
 # NaN passes: what is computed of a matrix that has diverged is NaN.
 def is_symmetric(matrix: Float[Array, "n n"]) -> Bool[Array, ""]:
-    """Whether a matrix is symmetric, to float32's rounding."""
-    asymmetry = jnp.max(jnp.abs(matrix - matrix.T), initial=0)
-    return ~(asymmetry > 1e-5 * jnp.max(jnp.abs(matrix), initial=0))
+    """Whether a matrix is symmetric, to float32's rounding.
+
+    Each entry to that of the largest in its row and column: a large block does not hide
+    another one's asymmetry.
+    """
+    size = jnp.abs(matrix)
+    largest = jnp.max(jnp.maximum(size, size.T), axis=1, initial=0)
+    scale = jnp.sqrt(largest)
+    return ~jnp.any(jnp.abs(matrix - matrix.T) > 1e-5 * scale[:, None] * scale[None])
 
 
 def positive_semidefinite(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
@@ -54,4 +62,6 @@ def positive_semidefinite(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
     )
     values = eigh(symmetric)[0]
     message = "The Hessian must be positive semidefinite: it has an eigenvalue below zero."
-    return require(~(values[0] < -1e-5 * jnp.abs(values[-1])), symmetric, message)
+    # What rounding its entries, and finding its eigenvalues, may make of a zero.
+    rounding = 4 * math.sqrt(len(matrix)) * float(np.finfo(np.float32).eps)
+    return require(~(values[0] < -rounding * jnp.abs(values[-1])), symmetric, message)

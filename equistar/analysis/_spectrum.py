@@ -53,7 +53,9 @@ class JointSpectrum(eqx.Module):
     - `cost`: their time, in steps of training.
     - `converged`: whether as many eigenvalues as were asked for (or as there are) were
         found, with residuals below a hundredth of them. If not, they are estimates: where
-        many are of one magnitude, as under momentum, they cannot be told apart.
+        many are of one magnitude, as under momentum, they cannot be told apart. Where
+        directions merge, as at critical damping, rounding by $\\epsilon$ moves eigenvalues
+        by $\\sqrt\\epsilon$, which no residual shows.
     """
 
     eigenvalues: np.ndarray
