@@ -146,7 +146,7 @@ class GrowingLength(AbstractEpisodeLength):
 
     **Raises:**
 
-    `ValueError` if one of them is not a whole number of at least 1.
+    `ValueError` if one of them is not a whole number of at least 1 and below 2**31.
     """
 
     first: int = eqx.field(static=True)
@@ -154,20 +154,25 @@ class GrowingLength(AbstractEpisodeLength):
     meta_steps: int = eqx.field(static=True)
 
     def __check_init__(self):
-        check_count(self.first, "first")
-        check_count(self.last, "last")
-        check_count(self.meta_steps, "meta_steps")
+        check_steps(self.first, "first")
+        check_steps(self.last, "last")
+        check_steps(self.meta_steps, "meta_steps")
 
     @property
     def maximum(self) -> int:
         return max(self.first, self.last)
 
+    # Both ends are exact, whatever the rounding between them.
     def draw(self, meta_step: Int[Array, ""], *, key: PRNGKeyArray) -> Int[Array, ""]:
-        return self.mean(meta_step).astype(jnp.int32)
+        share = jnp.minimum(meta_step / self.meta_steps, 1.0)
+        between = self.first * jnp.exp(share * math.log(self.last / self.first))
+        length = jnp.round(between).astype(jnp.int32)
+        length = jnp.clip(length, min(self.first, self.last), self.maximum)
+        length = jnp.where(meta_step <= 0, self.first, length)
+        return jnp.where(meta_step >= self.meta_steps, self.last, length)
 
     def mean(self, meta_step: Int[Array, ""]) -> Float[Array, ""]:
-        share = jnp.minimum(meta_step / self.meta_steps, 1.0)
-        return jnp.round(self.first * jnp.exp(share * math.log(self.last / self.first)))
+        return self.draw(meta_step, key=jr.key(0)).astype(float)
 
 
 class Curriculum(AbstractEpisodeLength):

@@ -79,6 +79,22 @@ def check_counts(numbers: Any, name: str) -> None:
         )
 
 
+def as_number(value: Any, name: str, example: str) -> float:
+    """A real number, of Python, NumPy or JAX; raises a `ValueError` for what is none.
+
+    Traced numbers are none: what they become is fixed when a function is traced.
+    """
+    try:
+        if isinstance(value, str | bytes | bool):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError) as e:
+        raise ValueError(
+            f"{name} must be one number, say {example}, and no traced one; got "
+            f"{_shown(value)}."
+        ) from e
+
+
 def check_function(value: Any, name: str, example: str) -> None:
     """Raises a `ValueError` unless `value` can be called."""
     if not callable(value):
@@ -106,7 +122,9 @@ def as_path(path: Any, name: str) -> pathlib.Path:
 
 
 def as_tuple(values: Any) -> Any:
-    """A list as a tuple, which can be hashed; anything else as it is."""
+    """A list or a vector as a tuple, which can be hashed; anything else as it is."""
+    if isinstance(values, np.ndarray | jax.Array) and values.ndim == 1:
+        return tuple(values.tolist())
     return tuple(values) if isinstance(values, list) else values
 
 

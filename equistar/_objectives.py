@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from ._kinds import as_number
+
 
 class AbstractObjective(eqx.Module):
     """One number from the losses $l_0, \\dots, l_{T-1}$ of an episode.
@@ -152,7 +154,11 @@ class ExcessLoss(AbstractObjective):
     `ValueError` if `sharpness` is not positive and finite.
     """
 
-    sharpness: float = eqx.field(default=2.0, static=True, converter=float)
+    sharpness: float = eqx.field(
+        default=2.0,
+        static=True,
+        converter=lambda x: as_number(x, "`sharpness`", "2.0"),
+    )
 
     def __check_init__(self):
         if not 0 < self.sharpness < math.inf:

@@ -1,13 +1,18 @@
 """Losses in units of a reference's."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._feed import AbstractFeed
-from ._kinds import check_kind
+from ._kinds import as_number, check_kind
 from ._unroll import AbstractUnroll, check_is_unroll
+
+
+def _as_reference(value: Any) -> float:
+    return as_number(value, "`reference`", "0.5")
 
 
 class Relative(AbstractUnroll):
@@ -27,7 +32,7 @@ class Relative(AbstractUnroll):
     """
 
     unroll: AbstractUnroll
-    reference: float = eqx.field(static=True, converter=float)
+    reference: float = eqx.field(static=True, converter=_as_reference)
 
     def __check_init__(self):
         check_is_unroll(self.unroll)
@@ -57,7 +62,7 @@ class RelativeFeed(AbstractFeed):
     """
 
     feed: AbstractFeed
-    reference: float = eqx.field(static=True, converter=float)
+    reference: float = eqx.field(static=True, converter=_as_reference)
 
     def __check_init__(self):
         check_kind(self.feed, AbstractFeed, "`feed`")

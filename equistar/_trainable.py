@@ -25,6 +25,10 @@ def all_but(theta: PyTree, part: Callable[[Any], Any]) -> PyTree[bool]:
     **Returns:**
 
     A pytree in the structure of `theta`: whether each leaf is trained.
+
+    **Raises:**
+
+    `ValueError` if `theta` has no such part, or if nothing is left to train.
     """
     return _with_part(theta, part, everything=eqx.is_inexact_array, of_part=_never)
 
@@ -37,6 +41,8 @@ def only(theta: PyTree, part: Callable[[Any], Any]) -> PyTree[bool]:
     **Returns:**
 
     A pytree in the structure of `theta`: whether each leaf is trained.
+
+    **Raises:** likewise.
     """
     return _with_part(theta, part, everything=_never, of_part=eqx.is_inexact_array)
 
@@ -53,4 +59,15 @@ def _with_part(
     of_part: Callable[[Any], bool],
 ) -> PyTree[bool]:
     spec = jtu.tree_map(everything, theta)
-    return eqx.tree_at(part, spec, jtu.tree_map(of_part, part(theta)))
+    try:
+        found = part(theta)
+    except (AttributeError, KeyError, IndexError) as e:
+        names = ", ".join(str(k) for k in vars(theta)) if hasattr(theta, "__dict__") else ""
+        raise ValueError(
+            f"`part` finds nothing in {type(theta).__name__} ({e})"
+            + (f": it has {names}." if names else ".")
+        ) from e
+    spec = eqx.tree_at(part, spec, jtu.tree_map(of_part, found))
+    if not any(jtu.tree_leaves(spec)):
+        raise ValueError("Nothing is left to train: choose another `part`.")
+    return spec

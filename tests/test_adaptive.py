@@ -2,6 +2,7 @@
 
 import functools as ft
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -240,14 +241,20 @@ def test_a_gain_multiplies_the_learned_terms_and_not_the_decay():
     np.testing.assert_allclose(doubled + 0.01, 2 * (plain + 0.01), rtol=1e-9)
 
 
-def test_parts_that_make_no_sense_are_refused():
+def test_parts_that_make_no_sense_are_refused(as_users_call):
     with pytest.raises(ValueError, match="one or more feature sets"):
         eqs.JoinedFeatures()
     with pytest.raises(ValueError, match="number of a momentum"):
         eqs.GradientScale(-1)
-    for wrong in ((0.0, 0.0), (np.inf, 0.0), (0.1, 2.0), (0.1, np.nan), (0.1, 0.0, 0)):
+    for wrong in ((0.0, 0.0), (np.inf, 0.0), (0.1, 2.0), (0.1, np.nan)):
         with pytest.raises(ValueError, match="`rate` must be positive"):
-            eqs.HypergradientDescent(*wrong)  # pyright: ignore
+            eqs.HypergradientDescent(*wrong)
+    untyped: Any = eqs.HypergradientDescent
+    for burn_in in (0, 1.5):
+        with pytest.raises(ValueError, match="`burn_in` must be a whole number"):
+            untyped(burn_in=burn_in)
+    with pytest.raises(ValueError, match=r"`rate` must be one number, .*got 'x'"):
+        untyped("x")
     with pytest.raises(ValueError, match="'log_step_size', but there are only"):
         eqs.LearnedOptimizer(gain=eqs.TensorGain(eqs.LogStepSize(), (3.0,)))
     with pytest.raises(ValueError, match="finite numbers"):

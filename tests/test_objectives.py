@@ -162,6 +162,12 @@ def test_a_growing_length_is_geometric_and_then_stays():
     length = eqs.GrowingLength(10, 1000, 100)
     means = [float(length.mean(jnp.asarray(n))) for n in (0, 50, 100, 5000)]
     assert means == [10, 100, 1000, 1000]
+    # In 32 bits the formula rounds beyond the end.
+    for first, last in ((7, 10_000_000), (1, 2**31 - 1), (2**31 - 1, 3)):
+        length = eqs.GrowingLength(first, last, 10)
+        drawn = [int(length.draw(jnp.int32(n), key=jr.key(0))) for n in (0, 5, 10, 99)]
+        assert drawn[0] == first and drawn[2:] == [last, last]
+        assert min(first, last) < drawn[1] < length.maximum
 
 
 def test_a_curriculum_draws_from_the_stage_of_the_meta_step():
@@ -245,6 +251,11 @@ def test_a_curriculum_is_the_mean_of_its_stage_in_full_episodes():
     [
         (lambda: eqs.Curriculum({5: eqs.ConstantLength(6)}), "meta-step 0"),
         (lambda: eqs.GrowingLength(0, 10, 10), "at least 1"),
+        (lambda: eqs.GrowingLength(1, 2**33, 10), "below 2"),
+        (lambda: untyped.PES(sigma="0.1"), "`sigma` must be one number"),
+        (lambda: untyped.PerLeafNoise({"a": "x"}), "noise must be one number"),
+        (lambda: untyped.Relative(None, "x"), "`reference` must be one number"),
+        (lambda: untyped.ExcessLoss("x"), "`sharpness` must be one number"),
         (lambda: eqs.ClipDifference(0.0), "limit"),
         (lambda: eqs.SignDifference(-1.0), "scale"),
         (lambda: eqs.PerLeafNoise({"a": 0.0}), "positive"),

@@ -17,6 +17,7 @@ untyped: Any = tasks
 
 ROWS = tasks.dataset_from_arrays(np.ones((20, 5)), np.arange(20) % 3)
 NUMBERS = tasks.regression_from_arrays(np.ones((20, 5)), np.arange(20.0))
+ZEROS = tasks.regression_from_arrays(np.zeros((20, 5)), np.zeros(20))
 TEXT = tasks.text_from_tokens(np.arange(400) % 7)
 QUADRATIC = tasks.Quadratic(jnp.ones(3))
 
@@ -41,6 +42,8 @@ def _loss(task, **kwargs):
         (lambda: untyped.Classification(ROWS, batch_size=2.5), "`batch_size` must be a wh"),
         (lambda: untyped.Autoencoding(np.ones((20, 5))), "a Dataset or a RegressionDatas"),
         (lambda: untyped.Autoencoding(ROWS, tasks.MLP), "`architecture` is a class"),
+        (lambda: tasks.Autoencoding(ZEROS), "All inputs .* are zero"),
+        (lambda: tasks.Regression(ZEROS), "All targets .* are zero"),
         (
             lambda: untyped.VariationalAutoencoding(
                 ROWS, likelihood=untyped.GaussianLikelihood
@@ -129,3 +132,11 @@ def test_numbers_keep_their_values_in_storage():
     rows = tasks.regression_from_arrays(shades, targets)
     stored = np.concatenate([np.asarray(rows[s].targets) for s in tasks.Split])
     np.testing.assert_array_equal(np.sort(stored[:, 0]), targets.astype(np.float32))
+
+
+def test_classes_that_do_not_occur_are_pointed_out():
+    with pytest.warns(
+        UserWarning, match=r"classes 0, ..., 2 only 2 occur.*np\.unique"
+    ) as w:
+        tasks.dataset_from_arrays(np.ones((20, 5)), 1 + np.arange(20) % 2)
+    assert w[0].filename == __file__

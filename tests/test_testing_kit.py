@@ -249,6 +249,11 @@ untyped: Any = kit
             r"`KeepsStructure\(\)`",
         ),
         (lambda: untyped.check(_Descent(), untyped.KeepsStructure()), "must be a list"),
+        (
+            lambda: untyped.optimizer_tests(optax.adam),
+            "`optimizer` must be one of this lib",
+        ),
+        (lambda: untyped.check(1e-3), "`optimizer` must be one of this library"),
         (lambda: untyped.optimizer_tests(_Descent(), untyped.BoundedUpdate), "is a class"),
         (
             lambda: untyped.optimizer_tests(_Descent(), skip=[untyped.WideAccumulators()]),

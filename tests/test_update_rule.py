@@ -1,7 +1,7 @@
 """The fast update is the plain update: for every variant, on every shape."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -443,6 +443,42 @@ def test_features_that_return_no_inputs_are_refused(features, as_users_call):
     params = jnp.ones(3)
     with pytest.raises(ValueError, match=r"features return must be `Inputs`.*got \("):
         optimizer.update(params, optimizer.init(params), params)
+
+
+class _Askew(eqs.AbstractDirection):
+    give: Any = eqx.field(static=True)
+    reads: ClassVar[tuple[str, ...]] = ()
+
+    def __call__(self, tensor):
+        return self.give(tensor.grad)
+
+
+@pytest.mark.parametrize(
+    "give, message",
+    [
+        (lambda g: jnp.sum(g, axis=0), r"_Askew gave shape \(3,\) .* shape \(2, 3\)"),
+        (lambda g: g[None], r"_Askew gave shape \(1, 2, 3\)"),
+        (lambda g: g.astype(complex), "dtype complex128 .* must be real"),
+    ],
+)
+def test_a_direction_of_the_wrong_shape_or_dtype_is_named(give, message, as_users_call):
+    optimizer = eqs.LearnedOptimizer(nominal=eqs.NominalTerm(_Askew(give)))
+    params = jnp.ones((2, 3))
+    with pytest.raises(ValueError, match=message):
+        optimizer.update(params, optimizer.init(params), params)
+
+
+@pytest.mark.parametrize("timescales", [(0, 100), (-1,), "abc", 10, (1.5,), ((1, 2),)])
+def test_time_scales_that_are_no_times_are_refused(timescales, as_users_call):
+    with pytest.raises(ValueError, match="`timescales` must be a tuple of whole numbers"):
+        eqs.AdafactorFeatures(timescales)
+
+
+def test_time_scales_may_be_a_list_or_an_array():
+    expected = eqs.AdafactorFeatures((10, 100)).timescales
+    for given in ([10, 100], np.array([10, 100]), jnp.array([10, 100])):
+        found: Any = eqs.AdafactorFeatures(given)  # pyright: ignore
+        assert found.timescales == expected and hash(found.timescales)
 
 
 def test_a_head_of_the_wrong_width_is_named():

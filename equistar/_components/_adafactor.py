@@ -8,6 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._kinds import as_tuple, check_counts
 from .._numerics import by_device, inverse, inverse_root, unstack
 from ._factors import Factors, stacked_factors
 from ._features import AbstractFeatures
@@ -30,8 +31,13 @@ class AdafactorFeatures(AbstractFeatures):
 
     **Attributes:**
 
-    - `timescales`: $\\tau$, in updates. Beyond the horizon of meta-training, the longer
-        ones give inputs that the network has not seen; leave them out here.
+    - `timescales`: $\\tau$, in updates: whole numbers of at least 1. Beyond the horizon of
+        meta-training, the longer ones give inputs that the network has not seen; leave them
+        out here.
+
+    **Raises:**
+
+    `ValueError` if `timescales` are not such numbers.
 
     ??? cite
 
@@ -48,7 +54,12 @@ class AdafactorFeatures(AbstractFeatures):
     """
 
     reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment", "factored")
-    timescales: tuple[int, ...] = eqx.field(static=True, default=TIMESCALES)
+    timescales: tuple[int, ...] = eqx.field(
+        static=True, default=TIMESCALES, converter=as_tuple
+    )
+
+    def __check_init__(self):
+        check_counts(self.timescales, "timescales")
 
     # Every input is a product: its square is the same product of squares, which share
     # their factors and need no roots.

@@ -7,6 +7,7 @@ import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._kinds import as_number, check_steps
 from .._means import means
 from .._numerics import accumulator_dtype, varying_as
 from ._accumulators import AbstractAccumulator
@@ -84,15 +85,16 @@ class HypergradientDescent(AbstractAccumulator):
         **Raises:**
 
         `ValueError` if `rate` is not positive and finite, `threshold` not in [-1, 1], or
-        `burn_in` below 1.
+        `burn_in` not a whole number of at least 1.
         """
-        if not 0 < rate < float("inf") or not -1 <= threshold <= 1 or burn_in < 1:
+        self.rate = as_number(rate, "`rate`", "0.2")
+        self.threshold = as_number(threshold, "`threshold`", "0.02")
+        if not 0 < self.rate < float("inf") or not -1 <= self.threshold <= 1:
             raise ValueError(
-                "`rate` must be positive, `threshold` between -1 and 1 and `burn_in` at "
-                f"least 1; got {rate}, {threshold} and {burn_in}."
+                "`rate` must be positive and `threshold` between -1 and 1; got "
+                f"{rate} and {threshold}."
             )
-        self.rate = float(rate)
-        self.threshold = float(threshold)
+        check_steps(burn_in, "burn_in")
         self.burn_in = int(burn_in)
         self.offsets = jnp.zeros(2)
 

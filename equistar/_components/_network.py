@@ -14,7 +14,7 @@ import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._kinds import check_count, check_key
+from .._kinds import check_count, check_function, check_key
 from .._numerics import batch_first, by_device, inverse_root, unstack
 from ._inputs import are_elements, as_stack, check_inputs, Inputs, mean_squares
 
@@ -52,9 +52,12 @@ class Head(eqx.Module):
         - `init`: initialiser of the weights, `(key, shape, dtype) -> array`, as in
           `jax.nn.initializers`. The bias starts at zero.
         - `key`: a PRNG key.
+
+        **Raises:** `ValueError` if an argument is not of its kind.
         """
         check_count(width, "width")
         check_key(key)
+        check_function(init, "init", "jax.nn.initializers.zeros")
         self.weight = init(key, (width,), jnp.zeros(()).dtype)
         self.bias = jnp.zeros(())
 

@@ -7,6 +7,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .._kinds import as_number
+
 
 class AbstractScale(eqx.Module):
     """A number that multiplies a term or a log-magnitude."""
@@ -30,7 +32,7 @@ class FixedScale(AbstractScale):
 
         `ValueError` if it is not finite.
         """
-        self.value = _as_number(value)
+        self.value = as_number(value, "A scale", "1e-3")
         if not math.isfinite(self.value):
             raise ValueError(f"A scale must be finite; got {value}.")
 
@@ -52,7 +54,7 @@ class LearnedScale(AbstractScale):
 
         `ValueError` if it is not positive and finite.
         """
-        number = _as_number(value)
+        number = as_number(value, "A scale", "1e-3")
         if not 0 < number < math.inf:
             raise ValueError(f"A learned scale must start positive; got {value}.")
         self.log = jnp.array(math.log(number), jnp.zeros(()).dtype)
@@ -64,12 +66,3 @@ class LearnedScale(AbstractScale):
 def as_scale(value: float | AbstractScale) -> AbstractScale:
     """`value` itself if it is a scale, else a fixed one."""
     return value if isinstance(value, AbstractScale) else FixedScale(value)
-
-
-def _as_number(value: float) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError) as e:
-        raise ValueError(
-            f"A scale must be one number, say 1e-3, and no traced one; got {value!r:.80}."
-        ) from e

@@ -137,7 +137,20 @@ class NominalTerm(AbstractNominalTerm):
         return self.direction.averaged(tensor)
 
     def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
-        return self.scale() * self.magnitude(hidden) * self.direction(tensor)
+        direction = _checked(self.direction(tensor), self.direction, tensor.param.shape)
+        return self.scale() * self.magnitude(hidden) * direction
+
+
+def _checked(found: Array, direction: AbstractDirection, shape: tuple[int, ...]) -> Array:
+    """What a direction gave, or a `ValueError` if it is no direction for the tensor."""
+    fits = jnp.shape(found) == shape or jnp.size(found) == 1
+    if not fits or jnp.iscomplexobj(found):
+        raise ValueError(
+            f"The direction {type(direction).__name__} gave shape {jnp.shape(found)} and "
+            f"dtype {jnp.result_type(found)} for a tensor of shape {shape}: it must be "
+            "real and of the tensor's shape."
+        )
+    return found
 
 
 class AbstractWeightDecay(AbstractTerm):

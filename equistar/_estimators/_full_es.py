@@ -11,7 +11,7 @@ from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
 from ._checks import check_unroll
 from ._noise import AbstractNoise, IsotropicNoise
-from ._pairs import Pairs
+from ._pairs import as_sigma, Pairs
 from ._particles import summarise
 from ._rollout import particle_keys, whole_episodes
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
@@ -54,7 +54,7 @@ class FullES(AbstractEstimator):
 
     length: AbstractEpisodeLength = eqx.field(converter=as_length)
     pairs: int = eqx.field(default=8, static=True)
-    sigma: float = eqx.field(default=0.01, static=True, converter=float)
+    sigma: float = eqx.field(default=0.01, static=True, converter=as_sigma)
     objective: AbstractObjective = MeanLoss()
     noise: AbstractNoise = IsotropicNoise()
     sampling: AbstractSampling = AntitheticPairs()

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, PyTree
 
+from .._kinds import as_number
+
 
 class AbstractNoise(eqx.Module):
     """Gaussian noise, $\\epsilon \\sim N(0, \\sigma^2 S^2)$ with a diagonal $S$.
@@ -51,10 +53,11 @@ class PerLeafNoise(AbstractNoise):
         `ValueError` if a scale is not positive and finite; at the first use, if the
         structure does not fit `theta`.
         """
-        bad = [s for s in jtu.tree_leaves(scales) if not 0 < float(s) < float("inf")]
+        number = lambda s: as_number(s, "A scale of noise", "10.0")
+        self.scales = jtu.tree_map(number, scales)
+        bad = [s for s in jtu.tree_leaves(self.scales) if not 0 < s < float("inf")]
         if bad:
             raise ValueError(f"Scales of noise must be positive and finite; got {bad[0]}.")
-        self.scales = jtu.tree_map(float, scales)
 
     def scale(self, theta: PyTree[Array]) -> PyTree[Array]:
         def spread(scale: float, below: PyTree[Array]) -> PyTree[Array]:

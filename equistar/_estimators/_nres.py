@@ -19,7 +19,7 @@ from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
 from ._checks import check_unroll, check_windowed
 from ._noise import AbstractNoise, IsotropicNoise
-from ._pairs import Pairs
+from ._pairs import as_sigma, Pairs
 from ._particles import are_finite, over, summarise
 from ._rollout import advance, particle_keys, Particles, start
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
@@ -72,7 +72,7 @@ class NRES(AbstractEstimator):
 
     window: int = eqx.field(default=50, static=True)
     pairs: int = eqx.field(default=8, static=True)
-    sigma: float = eqx.field(default=0.01, static=True, converter=float)
+    sigma: float = eqx.field(default=0.01, static=True, converter=as_sigma)
     length: AbstractEpisodeLength = eqx.field(
         default=ConstantLength(2000), converter=as_length
     )

@@ -1,6 +1,7 @@
 """What evolution-strategies estimators share: noise, pairs and their differences."""
 
 import functools as ft
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,11 +12,16 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._devices import shard_particles
-from .._kinds import check_count
+from .._kinds import as_number, check_count
 from ._noise import AbstractNoise
 from ._particles import learned, over
 from ._rollout import particle_keys
 from ._sampling import AbstractSampling, AbstractShaping
+
+
+def as_sigma(value: Any) -> float:
+    """The scale of the noise as a float."""
+    return as_number(value, "`sigma`", "0.01")
 
 
 class Pairs(eqx.Module):

@@ -23,7 +23,7 @@ from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
 from ._checks import check_unroll, check_windowed
 from ._noise import AbstractNoise, IsotropicNoise
-from ._pairs import Pairs
+from ._pairs import as_sigma, Pairs
 from ._particles import are_finite, same_members, summarise
 from ._pes import carry_on, PESState
 from ._remat import AbstractRematerialisation, WithinMemory
@@ -76,7 +76,7 @@ class PESAnalytic(AbstractEstimator):
 
     window: int = eqx.field(default=50, static=True)
     pairs: int = eqx.field(default=8, static=True)
-    sigma: float = eqx.field(default=0.01, static=True, converter=float)
+    sigma: float = eqx.field(default=0.01, static=True, converter=as_sigma)
     length: AbstractEpisodeLength = eqx.field(
         default=ConstantLength(2000), converter=as_length
     )

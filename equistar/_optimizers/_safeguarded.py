@@ -52,9 +52,10 @@ class EnergyDecrease(AbstractCriterion):
     with the learned step $u$ and the fallback's $u_f$.
 
     *Promise:* wherever the fallback's step lowers the energy, so does every step that is
-    taken. For example, on a quadratic with its own loss as energy and gradient descent
-    inside its stable range as fallback, no learned optimizer can make the loss rise. An
-    energy that is NaN counts as no decrease. It costs three evaluations of the energy.
+    taken, unless something scales it afterwards. For example, on a quadratic with its own
+    loss as energy and gradient descent inside its stable range as fallback, no learned
+    optimizer can make the loss rise. An energy that is NaN counts as no decrease. It costs
+    three evaluations of the energy.
 
     The criterion with a factor is ours; the source compares the losses of both steps.
 
@@ -201,6 +202,10 @@ class Safeguarded(AbstractOptimizer):
 
     A learned step that is not finite is never taken. Both states advance at every step. If
     a NaN stays in the learned optimizer's state, the fallback takes all further steps.
+
+    The decision is about the step as `learned` gives it. A learning rate or weight decay
+    belongs inside, `Safeguarded(Scaled(star, 0.5), ...)`: what is scaled after the
+    decision, by `as_optax(safe, learning_rate=2)` or in an optax chain, has not been tried.
 
     !!! Example
 

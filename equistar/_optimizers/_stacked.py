@@ -47,7 +47,7 @@ class Stacked(AbstractOptimizer):
                 f"{optimizer!r:.80}."
             )
         counts, self.structure = jtu.tree_flatten(stacked_axes)
-        if not all(isinstance(n, int) and n >= 0 for n in counts):
+        if not all(type(n) is int and n >= 0 for n in counts):
             raise ValueError(
                 "`stacked_axes` must hold integers of at least 0 (the number of leading "
                 f"axes that stack separate tensors); got {stacked_axes}."

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from .._warn import warn
 from ._base import Split
 from ._data import Dataset, Examples, RegressionDataset
 
@@ -27,7 +28,7 @@ def dataset_from_arrays(
 
     **Returns:**
 
-    A [`equistar.tasks.Dataset`][].
+    A [`equistar.tasks.Dataset`][]. There is a warning if a class does not occur.
 
     **Raises:**
 
@@ -55,6 +56,12 @@ def dataset_from_arrays(
         )
     if high == 0:
         raise ValueError("Labels must be of two classes at least; all of these are 0.")
+    occurring = len(np.unique(labels))
+    if occurring <= high:
+        warn(
+            f"Of the classes 0, ..., {high} only {occurring} occur in the labels: if the "
+            "others never will, pass `np.unique(labels, return_inverse=True)[1]`."
+        )
     splits = _split(_stored(inputs, "Inputs"), labels.astype(np.int32), seed)
     return Dataset(splits, high + 1, _checked_scale(scale))
 

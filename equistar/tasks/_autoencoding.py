@@ -45,7 +45,8 @@ class Autoencoding(AbstractTask):
 
         **Raises:**
 
-        `ValueError` if an argument is not of its kind, or `batch_size` is below 1.
+        `ValueError` if an argument is not of its kind, `batch_size` is below 1, or all
+        inputs are zero.
         """
         check_kind(dataset, Dataset | RegressionDataset, "`dataset`", _DATA)
         check_kind(architecture, AbstractArchitecture, "`architecture`")
@@ -53,7 +54,12 @@ class Autoencoding(AbstractTask):
         self.dataset = dataset
         self.architecture = architecture
         self.batch_size = batch_size
-        self.loss_bounds = 0.0, 1.5 * float(jnp.mean(_some_inputs(dataset) ** 2))
+        square = float(jnp.mean(_some_inputs(dataset) ** 2))
+        if square == 0:
+            raise ValueError(
+                "All inputs of the training split are zero: nothing is learned."
+            )
+        self.loss_bounds = 0.0, 1.5 * square
 
     def init(self, *, key: PRNGKeyArray) -> PyTree[Array]:
         shape = self.dataset.in_shape

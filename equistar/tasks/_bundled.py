@@ -30,7 +30,7 @@ def digits(seed: int = 0) -> Dataset:
 def breast_cancer(seed: int = 0) -> Dataset:
     """scikit-learn's bundled breast cancers: 569 rows of 30 numbers, 2 classes.
 
-    Each column has mean zero and variance one.
+    Each column has mean zero and variance one, over the examples of all splits.
 
     **Arguments:**
 
@@ -49,7 +49,7 @@ def breast_cancer(seed: int = 0) -> Dataset:
 def wine(seed: int = 0) -> Dataset:
     """scikit-learn's bundled wines: 178 rows of 13 numbers, 3 classes.
 
-    Each column has mean zero and variance one.
+    Each column has mean zero and variance one, over the examples of all splits.
 
     **Arguments:**
 
@@ -68,7 +68,8 @@ def wine(seed: int = 0) -> Dataset:
 def diabetes(seed: int = 0) -> RegressionDataset:
     """scikit-learn's bundled diabetes patients: 442 rows of 10 numbers, one to predict.
 
-    Each column, and the target, has mean zero and variance one.
+    Each column, and the target, has mean zero and variance one, over the examples of all
+    splits.
 
     **Arguments:**
 

@@ -39,7 +39,8 @@ class Regression(AbstractTask):
 
         **Raises:**
 
-        `ValueError` if an argument is not of its kind, or `batch_size` is below 1.
+        `ValueError` if an argument is not of its kind, `batch_size` is below 1, or all
+        training targets are zero.
         """
         wanted = "a RegressionDataset, say `regression_from_arrays(inputs, targets)`"
         check_kind(dataset, RegressionDataset, "`dataset`", wanted)
@@ -49,6 +50,10 @@ class Regression(AbstractTask):
         self.architecture = architecture
         self.batch_size = batch_size
         square = float(jnp.mean(dataset[Split.TRAIN].targets ** 2))
+        if square == 0:
+            raise ValueError(
+                "All targets of the training split are zero: nothing is learned."
+            )
         self.loss_bounds = 0.0, 1.5 * square
 
     def init(self, *, key: PRNGKeyArray) -> PyTree[Array]:

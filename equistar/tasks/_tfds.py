@@ -141,11 +141,14 @@ def data_folder(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
     """Where data sets are prepared: an argument, or the variable, or the default."""
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     try:
-        return pathlib.Path(chosen).expanduser()
+        folder = pathlib.Path(chosen).expanduser()
     except RuntimeError as e:
         raise ValueError(
             "There is no home folder to keep data in: set TFDS_DATA_DIR to a folder."
         ) from e
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: data sets are prepared in a folder.")
+    return folder
 
 
 def prepared_folder(

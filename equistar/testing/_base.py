@@ -52,6 +52,11 @@ def as_optimizer(optimizer: Optimizer) -> AbstractOptimizer:
     """An optimizer of this library, or an optax transformation, as the former."""
     if isinstance(optimizer, AbstractOptimizer):
         return optimizer
+    if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
+        raise ValueError(
+            "`optimizer` must be one of this library, or an optax transformation, say "
+            f"`optax.adam(1e-3)`; got {optimizer!r:.80}."
+        )
     return _Transformation(optimizer)
 
 

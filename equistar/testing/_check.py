@@ -44,9 +44,9 @@ def check(optimizer: Optimizer, properties: Sequence[AbstractProperty] = EXPECTE
 
     **Raises:**
 
-    `AssertionError` that names the property and what broke it; `ValueError` if `properties`
-    is not a list of properties. Errors of the optimizer itself are raised with a note that
-    names the property.
+    `AssertionError` that names the property and what broke it; `ValueError` if `optimizer`
+    is none or `properties` is not a list of properties. Errors of the optimizer itself are
+    raised with a note that names the property.
     """
     wanted = "a list of properties, say `[KeepsStructure()]`"
     check_kind(properties, Iterable, "`properties`", wanted)
@@ -102,9 +102,12 @@ def optimizer_tests(
 
     **Raises:**
 
-    `ValueError` if `more` are not properties, or `skip` are not classes of them.
+    `ValueError` if `optimizer` is none, `more` are not properties, or `skip` are not
+    classes of them.
     """
     import pytest
+
+    as_optimizer(optimizer)
 
     skip = list(skip) if isinstance(skip, Iterable) else [skip]
     if not all(isinstance(k, type) and issubclass(k, AbstractProperty) for k in skip):
