@@ -703,6 +703,12 @@ def test_the_command_writes_a_report_and_goes_on_from_it(tmp_path, monkeypatch, 
     assert _command(monkeypatch, weights, *settings[:-1], weights) == 2
     assert "--cache" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
+    # Of other seeds: what was made is there, though not beside what it does not fit.
+    options = *settings[:6], "--baselines", "sgd", "--seed", 1, *compare
+    assert _command(monkeypatch, weights, *options, *settings[-2:]) == 2
+    assert "cannot be compared (keys: " in (said := capsys.readouterr().err)
+    assert "is of this evaluation alone" in said
+    assert (tmp_path / "other" / "report.md").is_file()
 
 
 def test_how_far_beyond_its_length_is_chosen_by_the_suite():

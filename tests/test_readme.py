@@ -1,6 +1,5 @@
 """The code of the README and of the guides runs, as it stands."""
 
-import os
 import pathlib
 import re
 import subprocess
@@ -10,7 +9,6 @@ import pytest
 
 
 ROOT = pathlib.Path(__file__).parents[1]
-DEFAULTS = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0", "XLA_FLAGS": ""}
 # Pages with code, how many blocks of it, and what must hold after them.
 PAGES = {
     "README.md": (
@@ -66,11 +64,10 @@ def test_the_code_of_a_page_runs(page, tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == number
     code = "\n".join([*blocks, checks])
-    # In a process of its own, since a page's reader has none of the tests' settings. Guides
-    # are compiled as quickly as the tests are.
-    environment = os.environ | (DEFAULTS if page == "README.md" else {})
+    # In a process of its own, since a page's reader has none of the tests' settings but
+    # that programs are compiled quickly.
     run = [sys.executable, "-c", code]
-    options = {"cwd": tmp_path, "env": environment, "timeout": 300}
+    options = {"cwd": tmp_path, "timeout": 300}
     done = subprocess.run(run, capture_output=True, text=True, **options)
     assert done.returncode == 0, done.stderr
     # What a page quotes below a block is what the block prints.

@@ -125,7 +125,8 @@ class Evaluate:
         sweeps = _sweeps_folder(self.cache)
         out = console()
         out.print(
-            f"Tasks: {', '.join(names)}. Optimizers: {', '.join(optimizers) or 'none'}. "
+            f"Tasks: {', '.join(names)}. Optimizers: "
+            f"{', '.join(optimizers) or 'none, for no weights are given'}. "
             f"Baselines: {', '.join(self.baselines) or 'none'}. {self.seeds} seeds of "
             f"{self.steps} steps.",
             highlight=False,
@@ -136,15 +137,18 @@ class Evaluate:
             except KeyboardInterrupt:
                 out.print("Interrupted. The same command goes on from what is finished.")
                 return 130
-            if earlier:
-                evaluation = compare_evaluations({str(self.output): evaluation, **earlier})
             # Before anything is printed: what is printed into may be gone.
             evaluation.report(self.output / "report.md")
+            if earlier:
+                evaluation = self._beside(earlier, evaluation)
+                evaluation.report(self.output / "report.md")
         out.print(evaluation.table())
         if not self.baselines and not earlier:
             out.print("Without a baseline there are no ratios: the report has mean losses.")
         out.print(f"Report:  {self.output / 'report.md'}")
         out.print(f"Results: {results.path}")
+        for note in evaluation.notes:
+            out.print(note, highlight=False)
         for failure in evaluation.failures:
             out.print(f"Failed: {failure.optimizer} on {failure.task}: {failure.message}")
         return 1 if evaluation.failures else 0
@@ -191,6 +195,14 @@ class Evaluate:
                     f"steps. Pass --seeds {there[1]} --steps {there[0]}."
                 )
         return earlier
+
+    def _beside(self, earlier: dict[str, Evaluation], evaluation: Evaluation) -> Evaluation:
+        try:
+            return compare_evaluations({str(self.output): evaluation, **earlier})
+        except ValueError as e:
+            raise CommandError(
+                f"{e} {self.output / 'report.md'} is of this evaluation alone."
+            ) from e
 
     def _check(self) -> None:
         if min(self.steps, self.seeds, self.nadamw_draws, *self.horizons) < 1:
