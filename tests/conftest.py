@@ -44,6 +44,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Every shape and dtype annotation of the package is checked while the tests run.
 install_import_hook("equistar", "beartype.beartype")
 
+# Tracing makes many small objects that live on: looking through all of them again and
+# again takes a tenth of the time.
+gc.freeze()
+gc.set_threshold(200_000, 20, 100)
+
 # The same examples at every run: a failure is one that can be had again.
 settings.register_profile("derandomised", derandomize=True, deadline=None)
 settings.load_profile("derandomised")
