@@ -88,17 +88,12 @@ def read_checkpoint(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.nd
     `DamagedCheckpoint` if it is not whole, `CheckpointError` if it is too new.
     """
     try:
-        header, arrays = _read(path)
-        newer = header["format_version"] > FORMAT_VERSION
+        return _read(path)
+    except CheckpointError:
+        raise
     # A bit that is wrong makes an archive anything: encrypted, or of an unknown method.
     except Exception as e:
         raise DamagedCheckpoint(f"{e}" or type(e).__name__) from e
-    if newer:
-        raise CheckpointError(
-            f"{path} was written by a newer version of equistar: upgrade it, or choose "
-            "another folder."
-        )
-    return header, arrays
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -110,13 +105,16 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     header = json.loads(arrays.pop(_HEADER).tobytes())
     if header["format"] != FORMAT or not isinstance(header["settings"], dict):
         raise ValueError("it is no checkpoint of equistar")
-    columns = [name for name in arrays if name.startswith(_HISTORY)]
-    written = {f"leaf_{i}" for i in range(len(header["leaves"]))}
-    # Files of before do not say which columns they have.
-    written |= (
-        {_HISTORY + k for k in header["history"]} if "history" in header else {*columns}
-    )
-    if written != {*arrays}:
+    if header["format_version"] > FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path} was written by a newer version of equistar: upgrade it, or choose "
+            "another folder."
+        )
+    # Files of before do not say which columns of the history they have.
+    there = [k.removeprefix(_HISTORY) for k in arrays if k.startswith(_HISTORY)]
+    written = [_HISTORY + k for k in header.get("history", there)]
+    written += [f"leaf_{i}" for i in range(len(header["leaves"]))]
+    if {*written} != {*arrays}:
         raise ValueError("its arrays are not those that were written")
     return header, arrays
 

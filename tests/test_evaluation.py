@@ -564,6 +564,7 @@ def test_tasks_of_one_name_that_differ_are_not_compared(evaluated, tmp_path):
     newer = eqx.tree_at(lambda e: e.about["versions"]["equistar"], other, "99")
     both = eqs.compare_evaluations({"a": evaluation, "b": newer})
     assert "'quadratic' may not be the same" in both.notes[-1]
+    assert both.notes[-1] in str(both)
     # In one folder, of which one optimizer was evaluated before the task was changed.
     steep = lambda: eqs.tasks.Quadratic(jnp.array([3.0, 0.1]))
     for name, make in (("sgd", _quadratic), ("slow", steep)):

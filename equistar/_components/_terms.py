@@ -143,8 +143,7 @@ class NominalTerm(AbstractNominalTerm):
 
 def _checked(found: Array, direction: AbstractDirection, shape: tuple[int, ...]) -> Array:
     """What a direction gave, or a `ValueError` if it is no direction for the tensor."""
-    fits = jnp.shape(found) == shape or jnp.size(found) == 1
-    if not fits or jnp.iscomplexobj(found):
+    if jnp.shape(found) not in (shape, ()) or jnp.iscomplexobj(found):
         raise ValueError(
             f"The direction {type(direction).__name__} gave shape {jnp.shape(found)} and "
             f"dtype {jnp.result_type(found)} for a tensor of shape {shape}: it must be "

@@ -20,7 +20,7 @@ _COMPARABLE = "steps", "seeds", "keys", "held_out", "dtype"
 
 
 class Evaluation(eqx.Module):
-    """What [`equistar.evaluate`][] returns; `print` shows a table, and what failed.
+    """What [`equistar.evaluate`][] returns; `print` shows a table, failures and notes.
 
     **Attributes:**
 
@@ -41,7 +41,8 @@ class Evaluation(eqx.Module):
 
     def __str__(self) -> str:
         failed = (f"Failed: {f.optimizer} on {f.task}: {f.message}" for f in self.failures)
-        return as_text(self.table()) + "".join(f"{line}\n" for line in failed)
+        lines = *failed, *self.notes
+        return as_text(self.table()) + "".join(f"{line}\n" for line in lines)
 
     def report(self, path: str | os.PathLike) -> None:
         """Writes a Markdown report; its figures go into the folder beside it.

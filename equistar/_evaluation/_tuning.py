@@ -35,12 +35,9 @@ class Sweep(eqx.Module):
     @property
     def chosen(self) -> int:
         """The draw of the lowest mean loss, of those that diverge on the fewest seeds."""
-        finite = np.isfinite(self.means)
-        total = np.sum(np.where(finite, self.means, 0), axis=1)
-        mean = np.where(
-            np.any(finite, axis=1), total / np.maximum(1, finite.sum(1)), np.inf
-        )
-        return int(np.lexsort((mean, -finite.sum(axis=1)))[0])
+        finite = np.ma.masked_invalid(self.means)
+        mean = np.ma.filled(finite.mean(axis=1), np.inf)
+        return int(np.lexsort((mean, -finite.count(axis=1)))[0])
 
     def best(self) -> dict[str, float]:
         """The settings of the chosen draw."""
