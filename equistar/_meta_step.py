@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from ._devices import replicate
 from ._estimators import AbstractEstimator, MetaGradient
-from ._feed import AbstractFeed
+from ._feed import AbstractFeed, Steady
 from ._kinds import check_key
 from ._logger import Metrics
 from ._mixture import as_mixture, Mixture, unroll_keys
@@ -100,7 +100,7 @@ def _check_trainable(trainable: PyTree, theta: PyTree) -> None:
 
 
 def meta_train_step(
-    unroll: AbstractUnroll | Mixture,
+    unroll: AbstractUnroll | AbstractFeed | Mixture,
     estimator: AbstractEstimator,
     outer: optax.GradientTransformation,
     state: MetaTrainState,
@@ -114,7 +114,7 @@ def meta_train_step(
 
     **Arguments:**
 
-    - `unroll`: as for [`equistar.meta_train`][]; instead of an
+    - `unroll`: as for [`equistar.meta_train`][]. Inside of `jax.jit`, instead of an
         [`equistar.AbstractFeed`][], pass the unroll that its `at(step)` returns.
     - `state`: from [`equistar.meta_train_init`][], or the step before.
 
@@ -125,7 +125,22 @@ def meta_train_step(
     `(state, metrics)`: an [`equistar.MetaTrainState`][] and [`equistar.Metrics`][].
     """
     mixture = as_mixture(unroll)
-    return step_through(mixture, mixture.at(0), estimator, outer, state, trainable)
+    unrolls = _at_present(mixture, state.step)
+    return step_through(mixture, unrolls, estimator, outer, state, trainable)
+
+
+def _at_present(mixture: Mixture, step: Int[Array, ""]) -> tuple[AbstractUnroll, ...]:
+    """The unrolls of this meta-step, which only feeds make others of."""
+    if all(isinstance(feed, Steady) for feed in mixture.feeds):
+        return mixture.at(0)
+    try:
+        done = int(step)
+    except jax.errors.ConcretizationTypeError as e:
+        raise ValueError(
+            "Inside of `jax.jit`, where the meta-step is not known, nothing can be fed: "
+            "pass the unroll that the feed's `at(step)` returns."
+        ) from e
+    return mixture.at(done)
 
 
 def step_through(

@@ -162,6 +162,7 @@ def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
         (("meta-train", "--schedule", "cosine", "--warm-up", 1000), 2, "warm_up"),
         (("meta-train", "--shortest", 501), 2, "shortest <= longest"),
         (("meta-train", "--evaluate-every", "-1"), 2, "--evaluate-every"),
+        (("meta-train", "--evaluate-task", "wine_mlp"), 2, "--evaluate-every"),
         (("meta-train", "--evaluate-task", "imagenet"), 2, "digits_mlp"),
         (("meta-train", "--warn-share", 0), 2, "--warn-share"),
         (("meta-train", "--save-minutes", "nan"), 2, "--save-minutes"),

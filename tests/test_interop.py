@@ -260,12 +260,30 @@ def _with_momenta(*decays):
     return eqx.tree_at(lambda s: s.accumulators, VARIANTS["star"], bank)
 
 
+# Of two momenta and two factors, with a network for so many inputs.
+_OF_TWO = eqs.LearnedOptimizer(
+    features=eqs.AdafactorFeatures(),
+    network=eqs.BlackboxMLP(31, key=KEY),
+    blackbox=eqs.BlackboxTerm(key=KEY),
+    accumulators={
+        "momentum": eqs.Momentum((0.9, 0.99)),
+        "second_moment": eqs.SecondMoment(),
+        "factored": eqs.FactoredSecondMoment((0.9, 0.99)),
+    },
+)
+
+
 @pytest.mark.parametrize(
     "optimizer, message",
     [
         (eqs.LearnedOptimizer(nominal=eqs.NominalTerm()), "NoFeatures"),
         (eqs.STAR(key=KEY, direction=_Sign()), "_Sign"),
         (_with_momenta(0.8, 0.99, 0.999), "'momentum' has no counterpart"),
+        (_OF_TWO, "'momentum' has no counterpart"),
+        (
+            jtu.tree_map(lambda x: x * jnp.nan, VARIANTS["star"]),
+            "weights are not all finite",
+        ),
     ],
 )
 def test_a_part_without_a_counterpart_is_named(optimizer, message):

@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
@@ -295,6 +296,18 @@ def test_a_feed_is_asked_for_each_meta_step(wrap, tmp_path):
     kept = eqs.Checkpoints(tmp_path)
     assert _meta_train(wrap(_Rising()), steps=2, checkpoints=kept).theta == -1
     assert _meta_train(wrap(_Rising()), steps=4, checkpoints=kept).theta == -6
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, lambda f: eqs.Mixture([f])])
+def test_single_meta_steps_go_through_a_feed_too(wrap):
+    feed, estimator, outer = wrap(_Rising()), eqs.FullBackprop(1, 1), optax.sgd(1.0)
+    state = eqs.meta_train_init(feed, estimator, jnp.zeros(()), outer, key=jr.key(0))
+    step = lambda state: eqs.meta_train_step(feed, estimator, outer, state)[0]
+    for _ in range(4):
+        state = step(state)
+    assert state.theta == -6
+    with pytest.raises(ValueError, match="nothing can be fed"):
+        jax.jit(step)(state)
 
 
 def test_a_feed_can_be_relative_to_a_reference():

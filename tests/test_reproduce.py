@@ -1,9 +1,12 @@
 """The papers' experiments run, and say what they found."""
 
+import dataclasses
 import importlib
 import sys
 from typing import Any
 
+import jax.numpy as jnp
+import jax.random as jr
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -11,7 +14,12 @@ from matplotlib.image import imread
 
 import equistar as eqs
 from equistar._cli import main
-from equistar._reproduce import _stepsize_label_noise, EXPERIMENTS
+from equistar._reproduce import (
+    _stepsize_horizon,
+    _stepsize_label_noise,
+    _stepsize_objectives_methods,
+    EXPERIMENTS,
+)
 from equistar._reproduce._pes_influence_balancing import InfluenceExperiment
 from equistar._reproduce._pes_regression import LearningRateSchedule
 from equistar._reproduce._spectrum_digits import SpectrumOnDigits
@@ -22,7 +30,9 @@ from equistar._reproduce._star_fig2bc import MetaTrainingBesideNominal
 from equistar._reproduce._stepsize_horizon import StepSizeHorizon
 from equistar._reproduce._stepsize_label_noise import LabelNoise
 from equistar._reproduce._stepsize_label_noise_tasks import Arm, draw_tasks
+from equistar._reproduce._stepsize_problem import Descent
 from equistar._reproduce._stepsize_validation import TrainByValidation
+from equistar.analysis import StepSizeProblem
 from equistar.tasks import _tfds, dataset_from_arrays, IMAGES, Split
 
 from .helpers import measured
@@ -96,6 +106,36 @@ def test_the_best_step_size_depends_on_the_horizon_and_is_learned():
     # only rises.
     assert [claims[i].holds for i in (0, 2, 3)] == [True] * 3
     assert data["learned"].shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "module, run",
+    [
+        (_stepsize_horizon, lambda problem: StepSizeHorizon()._learn(problem, 3)),
+        (
+            _stepsize_objectives_methods,
+            lambda problem: next(
+                iter(
+                    _stepsize_objectives_methods.methods(
+                        Descent(problem), 3, 2, 2, 0.1
+                    ).values()
+                )
+            ).run(0.1, 5, jr.key(0)),
+        ),
+    ],
+)
+def test_an_experiment_ends_where_its_meta_training_is_interrupted(
+    module, run, monkeypatch
+):
+    whole = module.meta_train
+
+    def cut(*args, steps, **kwargs):
+        result = whole(*args, steps=2, **kwargs)
+        return dataclasses.replace(result, result=eqs.RESULTS.interrupted)
+
+    monkeypatch.setattr(module, "meta_train", cut)
+    with pytest.raises(KeyboardInterrupt):
+        run(StepSizeProblem(jnp.array([1.0, 0.5], jnp.float32), jnp.ones(2, jnp.float32)))
 
 
 def _images(seed):

@@ -72,6 +72,17 @@ def test_a_world_as_the_paper_has_it_bears_the_ablations_out():
     assert len(wrong) == 2
 
 
+def test_a_network_that_is_not_finite_loses_and_a_flat_one_does_not_come_apart():
+    level = {"STAR, decay 0.1": (0.1, 0.1, 1e-5), "STAR, decay 0.5": (0.1, 0.1, 1e-5)}
+    for name in ("Blackbox", "HyperparamController"):
+        lost = _claims(MetaTrainingCurves(), level | {name: (0.3, np.nan, np.nan)})
+        assert lost["within the horizon STAR trains better than both"]
+    lost = _claims(MetaTrainingCurves(), level | {"STAR, decay 0.1": (0.1, np.nan, 1.0)})
+    assert not lost["within the horizon STAR trains better than both"]
+    flat = _claims(MetaTrainingCurves(), level | {"Blackbox": (1.4, 1.4, 1.4)})
+    assert not flat["where the blackbox optimizer comes apart"]
+
+
 def test_a_network_that_is_not_finite_is_infinitely_far():
     data = {"a inner": np.ones((3, 100)), "a meta": np.arange(40.0).reshape(2, 20)}
     data["a inner"][1:, -1] = np.nan

@@ -1,5 +1,6 @@
 """Joint spectra where they are known exactly, and what optimizers are invariant under."""
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -220,6 +221,15 @@ def test_the_share_of_a_direction_says_whether_params_or_state_are_unstable():
     assert spectrum.unstable == 2
 
 
+def test_directions_without_curvature_are_not_unstable():
+    task = eqs.tasks.Quadratic(jnp.array([1.0, 0.0]))
+    descent = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.5)
+    found = joint_spectrum(task, descent, _state(task, descent), key=jr.key(0))
+    assert found.unstable == 0 and found.radius == 1
+    one = dataclasses.replace(found, eigenvalues=found.eigenvalues * (1 + 1e-8))
+    assert one.radius > 1 and one.unstable == 0
+
+
 def test_the_spectrum_along_training_stops_where_training_diverges():
     task = eqs.tasks.Quadratic(jnp.array([1.0, 0.5]))
     stable = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.5)
@@ -229,6 +239,10 @@ def test_the_spectrum_along_training_stops_where_training_diverges():
     # Growing by 999 a step overflows float64 before step 200.
     spectra = spectrum_along_training(task, wild, [0, 5, 200, 300], key=jr.key(0))
     assert len(spectra) == 2 and spectra[0].unstable == 2
+    # Wherever it is looked at: a state may be finite still where its update is not.
+    for last in range(100, 106):
+        found = spectrum_along_training(task, wild, [0, last], key=jr.key(0))
+        assert len(found) in (1, 2)
     with pytest.raises(ValueError, match="increasing"):
         spectrum_along_training(task, stable, [5, 5], key=jr.key(0))
     with pytest.raises(ValueError, match="at least 1"):

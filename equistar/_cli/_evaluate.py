@@ -139,6 +139,7 @@ class Evaluate:
                 return 130
             # Before anything is printed: what is printed into may be gone.
             evaluation.report(self.output / "report.md")
+            code = 1 if evaluation.failures else 0
             if earlier:
                 evaluation = self._beside(earlier, evaluation)
                 evaluation.report(self.output / "report.md")
@@ -151,7 +152,7 @@ class Evaluate:
             out.print(note, highlight=False)
         for failure in evaluation.failures:
             out.print(f"Failed: {failure.optimizer} on {failure.task}: {failure.message}")
-        return 1 if evaluation.failures else 0
+        return code
 
     def _evaluate(
         self,

@@ -86,7 +86,11 @@ class MetaTrain:
         result = self._meta_train(checkpoints, processes, out)
         if result.result == RESULTS.process_lost:
             self._rescue(result, processes)
-        return self._finish(result, checkpoints, out) if processes.first else 0
+        if processes.first:
+            self._finish(result, checkpoints, out)
+        if result.result == RESULTS.interrupted:
+            return 130
+        return 1 if result.result == RESULTS.no_meta_gradient else 0
 
     def _checkpoints(self) -> Checkpoints:
         return Checkpoints(
@@ -144,7 +148,9 @@ class MetaTrain:
         history = checkpoints.history()
         made = 0 if history is None else len(history.meta_loss)
         _checked(check_reach, made, steps, str(output), "--steps", "--output")
-        return made == steps == finished_steps(output / "weights.npz")
+        # One that gave up on its last meta-step says so again.
+        gave_up = history is not None and history.skipped[-1] >= self.folder.max_skipped
+        return made == steps == finished_steps(output / "weights.npz") and not gave_up
 
     def _prepare(self, checkpoints: Checkpoints, processes: Processes) -> None:
         if processes.first:
@@ -156,7 +162,7 @@ class MetaTrain:
 
     def _finish(
         self, result: MetaTrainResult, checkpoints: Checkpoints, out: Console
-    ) -> int:
+    ) -> None:
         output, weights = self.folder.output, self.folder.output / "weights.npz"
         best, history = checkpoints.restore_best(result.state)
         if history is not None:
@@ -172,7 +178,6 @@ class MetaTrain:
                 f"Interrupted after {len(losses)} meta-steps, which are kept. Go on with:"
             )
             print(f"  {same_command()}")
-            return 130
         if result.result == RESULTS.no_meta_gradient:
             newest = max(checkpoints.folder.glob("checkpoint-*.npz"), default="none")
             print(f"equistar: {RESULTS[result.result]}", file=sys.stderr)
@@ -181,8 +186,6 @@ class MetaTrain:
                 f"optimizer, and {newest} the run's last state.",
                 file=sys.stderr,
             )
-            return 1
-        return 0
 
     def _say_what_next(self, out: Console) -> None:
         weights = self.folder.output / "weights.npz"

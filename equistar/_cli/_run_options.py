@@ -71,3 +71,8 @@ class WatchOptions:
             raise CommandError("--warn-share must be above 0 and at most 1.")
         for name in self.evaluate_task:
             check_task(name)
+        if self.evaluate_task and not self.evaluate_every:
+            raise CommandError(
+                "--evaluate-task needs --evaluate-every, say --evaluate-every 1000: "
+                "without it nothing is evaluated."
+            )

@@ -8,6 +8,16 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 
+from .._meta_train import MetaTrainResult
+from .._results import RESULTS
+
+
+def uninterrupted(result: MetaTrainResult) -> MetaTrainResult:
+    """A run as it is, unless Ctrl-C or a signal ended it: then that ends all."""
+    if result.result == RESULTS.interrupted:
+        raise KeyboardInterrupt
+    return result
+
 
 @dataclass
 class Claim:

@@ -18,6 +18,7 @@ from .._optimizers import AbstractOptimizer
 from .._outer import default_outer
 from .._results import RESULTS
 from ..tasks import digits_mlp
+from ._base import uninterrupted
 
 
 class Contestant(eqx.Module):
@@ -67,9 +68,7 @@ class DigitsRuns(eqx.Module):
             rate = optax.cosine_decay_schedule(self.learning_rate, self.steps, 0.05)
             outer = default_outer(rate, contestant.decay)
             for seed in range(self.seeds):
-                result = self._meta_train(contestant, outer, seed)
-                if result.result == RESULTS.interrupted:
-                    raise KeyboardInterrupt
+                result = uninterrupted(self._meta_train(contestant, outer, seed))
                 losses = np.asarray(result.history.meta_loss)
                 # One that failed keeps its last meta-loss.
                 meta.append(np.pad(losses, (0, self.steps - len(losses)), mode="edge"))
@@ -113,7 +112,14 @@ def meta_loss(data: Mapping[str, np.ndarray], name: str) -> float:
 
 def within(data: Mapping[str, np.ndarray], name: str, length: int) -> float:
     """The median over networks of the mean training loss up to `length`."""
-    return float(np.median(data[f"{name} inner"][:, :length].mean(1)))
+    return median_loss(data[f"{name} inner"][:, :length])
+
+
+def median_loss(curves: Float[np.ndarray, "networks steps"]) -> float:
+    """The median over networks of the mean over steps; one that is not finite is the
+    worst."""
+    means = curves.mean(1)
+    return float(np.median(np.where(np.isfinite(means), means, np.inf)))
 
 
 def far_beyond(data: Mapping[str, np.ndarray], name: str) -> float:

@@ -14,7 +14,7 @@ import optax
 from .._estimators import FullBackprop
 from .._meta_train import meta_train
 from ..analysis import StepSizeProblem
-from ._base import AbstractExperiment, Claim
+from ._base import AbstractExperiment, Claim, uninterrupted
 from ._listed import listed
 from ._stepsize_problem import Descent, draw_problem
 
@@ -89,7 +89,7 @@ class StepSizeHorizon(AbstractExperiment):
         top = float(problem.eigenvalues.max())
         schedule = lambda k: self.rate / top**2 / jnp.sqrt(k + 1.0)
         steps = optax.sgd(schedule), optax.keep_params_nonnegative()
-        result = meta_train(
+        run = meta_train(
             Descent(problem).renormalised(),
             FullBackprop(t, 1),
             jnp.asarray(self.start / top, jnp.float32),
@@ -97,7 +97,7 @@ class StepSizeHorizon(AbstractExperiment):
             steps=self.steps,
             key=jr.key(self.seed),
         )
-        return float(result.theta)
+        return float(uninterrupted(run).theta)
 
     def claims(self, data: Mapping[str, np.ndarray]) -> list[Claim]:
         return [

@@ -18,6 +18,7 @@ from .._logger import AbstractLogger, Metrics
 from .._meta_train import meta_train
 from .._objectives import AbstractStepObjective, FinalLoss, LogFinalLoss, MeanLoss
 from .._unroll import AbstractUnroll
+from ._base import uninterrupted
 from ._stepsize_problem import ClosedForm, Descent, PlainUnroll
 
 
@@ -52,7 +53,7 @@ class Method(eqx.Module):
             logger=path,
             throw=False,
         )
-        history = result.history
+        history = uninterrupted(result).history
         seen = np.array(path.seen + path.seen[-1:] * (steps - len(path.seen)))
         # An estimator drops a particle whose gradient is not finite, which leaves zero.
         bad = (history.dropped > 0) | ~np.isfinite(history.gradient_norm)

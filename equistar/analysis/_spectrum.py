@@ -32,10 +32,15 @@ from ._joint_map import (
 _DENSE = 400
 # Residuals above this share of an eigenvalue say that it is none.
 _TRUSTED = 1e-2
+_ROUNDING = 1e-6
 
 # What stays as it is while the state is moved: also its parts that are no numbers, and
 # the keys of the minibatches.
 _Setting: TypeAlias = tuple[AbstractTask, AbstractOptimizer, PyTree, Array]
+
+
+class _NotFinite(ValueError):
+    """Training has diverged: there is no spectrum."""
 
 
 class JointSpectrum(eqx.Module):
@@ -72,8 +77,9 @@ class JointSpectrum(eqx.Module):
 
     @property
     def unstable(self) -> int:
-        """How many of the leading eigenvalues are outside the unit circle."""
-        return int(np.sum(np.abs(self.eigenvalues) > 1))
+        """How many of the leading eigenvalues are outside the unit circle, by more than
+        float32's rounding: where there is no curvature they are 1."""
+        return int(np.sum(np.abs(self.eigenvalues) > 1 + _ROUNDING))
 
 
 def joint_spectrum(
@@ -149,19 +155,20 @@ def joint_spectrum(
     converged = found.converged and bool(np.all(residuals <= bound))
     directions = np.abs(vectors * units[:, None]) ** 2
     share = directions[:split].sum(0) / directions.sum(0)
-    products = found.products + rounds
+    # Two for the residual of each.
+    products = found.products + rounds + 2 * len(values)
     cost = products * _relative_cost(task, optimizer, state, flat, product, key)
     return JointSpectrum(values, share, residuals, products, cost, converged)
 
 
 def _check_finite(setting: _Setting, flat: Float[Array, " n"], unravel: Callable) -> None:
     if not bool(jnp.all(jnp.isfinite(flat))):
-        raise ValueError(
+        raise _NotFinite(
             "The parameters or the optimizer's state are not finite: training has "
             "diverged before this point, so there is no spectrum to compute."
         )
     if not bool(is_finite(*setting, flat, unravel)):
-        raise ValueError(
+        raise _NotFinite(
             "The update at this state is not finite, so it has no derivative: look at the "
             "loss, its gradient and the optimizer's weights there."
         )
@@ -233,11 +240,12 @@ def spectrum_along_training(
     for step in at:
         state = _steps(task, optimizer, state, done, int(step) - done, data_key)
         done = int(step)
-        finite = jnp.isfinite(ravel_pytree(eqx.filter(state, eqx.is_inexact_array))[0])
-        if not bool(jnp.all(finite)):
-            break
         settings = {"number": number, "batches": batches, "tolerance": tolerance}
-        spectra.append(joint_spectrum(task, optimizer, state, key=batch_key, **settings))
+        try:
+            found = joint_spectrum(task, optimizer, state, key=batch_key, **settings)
+        except _NotFinite:
+            break
+        spectra.append(found)
     return spectra
 
 

@@ -76,18 +76,18 @@ def to_learned_optimization(optimizer: AbstractLearnedOptimizer) -> Released:
 
     **Raises:**
 
-    `ValueError` if a part has no counterpart there.
+    `ValueError` if a part has no counterpart there, or a weight is not finite.
     """
     if not isinstance(optimizer, AbstractLearnedOptimizer):
         raise ValueError(
             f"Only a learned optimizer itself has a released layout, say STAR or Blackbox; "
             f"got {optimizer!r:.40}."
         )
-    theta = _trunk(optimizer) | _offsets(optimizer.accumulators)
+    # The decays first: the order of a network's inputs is that of so many.
+    network = _network(optimizer)
+    theta = _offsets(optimizer.accumulators) | _trunk(network)
     blackbox = _blackbox(optimizer)
     nominal, decay = _nominal(optimizer), _weight_decay(optimizer)
-    network = optimizer.network
-    assert isinstance(network, BlackboxMLP)
     width, depth = network.weights[0].shape[1], len(network.weights)
     heads = [*blackbox.heads, *nominal.heads, *decay.heads]
     kwargs = blackbox.kwargs | nominal.kwargs | decay.kwargs
@@ -102,6 +102,9 @@ def to_learned_optimization(optimizer: AbstractLearnedOptimizer) -> Released:
     kwargs["exp_mult"] = betas[0] if cls == "AdafacMLPLOpt" else betas
     kwargs |= {"hidden_size": width, "hidden_layers": depth}
     theta |= _heads(heads, width, depth)
+    theta = {name: x.astype(theta["nn/w0"].dtype) for name, x in theta.items()}
+    if not all(np.all(np.isfinite(x)) for x in theta.values()):
+        raise ValueError("The optimizer's weights are not all finite: take an earlier one.")
     return Released(theta, cls, kwargs)
 
 
@@ -114,7 +117,8 @@ class _Term(NamedTuple):
     step: float = 0.0
 
 
-def _trunk(optimizer: AbstractLearnedOptimizer) -> dict[str, np.ndarray]:
+def _network(optimizer: AbstractLearnedOptimizer) -> BlackboxMLP:
+    """The network, of an optimizer whose other parts have counterparts."""
     network = optimizer.network
     if type(optimizer.features) is not AdafactorFeatures:
         raise _no_counterpart(optimizer.features)
@@ -124,6 +128,10 @@ def _trunk(optimizer: AbstractLearnedOptimizer) -> dict[str, np.ndarray]:
         raise _no_counterpart(optimizer.gain)
     if not isinstance(network, BlackboxMLP):
         raise _no_counterpart(network)
+    return network
+
+
+def _trunk(network: BlackboxMLP) -> dict[str, np.ndarray]:
     if len({w.shape[1] for w in network.weights}) > 1:
         raise ValueError("The released layout has hidden layers of one width only.")
     weights = [np.asarray(w) for w in network.weights]
