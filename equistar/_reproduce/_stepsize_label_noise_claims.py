@@ -81,7 +81,7 @@ def _without_noise_there_is_no_difference(
 ) -> list[Claim]:
     pairs, accuracy = _pairs(arms_of(data), whole).values(), _at_the_horizon(data)
     claim = Claim(
-        "without noise and with all the data there is no difference, to 1 %",
+        "without noise and with the most data there is no difference, to 1 %",
         "; ".join(_compared(data, pair) for pair in pairs),
         all(abs(_gain(accuracy, pair).middle) < 0.01 for pair in pairs),
     )
