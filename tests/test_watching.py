@@ -244,6 +244,16 @@ def test_a_run_without_meta_gradients_warns_once_and_stops(tmp_path, monkeypatch
     assert np.all(np.isfinite(weights.network.weights[0]))
 
 
+def test_a_run_that_gave_up_on_its_last_meta_step_says_so_again(
+    tmp_path, monkeypatch, capsys
+):
+    lost = ("--sigma", "1e-200", "-n", 3, "--max-skipped", 3, "--evaluate-every", 0)
+    for _ in range(2):
+        assert _run(monkeypatch, *RUN, *lost, "--output", tmp_path / "run") == 1
+        assert "non-finite meta-gradient" in capsys.readouterr().err
+    assert len(_lines(tmp_path / "run" / "metrics.jsonl")) == 3
+
+
 def test_a_mixture_is_meta_trained_and_its_tasks_told_apart(tmp_path, monkeypatch):
     tasks = ("--task", "quadratic", "--family", "quadratics", "--instances", 1)
     arguments = (*RUN, *tasks, "-n", 2, "--evaluate-every", 0)
