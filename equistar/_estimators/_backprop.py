@@ -14,14 +14,13 @@ from .._episodes import (
     AbstractStarts,
     as_length,
     ConstantLength,
-    settled,
     Staggered,
 )
 from .._kinds import check_count
 from .._objectives import AbstractObjective, AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._base import AbstractEstimator, MetaGradient
-from ._checks import check_unroll, check_windowed
+from ._base import MetaGradient
+from ._checks import check_unroll
 from ._particles import are_finite, same_members, summarise
 from ._remat import AbstractRematerialisation, WithinMemory
 from ._rollout import (
@@ -31,9 +30,11 @@ from ._rollout import (
     start,
     whole_episodes,
 )
+from ._whole import AbstractWhole
+from ._windowed import AbstractWindowedParticles
 
 
-class TruncatedBackprop(AbstractEstimator):
+class TruncatedBackprop(AbstractWindowedParticles):
     """Reverse-mode differentiation through windows; gradients stop at a window's start.
 
     $$g = \\nabla_\\theta \\frac{1}{K} \\sum_t l_t(\\theta)$$
@@ -80,18 +81,6 @@ class TruncatedBackprop(AbstractEstimator):
     objective: AbstractStepObjective = MeanLoss()
     remat: AbstractRematerialisation = WithinMemory()
 
-    def __check_init__(self):
-        check_windowed(self.window, self.objective)
-        check_count(self.particles, "particles")
-
-    @property
-    def steps(self) -> int:
-        return self.window
-
-    @property
-    def warm_up(self) -> int:
-        return settled(self.length)
-
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> Particles:
@@ -123,7 +112,7 @@ class TruncatedBackprop(AbstractEstimator):
         return summarise(gradients, values, are_finite(after.carry)), after
 
 
-class FullBackprop(AbstractEstimator):
+class FullBackprop(AbstractWhole):
     """Reverse-mode differentiation through whole, fresh episodes: the exact gradient.
 
     $$g = \\nabla_\\theta L(\\theta), \\qquad
@@ -150,20 +139,6 @@ class FullBackprop(AbstractEstimator):
 
     def __check_init__(self):
         check_count(self.particles, "particles")
-
-    @property
-    def steps(self) -> int:
-        return self.length.maximum
-
-    @property
-    def warm_up(self) -> int:
-        return 0
-
-    def init(
-        self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
-    ) -> Int[Array, ""]:
-        check_unroll(unroll, theta, key=key)
-        return jnp.zeros((), jnp.int32)
 
     def estimate(
         self,

@@ -18,16 +18,16 @@ from .._episodes import (
     AbstractStarts,
     as_length,
     ConstantLength,
-    settled,
     Staggered,
 )
 from .._kinds import check_count
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._base import AbstractEstimator, MetaGradient
-from ._checks import check_unroll, check_windowed
+from ._base import MetaGradient
+from ._checks import check_unroll
 from ._particles import are_finite, learned, over, same_members, summarise
 from ._rollout import advance, particle_keys, Particles, start
+from ._windowed import AbstractWindowedParticles
 
 
 class AbstractDirections(eqx.Module):
@@ -87,7 +87,7 @@ class ForwardState(eqx.Module):
     directions: PyTree[Array]
 
 
-class ForwardGradient(AbstractEstimator):
+class ForwardGradient(AbstractWindowedParticles):
     """Forward-mode differentiation: tangents are carried from window to window.
 
     $$g = \\sum_j v_j \\, \\frac{1}{K} \\sum_t \\dot l_{t, j}, \\qquad
@@ -135,18 +135,6 @@ class ForwardGradient(AbstractEstimator):
     )
     starts: AbstractStarts = Staggered()
     objective: AbstractStepObjective = MeanLoss()
-
-    def __check_init__(self):
-        check_windowed(self.window, self.objective)
-        check_count(self.particles, "particles")
-
-    @property
-    def steps(self) -> int:
-        return self.window
-
-    @property
-    def warm_up(self) -> int:
-        return settled(self.length)
 
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray

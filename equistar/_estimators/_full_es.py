@@ -1,23 +1,22 @@
 """Evolution strategies over whole episodes."""
 
 import equinox as eqx
-import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from .._episodes import AbstractEpisodeLength, as_length
 from .._objectives import AbstractObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._base import AbstractEstimator, MetaGradient
-from ._checks import check_unroll
+from ._base import MetaGradient
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import as_sigma, Pairs
 from ._particles import summarise
 from ._rollout import particle_keys, whole_episodes
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
+from ._whole import AbstractWhole
 
 
-class FullES(AbstractEstimator):
+class FullES(AbstractWhole):
     """Evolution strategies: antithetic pairs run through whole, fresh episodes.
 
     $$g = \\frac{1}{N} \\sum_i \\epsilon_i \\frac{L^+_i - L^-_i}{2 \\sigma^2}$$
@@ -66,20 +65,6 @@ class FullES(AbstractEstimator):
     @property
     def _pairs(self) -> Pairs:
         return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
-
-    @property
-    def steps(self) -> int:
-        return self.length.maximum
-
-    @property
-    def warm_up(self) -> int:
-        return 0
-
-    def init(
-        self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
-    ) -> Int[Array, ""]:
-        check_unroll(unroll, theta, key=key)
-        return jnp.zeros((), jnp.int32)
 
     def estimate(
         self,

@@ -11,18 +11,18 @@ from .._episodes import (
     AbstractStarts,
     as_length,
     ConstantLength,
-    settled,
     Staggered,
 )
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._base import AbstractEstimator, MetaGradient
-from ._checks import check_unroll, check_windowed
+from ._base import MetaGradient
+from ._checks import check_unroll
 from ._noise import AbstractNoise, IsotropicNoise
-from ._pairs import as_sigma, Pairs
+from ._pairs import as_sigma
 from ._particles import are_finite, over, summarise
 from ._rollout import advance, particle_keys, Particles, start
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
+from ._windowed import AbstractWindowedPairs
 
 
 class NRESState(eqx.Module):
@@ -32,7 +32,7 @@ class NRESState(eqx.Module):
     noise: PyTree[Array]
 
 
-class NRES(AbstractEstimator):
+class NRES(AbstractWindowedPairs):
     """Noise-reuse evolution strategies, also known as ES-single.
 
     Each antithetic pair $\\theta \\pm \\epsilon$ keeps one perturbation for a whole
@@ -81,22 +81,6 @@ class NRES(AbstractEstimator):
     noise: AbstractNoise = IsotropicNoise()
     sampling: AbstractSampling = AntitheticPairs()
     shaping: AbstractShaping = NoShaping()
-
-    def __check_init__(self):
-        check_windowed(self.window, self.objective)
-        self._pairs.check()
-
-    @property
-    def _pairs(self) -> Pairs:
-        return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
-
-    @property
-    def steps(self) -> int:
-        return self.window
-
-    @property
-    def warm_up(self) -> int:
-        return settled(self.length)
 
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray

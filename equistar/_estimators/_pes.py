@@ -11,18 +11,18 @@ from .._episodes import (
     AbstractStarts,
     as_length,
     ConstantLength,
-    settled,
     Staggered,
 )
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._base import AbstractEstimator, MetaGradient
-from ._checks import check_unroll, check_windowed
+from ._base import MetaGradient
+from ._checks import check_unroll
 from ._noise import AbstractNoise, IsotropicNoise
-from ._pairs import as_sigma, Pairs
+from ._pairs import as_sigma
 from ._particles import are_finite, over, same_members, summarise
 from ._rollout import advance, particle_keys, Particles, start, Window
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
+from ._windowed import AbstractWindowedPairs
 
 
 class PESState(eqx.Module):
@@ -32,7 +32,7 @@ class PESState(eqx.Module):
     accumulated_noise: PyTree[Array]
 
 
-class PES(AbstractEstimator):
+class PES(AbstractWindowedPairs):
     """Persistent evolution strategies: unbiased gradients from short windows.
 
     Each member of an antithetic pair $\\theta \\pm \\epsilon$ carries its own state from
@@ -92,29 +92,8 @@ class PES(AbstractEstimator):
     sampling: AbstractSampling = AntitheticPairs()
     shaping: AbstractShaping = NoShaping()
 
-    def __check_init__(self):
-        check_windowed(self.window, self.objective)
-        self._pairs.check()
-
-    @property
-    def _pairs(self) -> Pairs:
-        return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
-
-    @property
-    def steps(self) -> int:
-        return self.window
-
-    @property
-    def warm_up(self) -> int:
-        return settled(self.length)
-
     def init(self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) -> PESState:
-        check_unroll(unroll, theta, key=key)
-        seen = self._pairs.nothing(theta)
-        members = same_members(theta, self.pairs, 2)
-        keys = particle_keys(key, self.pairs)
-        particles = start(unroll, members, self.length, self.starts, keys)
-        return PESState(particles, seen)
+        return begin(self, unroll, theta, key=key)
 
     def estimate(
         self,
@@ -140,6 +119,22 @@ class PES(AbstractEstimator):
         contributions = self._pairs.gradients(theta, (old, seen), (new, noise))
         meta_gradient = summarise(contributions, values, are_finite(particles.carry))
         return meta_gradient, PESState(particles, carry_on(seen, noise, window, particles))
+
+
+def begin(
+    estimator: AbstractWindowedPairs,
+    unroll: AbstractUnroll,
+    theta: PyTree,
+    *,
+    key: PRNGKeyArray,
+) -> PESState:
+    """The particles before the first window, of which none has seen any noise."""
+    check_unroll(unroll, theta, key=key)
+    seen = estimator._pairs.nothing(theta)
+    members = same_members(theta, estimator.pairs, 2)
+    keys = particle_keys(key, estimator.pairs)
+    particles = start(unroll, members, estimator.length, estimator.starts, keys)
+    return PESState(particles, seen)
 
 
 def carry_on(

@@ -15,23 +15,22 @@ from .._episodes import (
     AbstractStarts,
     as_length,
     ConstantLength,
-    settled,
     Staggered,
 )
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._base import AbstractEstimator, MetaGradient
-from ._checks import check_unroll, check_windowed
+from ._base import MetaGradient
 from ._noise import AbstractNoise, IsotropicNoise
-from ._pairs import as_sigma, Pairs
+from ._pairs import as_sigma
 from ._particles import are_finite, same_members, summarise
-from ._pes import carry_on, PESState
+from ._pes import begin, carry_on, PESState
 from ._remat import AbstractRematerialisation, WithinMemory
-from ._rollout import advance, particle_keys, Particles, start
+from ._rollout import advance, particle_keys, Particles
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
+from ._windowed import AbstractWindowedPairs
 
 
-class PESAnalytic(AbstractEstimator):
+class PESAnalytic(AbstractWindowedPairs):
     """PES with the truncated analytic gradient as a control variate.
 
     Besides the window of [`equistar.PES`][], each member runs the same window from the
@@ -87,29 +86,8 @@ class PESAnalytic(AbstractEstimator):
     shaping: AbstractShaping = NoShaping()
     remat: AbstractRematerialisation = WithinMemory()
 
-    def __check_init__(self):
-        check_windowed(self.window, self.objective)
-        self._pairs.check()
-
-    @property
-    def _pairs(self) -> Pairs:
-        return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
-
-    @property
-    def steps(self) -> int:
-        return self.window
-
-    @property
-    def warm_up(self) -> int:
-        return settled(self.length)
-
     def init(self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) -> PESState:
-        check_unroll(unroll, theta, key=key)
-        seen = self._pairs.nothing(theta)
-        members = same_members(theta, self.pairs, 2)
-        keys = particle_keys(key, self.pairs)
-        particles = start(unroll, members, self.length, self.starts, keys)
-        return PESState(particles, seen)
+        return begin(self, unroll, theta, key=key)
 
     def estimate(
         self,

@@ -13,18 +13,18 @@ from .._episodes import (
     AbstractStarts,
     as_length,
     ConstantLength,
-    settled,
     Staggered,
 )
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._base import AbstractEstimator, MetaGradient
-from ._checks import check_unroll, check_windowed
+from ._base import MetaGradient
+from ._checks import check_unroll
 from ._noise import AbstractNoise, IsotropicNoise
-from ._pairs import as_sigma, Pairs
+from ._pairs import as_sigma
 from ._particles import are_finite, learned, same_members, summarise
 from ._rollout import advance, particle_keys, Particles, start
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
+from ._windowed import AbstractWindowedPairs
 
 
 class AbstractCarried(eqx.Module):
@@ -63,7 +63,7 @@ class MeanTheta(AbstractCarried):
         return member[:, 2]
 
 
-class TruncatedES(AbstractEstimator):
+class TruncatedES(AbstractWindowedPairs):
     """Evolution strategies on windows that start from a carried state.
 
     $$g = \\frac{\\epsilon}{2 \\sigma^2 K} \\sum_t (l^+_t - l^-_t)$$
@@ -90,22 +90,6 @@ class TruncatedES(AbstractEstimator):
     sampling: AbstractSampling = AntitheticPairs()
     shaping: AbstractShaping = NoShaping()
     carried: AbstractCarried = PlusMember()
-
-    def __check_init__(self):
-        check_windowed(self.window, self.objective)
-        self._pairs.check()
-
-    @property
-    def _pairs(self) -> Pairs:
-        return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
-
-    @property
-    def steps(self) -> int:
-        return self.window
-
-    @property
-    def warm_up(self) -> int:
-        return settled(self.length)
 
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
