@@ -294,3 +294,38 @@ def test_a_part_without_a_counterpart_is_named(optimizer, message):
 def test_the_meta_mlp_layout_holds_a_blackbox_alone(tmp_path):
     with pytest.raises(ValueError, match="a blackbox term alone"):
         interop.save_meta_mlp(tmp_path / "star.safetensors", VARIANTS["star"])
+
+
+# Each a part of the library with another rule.
+class _Capped(eqs.EMAPreconditioner):
+    def __call__(self, tensor):
+        return jnp.minimum(super().__call__(tensor), 2)
+
+
+class _Rounded(eqs.BlackboxMLP):
+    def __call__(self, inputs, scales):
+        return tuple(jnp.tanh(h) for h in super().__call__(inputs, scales))
+
+
+class _Halved(eqs.PerTensor):
+    pass
+
+
+class _Later(eqs.NoBiasCorrection):
+    pass
+
+
+@pytest.mark.parametrize(
+    "where, part",
+    [
+        (lambda s: s.blackbox.preconditioner, _Capped()),
+        (lambda s: s.network, _Rounded(39, 4, 2, key=KEY)),
+        (lambda s: s.blackbox.magnitude.aggregation, _Halved()),
+        (lambda s: s.accumulators["momentum"].correction, _Later()),
+    ],
+    ids=["preconditioner", "network", "aggregation", "correction"],
+)
+def test_what_derives_from_a_part_is_not_written_as_that_part(where, part):
+    changed = eqx.tree_at(where, VARIANTS["star"], part)
+    with pytest.raises(ValueError, match=f"{type(part).__name__} has no counterpart"):
+        interop.to_learned_optimization(changed)

@@ -124,9 +124,8 @@ def _network(optimizer: AbstractLearnedOptimizer) -> BlackboxMLP:
         raise _no_counterpart(optimizer.features)
     if optimizer.features != AdafactorFeatures():
         raise ValueError("The released layout has the standard time scales only.")
-    if not isinstance(optimizer.gain, NoGain):
-        raise _no_counterpart(optimizer.gain)
-    if not isinstance(network, BlackboxMLP):
+    _check_is(optimizer.gain, NoGain)
+    if type(network) is not BlackboxMLP:
         raise _no_counterpart(network)
     return network
 
@@ -159,8 +158,7 @@ def _offsets(bank: dict[str, AbstractAccumulator]) -> dict[str, np.ndarray]:
                 f"The accumulator '{name}' has no counterpart in the released layout: only "
                 f"{type(theirs).__name__}({theirs.decays}) has."
             )
-        if not isinstance(ours.correction, NoBiasCorrection):
-            raise _no_counterpart(ours.correction)
+        _check_is(ours.correction, NoBiasCorrection)
         offsets[key] = np.asarray(ours.offsets)
     return offsets
 
@@ -175,21 +173,22 @@ def _heads(heads: list[Head | None], width: int, depth: int) -> dict[str, np.nda
 
 def _blackbox(optimizer: AbstractLearnedOptimizer) -> _Term:
     off = {"normalize_blackbox": False, "aggregate_magnitude": False}
+    _check_is(optimizer.blackbox, NoBlackbox, BlackboxTerm)
     match optimizer.blackbox:
         case NoBlackbox():
             return _Term([None, None], 0.0, off)
-        case BlackboxTerm(preconditioner=NoPreconditioner() | EMAPreconditioner()) as term:
+        case BlackboxTerm() as term:
+            _check_is(term.preconditioner, NoPreconditioner, EMAPreconditioner)
             head, beta, aggregated = _controller(term.magnitude)
             normalised = isinstance(term.preconditioner, EMAPreconditioner)
             kwargs = {"normalize_blackbox": normalised, "aggregate_magnitude": aggregated}
             return _Term([term.direction, head], beta, kwargs, float(term.scale()))
-        case BlackboxTerm() as term:
-            raise _no_counterpart(term.preconditioner)
         case term:
             raise _no_counterpart(term)
 
 
 def _nominal(optimizer: AbstractLearnedOptimizer) -> _Term:
+    _check_is(optimizer.nominal, NoNominal, NominalTerm)
     match optimizer.nominal:
         case NoNominal():
             return _Term([None], 0.0, {"nominal_stepsize": 0.0})
@@ -212,6 +211,7 @@ def _nominal(optimizer: AbstractLearnedOptimizer) -> _Term:
 
 
 def _weight_decay(optimizer: AbstractLearnedOptimizer) -> _Term:
+    _check_is(optimizer.weight_decay, NoWeightDecay, WeightDecay)
     match optimizer.weight_decay:
         case NoWeightDecay():
             return _Term([None], 0.0, {"weight_decay": 0.0})
@@ -228,14 +228,22 @@ def _weight_decay(optimizer: AbstractLearnedOptimizer) -> _Term:
 
 
 def _controller(magnitude: AbstractMagnitude) -> tuple[Head | None, float, bool]:
+    _check_is(magnitude, NoMagnitudeController, MagnitudeController)
     match magnitude:
         case NoMagnitudeController():
             return None, 0.0, False
-        case MagnitudeController(aggregation=PerElement() | PerTensor()):
+        case MagnitudeController():
+            _check_is(magnitude.aggregation, PerElement, PerTensor)
             aggregated = isinstance(magnitude.aggregation, PerTensor)
             return magnitude.head, float(magnitude.scale()), aggregated
         case _:
             raise _no_counterpart(magnitude)
+
+
+# What derives from a part of ours may compute something else.
+def _check_is(part: Any, *kinds: type) -> None:
+    if type(part) not in kinds:
+        raise _no_counterpart(part)
 
 
 def _no_counterpart(part: Any) -> ValueError:
