@@ -140,6 +140,19 @@ def test_theorem_3_the_naive_slope_is_inside_its_bounds(drawn, t):
     assert np.all(np.asarray(slope.log)[unstable] >= lower - 1e-9 * (1 + np.abs(lower)))
 
 
+def test_the_bounds_are_those_of_eigenspaces_and_not_of_their_bases():
+    merged = StepSizeProblem(jnp.array([1.0, 3.0]), jnp.array([1.0, 1.0]))
+    eigenvalues = jnp.array([1.0, 1.0, 3.0, 3.0])
+    repeated = StepSizeProblem(eigenvalues, jnp.array([0.0, 1.0, 0.6, 0.8]))
+    eta = jnp.asarray(0.9)
+    ours, theirs = (p.exploding_bound(eta, 20) for p in (repeated, merged))
+    np.testing.assert_allclose(ours.log, theirs.log, rtol=1e-12)
+    assert ours.sign == theirs.sign == 1
+    bounds = [p.log_objective_bound() for p in (repeated, merged)]
+    np.testing.assert_allclose(*bounds, rtol=1e-12)
+    assert bounds[0] < 200
+
+
 def test_theorem_3_the_naive_slope_vanishes_and_explodes_exponentially():
     problem = _instance()
     limit = 2 / problem.eigenvalues[-1]

@@ -201,11 +201,19 @@ def _momentum(
     values = jnp.maximum(_values(hessian), 0)
     limit = 2 * (1 + decay) / (share * values[-1])
     sufficient = jnp.minimum(step_size, limit - step_size)
-    trace = jnp.abs(1 + decay - effective * values)
-    discriminant = trace**2 - 4 * decay
-    real = (trace + _root(discriminant)) / 2
-    radius = jnp.where(discriminant < 0, _root(decay), real)
-    return Margin(sufficient, 1 - jnp.max(radius))
+    return Margin(sufficient, jnp.min(_inside(effective * values, decay)))
+
+
+# 1 minus the larger root of z^2 - (1 + decay - gain) z + decay in magnitude, without
+# differences of numbers that are nearly equal, as they are where the decay is near 1.
+def _inside(gain: Float[Array, " n"], decay: Float[Array, ""]) -> Float[Array, " n"]:
+    gap = 1 - decay
+    discriminant = gap**2 - 2 * gain * (1 + decay) + gain**2
+    root = _root(discriminant)
+    positive = 2 * gain / (gap + gain + root)
+    negative = 1 - (gain - 1 - decay + root) / 2
+    real = jnp.where(gain <= 1 + decay, positive, negative)
+    return jnp.where(discriminant < 0, gap / (1 + _root(decay)), real)
 
 
 # Zero, and of zero slope, where x is not positive; NaN where it is NaN.

@@ -185,9 +185,11 @@ class NoisyQuadratic(AbstractUnroll):
             power, covariance = c
             return power @ power, covariance + power @ covariance @ power.T
 
-        # 2^60 terms: the powers have vanished, unless they do not vanish at all.
+        # Until powers of 1 - 8 eps, or less, have vanished. Many more doublings would also
+        # make those of 1 - eps vanish, which is 1 after rounding.
         start = self.transition(theta), self._shock(theta)
-        power, covariance = lax.fori_loop(0, 60, body, start)
+        doublings = jnp.finfo(self.hessian.dtype).nmant - 2
+        power, covariance = lax.fori_loop(0, doublings, body, start)
         # By a norm: the entries of a matrix that does not vanish can all be small.
         vanished = jnp.max(jnp.sum(jnp.abs(power), axis=1)) < 0.5
         return jnp.where(vanished, covariance, jnp.nan)

@@ -147,13 +147,14 @@ class StepSizeProblem(eqx.Module):
 
         $$c_1^2 L^2 t (\\eta L - 1)^{2t - 1} - L^2 t, \\qquad L = \\lambda_{\\max}$$
 
-        It grows exponentially with $t$; where it is negative it says nothing.
+        with $c_1$ the norm of $w_0$ in the eigenspace of $L$. It grows exponentially with
+        $t$; where it is negative it says nothing.
         """
-        largest = jnp.argmax(self.eigenvalues)
-        top, c = self.eigenvalues[largest], self.coefficients[largest]
+        top = jnp.max(self.eigenvalues)
+        c = self._share(top)
         power = 2 * _float(steps, top) - 1
         scale = 2 * jnp.log(top) + jnp.log(_float(steps, top))
-        log = 2 * jnp.log(jnp.abs(c)) + power * jnp.log(jnp.abs(step_size * top - 1))
+        log = 2 * jnp.log(c) + power * jnp.log(jnp.abs(step_size * top - 1))
         signs = jnp.stack([jnp.ones_like(log), -jnp.ones_like(log)])
         out = _signed_sum(jnp.stack([log, jnp.zeros_like(log)]), signs)
         return SignedLog(out.sign, out.log + scale)
@@ -164,14 +165,19 @@ class StepSizeProblem(eqx.Module):
         $$\\frac{4 L^3}{c_{\\min}^2 \\alpha (L - \\alpha)}$$
 
         with $L$ and $\\alpha$ the largest and smallest eigenvalue, and $c_{\\min}$ the
-        smaller of their coefficients. The paper gives the order; the constant follows from
+        smaller of the norms of $w_0$ in their eigenspaces. The paper gives the order; the
+        constant follows from
         $|1 - \\eta \\lambda_i| \\le m = \\max(|1 - \\eta L|, |1 - \\eta \\alpha|)$ and
         $m \\ge (L - \\alpha) / (L + \\alpha)$.
         """
-        low, high = jnp.argmin(self.eigenvalues), jnp.argmax(self.eigenvalues)
-        bottom, top = self.eigenvalues[low], self.eigenvalues[high]
-        c = jnp.minimum(jnp.abs(self.coefficients[low]), jnp.abs(self.coefficients[high]))
+        bottom, top = jnp.min(self.eigenvalues), jnp.max(self.eigenvalues)
+        c = jnp.minimum(self._share(bottom), self._share(top))
         return 4 * top**3 / (c**2 * bottom * (top - bottom))
+
+    # The norm of $w_0$ in an eigenspace.
+    def _share(self, eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
+        within = self.eigenvalues == eigenvalue
+        return jnp.sqrt(jnp.sum(jnp.where(within, self.coefficients**2, 0)))
 
     # log and sign of c^2 lam (1 - eta lam)^(2t) / 2, or of its derivative's terms.
     def _terms(
