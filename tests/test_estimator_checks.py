@@ -1,5 +1,6 @@
 """Estimators take any theta, and say what is wrong with an unroll or a setting."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -220,3 +221,51 @@ def test_whole_episodes_of_any_length_are_counted_where_they_end(estimator):
     assert estimate(estimator).diverged == 16
     short = eqx.tree_at(lambda e: e.length, estimator, eqs.LogUniformLength(2, 3))
     assert estimate(short).diverged == 0
+
+
+def test_complex_meta_parameters_are_refused():
+    theta = {"a": jnp.asarray(1 + 2j)}
+    for estimator in (EXACT | SAMPLED).values():
+        with pytest.raises(ValueError, match="real and imaginary parts as arrays"):
+            estimator.init(Learned(), theta, key=jr.key(0))
+
+
+def _descent(size=3):
+    return _theta() | {"start": jnp.ones(size)}
+
+
+@pytest.mark.parametrize("name", sorted({*EXACT, *SAMPLED} - {"FullES", "FullBackprop"}))
+def test_a_state_of_another_estimator_is_refused(as_users_call, name):
+    estimator, key = (EXACT | SAMPLED)[name], jr.key(0)
+    number = "pairs" if hasattr(estimator, "pairs") else "particles"
+    fewer = dataclasses.replace(estimator, **{number: 1})
+    others = [(EXACT | SAMPLED)[n] for n in ("NRES", "PES", "TruncatedBackprop", "FullES")]
+    for other in [fewer, *(o for o in others if type(o) is not type(estimator))]:
+        if {name, type(other).__name__} == {"PES", "PESAnalytic"}:
+            continue
+        state = other.init(Learned(), _theta(), key=key)
+        with pytest.raises(ValueError, match="`state` is not of this estimator"):
+            estimator.estimate(Learned(), _theta(), state, key=key)
+
+
+@pytest.mark.parametrize("name", ["PES", "NRES", "PESAnalytic"])
+def test_a_state_of_another_theta_is_refused(name):
+    estimator, key = (EXACT | SAMPLED)[name], jr.key(0)
+    state = estimator.init(Learned(), _descent(), key=key)
+    with pytest.raises(ValueError, match="`state` is not of this estimator"):
+        estimator.estimate(Learned(), _theta(), state, key=key)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: untyped.ClipDifference("1"), "`limit` must be one number"),
+        (lambda: untyped.ClipDifference(True), "`limit` must be one number"),
+        (lambda: untyped.ClipDifference(-1.0), "`limit` must be positive"),
+        (lambda: untyped.SignDifference(None), "`scale` must be one number"),
+        (lambda: untyped.SignDifference(float("inf")), "`scale` must be positive and fin"),
+    ],
+)
+def test_shaping_takes_numbers(as_users_call, make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

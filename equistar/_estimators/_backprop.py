@@ -14,13 +14,14 @@ from .._episodes import (
     AbstractStarts,
     as_length,
     ConstantLength,
+    settled,
     Staggered,
 )
 from .._kinds import check_count
 from .._objectives import AbstractObjective, AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._base import MetaGradient
-from ._checks import check_unroll
+from ._base import AbstractEstimator, MetaGradient
+from ._checks import check_state, check_unroll, check_windowed
 from ._particles import are_finite, same_members, summarise
 from ._remat import AbstractRematerialisation, WithinMemory
 from ._rollout import (
@@ -31,10 +32,9 @@ from ._rollout import (
     whole_episodes,
 )
 from ._whole import AbstractWhole
-from ._windowed import AbstractWindowedParticles
 
 
-class TruncatedBackprop(AbstractWindowedParticles):
+class TruncatedBackprop(AbstractEstimator):
     """Reverse-mode differentiation through windows; gradients stop at a window's start.
 
     $$g = \\nabla_\\theta \\frac{1}{K} \\sum_t l_t(\\theta)$$
@@ -81,6 +81,18 @@ class TruncatedBackprop(AbstractWindowedParticles):
     objective: AbstractStepObjective = MeanLoss()
     remat: AbstractRematerialisation = WithinMemory()
 
+    def __check_init__(self):
+        check_windowed(self.window, self.objective)
+        check_count(self.particles, "particles")
+
+    @property
+    def steps(self) -> int:
+        return self.window
+
+    @property
+    def warm_up(self) -> int:
+        return settled(self.length)
+
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> Particles:
@@ -97,6 +109,8 @@ class TruncatedBackprop(AbstractWindowedParticles):
         *,
         key: PRNGKeyArray,
     ) -> tuple[MetaGradient, Particles]:
+        members = same_members(theta, self.particles, 1)
+        check_state(state, Particles, members)
         state = lax.stop_gradient(state)
         keys = particle_keys(key, self.particles)
 
@@ -107,7 +121,6 @@ class TruncatedBackprop(AbstractWindowedParticles):
             values = window.values(self.objective, window.losses)
             return jnp.sum(jnp.mean(values, axis=0)), (values, after)
 
-        members = same_members(theta, self.particles, 1)
         gradients, (values, after) = back_propagate(total, members)
         return summarise(gradients, values, are_finite(after.carry)), after
 

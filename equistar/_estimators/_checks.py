@@ -11,6 +11,7 @@ from .._kinds import check_count
 from .._objectives import AbstractObjective, AbstractStepObjective
 from .._unroll import AbstractUnroll, check_is_unroll, Completed
 from ._particles import learned
+from ._rollout import Particles
 
 
 def check_windowed(window: int, objective: AbstractObjective) -> None:
@@ -57,6 +58,35 @@ def check_unroll(unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) ->
         raise ValueError(
             f"{name}.step must return a carry like that of init, {_described(carry)}; got "
             f"{_described(after)}."
+        )
+
+
+def check_state(state: Any, kind: type, members: PyTree, noise: str | None = None) -> None:
+    """Raises a `ValueError` for a state that `init` of other settings made.
+
+    **Arguments:**
+
+    - `state`: what `estimate` was given.
+    - `kind`: what the estimator's `init` returns.
+    - `members`: `theta` with leading axes of particles and members.
+    - `noise`: the state's attribute with the noise of each particle, if it has one.
+    """
+    fits = isinstance(state, kind)
+    if fits:
+        particles = state if isinstance(state, Particles) else state.particles
+        axes = jtu.tree_leaves(eqx.filter(members, eqx.is_inexact_array))[0].shape[:2]
+        carries = jtu.tree_leaves(particles.carry)
+        fits = particles.step.shape == axes[:1]
+        fits = fits and all(x.shape[:2] == axes for x in carries)
+    if fits and noise is not None:
+        one = lambda x: (x.shape[0], *x.shape[2:])
+        arrays = eqx.filter(members, eqx.is_inexact_array)
+        shapes = [one(x) for x in jtu.tree_leaves(arrays)]
+        fits = [x.shape for x in jtu.tree_leaves(getattr(state, noise))] == shapes
+    if not fits:
+        raise ValueError(
+            "`state` is not of this estimator and `theta`: begin with `init(unroll, theta, "
+            "key=key)` of the same ones."
         )
 
 

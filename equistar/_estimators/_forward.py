@@ -18,16 +18,16 @@ from .._episodes import (
     AbstractStarts,
     as_length,
     ConstantLength,
+    settled,
     Staggered,
 )
 from .._kinds import check_count
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
-from ._base import MetaGradient
-from ._checks import check_unroll
+from ._base import AbstractEstimator, MetaGradient
+from ._checks import check_state, check_unroll, check_windowed
 from ._particles import are_finite, learned, over, same_members, summarise
 from ._rollout import advance, particle_keys, Particles, start
-from ._windowed import AbstractWindowedParticles
 
 
 class AbstractDirections(eqx.Module):
@@ -87,7 +87,7 @@ class ForwardState(eqx.Module):
     directions: PyTree[Array]
 
 
-class ForwardGradient(AbstractWindowedParticles):
+class ForwardGradient(AbstractEstimator):
     """Forward-mode differentiation: tangents are carried from window to window.
 
     $$g = \\sum_j v_j \\, \\frac{1}{K} \\sum_t \\dot l_{t, j}, \\qquad
@@ -136,6 +136,18 @@ class ForwardGradient(AbstractWindowedParticles):
     starts: AbstractStarts = Staggered()
     objective: AbstractStepObjective = MeanLoss()
 
+    def __check_init__(self):
+        check_windowed(self.window, self.objective)
+        check_count(self.particles, "particles")
+
+    @property
+    def steps(self) -> int:
+        return self.window
+
+    @property
+    def warm_up(self) -> int:
+        return settled(self.length)
+
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> ForwardState:
@@ -157,6 +169,8 @@ class ForwardGradient(AbstractWindowedParticles):
     ) -> tuple[MetaGradient, ForwardState]:
         direction_key, data_key = jr.split(key)
         fresh = self._draw(theta, direction_key)
+        fresh_members = self._members(theta, fresh)
+        check_state(state, ForwardState, fresh_members)
         after, window = advance(
             _Dual(unroll),
             self._members(theta, state.directions),
@@ -164,7 +178,7 @@ class ForwardGradient(AbstractWindowedParticles):
             self.length,
             self.window,
             particle_keys(data_key, self.particles),
-            fresh_members=self._members(theta, fresh),
+            fresh_members=fresh_members,
         )
         losses, slopes = window.losses
         values = lambda x: window.values(self.objective, x)

@@ -16,7 +16,7 @@ from .._episodes import (
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
 from ._base import MetaGradient
-from ._checks import check_unroll
+from ._checks import check_state, check_unroll
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import as_sigma
 from ._particles import are_finite, over, summarise
@@ -102,6 +102,8 @@ class NRES(AbstractWindowedPairs):
     ) -> tuple[MetaGradient, NRESState]:
         noise_key, data_key = jr.split(key)
         fresh = self._pairs.draw(theta, key=noise_key)
+        fresh_members = self._pairs.perturb(theta, fresh)
+        check_state(state, NRESState, fresh_members, "noise")
         particles, window = advance(
             unroll,
             self._pairs.perturb(theta, state.noise),
@@ -109,7 +111,7 @@ class NRES(AbstractWindowedPairs):
             self.length,
             self.window,
             particle_keys(data_key, self.pairs),
-            fresh_members=self._pairs.perturb(theta, fresh),
+            fresh_members=fresh_members,
         )
         values = window.values(self.objective, window.losses)
         old, new = window.split_mean(self._pairs.difference(values))

@@ -18,6 +18,11 @@ def learned(theta: PyTree) -> PyTree:
         raise ValueError(
             "`theta` holds no floating-point array: there is nothing to differentiate."
         )
+    if any(jnp.issubdtype(x.dtype, jnp.complexfloating) for x in jtu.tree_leaves(arrays)):
+        raise ValueError(
+            "`theta` holds complex numbers, whose gradients estimators do not agree on: "
+            "hold real and imaginary parts as arrays of their own."
+        )
     return arrays
 
 

@@ -16,7 +16,7 @@ from .._episodes import (
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
 from ._base import MetaGradient
-from ._checks import check_unroll
+from ._checks import check_state, check_unroll
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import as_sigma
 from ._particles import are_finite, over, same_members, summarise
@@ -105,9 +105,11 @@ class PES(AbstractWindowedPairs):
     ) -> tuple[MetaGradient, PESState]:
         noise_key, data_key = jr.split(key)
         noise = self._pairs.draw(theta, key=noise_key)
+        members = self._pairs.perturb(theta, noise)
+        check_state(state, PESState, members, "accumulated_noise")
         particles, window = advance(
             unroll,
-            self._pairs.perturb(theta, noise),
+            members,
             state.particles,
             self.length,
             self.window,

@@ -20,6 +20,7 @@ from .._episodes import (
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
 from ._base import MetaGradient
+from ._checks import check_state
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import as_sigma
 from ._particles import are_finite, same_members, summarise
@@ -100,8 +101,10 @@ class PESAnalytic(AbstractWindowedPairs):
         noise_key, data_key = jr.split(key)
         noise = self._pairs.draw(theta, key=noise_key)
         keys = particle_keys(data_key, self.pairs)
+        members = self._pairs.perturb(theta, noise)
+        check_state(state, PESState, members, "accumulated_noise")
         settings = state.particles, self.length, self.window, keys
-        particles, window = advance(unroll, self._pairs.perturb(theta, noise), *settings)
+        particles, window = advance(unroll, members, *settings)
         seen = jtu.tree_map(jnp.add, state.accumulated_noise, noise)
         values = window.values(self.objective, window.losses)
         old, new = window.split_mean(self._pairs.difference(values))

@@ -1,11 +1,14 @@
 """How the two members of a pair are perturbed, and what becomes of their difference."""
 
 import abc
+import math
 from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from .._kinds import as_number
 
 
 class AbstractSampling(eqx.Module):
@@ -65,10 +68,12 @@ class ClipDifference(AbstractShaping):
 
     **Raises:**
 
-    `ValueError` if `limit` is not positive.
+    `ValueError` if `limit` is not a positive number.
     """
 
-    limit: float = eqx.field(static=True)
+    limit: float = eqx.field(
+        static=True, converter=lambda x: as_number(x, "`limit`", "0.1")
+    )
 
     def __check_init__(self):
         if not self.limit > 0:
@@ -89,14 +94,16 @@ class SignDifference(AbstractShaping):
 
     **Raises:**
 
-    `ValueError` if `scale` is not positive.
+    `ValueError` if `scale` is not a positive, finite number.
     """
 
-    scale: float = eqx.field(default=1.0, static=True)
+    scale: float = eqx.field(
+        default=1.0, static=True, converter=lambda x: as_number(x, "`scale`", "1.0")
+    )
 
     def __check_init__(self):
-        if not self.scale > 0:
-            raise ValueError(f"`scale` must be positive; got {self.scale}.")
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"`scale` must be positive and finite; got {self.scale}.")
 
     def __call__(
         self, difference: Float[Array, " particles"]

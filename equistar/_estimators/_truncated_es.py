@@ -18,7 +18,7 @@ from .._episodes import (
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
 from ._base import MetaGradient
-from ._checks import check_unroll
+from ._checks import check_state, check_unroll
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import as_sigma
 from ._particles import are_finite, learned, same_members, summarise
@@ -110,9 +110,11 @@ class TruncatedES(AbstractWindowedPairs):
     ) -> tuple[MetaGradient, Particles]:
         noise_key, data_key = jr.split(key)
         noise = self._pairs.draw(theta, key=noise_key)
+        members = self.carried.members(theta, self._pairs.perturb(theta, noise))
+        check_state(state, Particles, members)
         particles, window = advance(
             unroll,
-            self.carried.members(theta, self._pairs.perturb(theta, noise)),
+            members,
             state,
             self.length,
             self.window,

@@ -1,9 +1,8 @@
-"""What estimators share that see an episode in windows."""
+"""What estimators of pairs share that see an episode in windows."""
 
 import equinox as eqx
 
 from .._episodes import AbstractEpisodeLength, AbstractStarts, settled
-from .._kinds import check_count
 from .._objectives import AbstractStepObjective
 from ._base import AbstractEstimator
 from ._checks import check_windowed
@@ -12,16 +11,27 @@ from ._pairs import Pairs
 from ._sampling import AbstractSampling, AbstractShaping
 
 
-class AbstractWindowed(AbstractEstimator):
-    """Particles run through episodes in windows, and begin a new one wherever one ends."""
+class AbstractWindowedPairs(AbstractEstimator):
+    """Pairs run through episodes in windows, and begin a new one wherever one ends."""
 
+    # In the order of the subclasses' arguments, which type checkers take from here.
     window: eqx.AbstractVar[int]
+    pairs: eqx.AbstractVar[int]
+    sigma: eqx.AbstractVar[float]
     length: eqx.AbstractVar[AbstractEpisodeLength]
     starts: eqx.AbstractVar[AbstractStarts]
     objective: eqx.AbstractVar[AbstractStepObjective]
+    noise: eqx.AbstractVar[AbstractNoise]
+    sampling: eqx.AbstractVar[AbstractSampling]
+    shaping: eqx.AbstractVar[AbstractShaping]
 
     def __check_init__(self):
         check_windowed(self.window, self.objective)
+        self._pairs.check()
+
+    @property
+    def _pairs(self) -> Pairs:
+        return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
 
     @property
     def steps(self) -> int:
@@ -30,29 +40,3 @@ class AbstractWindowed(AbstractEstimator):
     @property
     def warm_up(self) -> int:
         return settled(self.length)
-
-
-class AbstractWindowedPairs(AbstractWindowed):
-    """Each particle is a pair, whose members differ by noise alone."""
-
-    pairs: eqx.AbstractVar[int]
-    sigma: eqx.AbstractVar[float]
-    noise: eqx.AbstractVar[AbstractNoise]
-    sampling: eqx.AbstractVar[AbstractSampling]
-    shaping: eqx.AbstractVar[AbstractShaping]
-
-    def __check_init__(self):
-        self._pairs.check()
-
-    @property
-    def _pairs(self) -> Pairs:
-        return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
-
-
-class AbstractWindowedParticles(AbstractWindowed):
-    """Each particle is one episode, and derivatives are taken of it."""
-
-    particles: eqx.AbstractVar[int]
-
-    def __check_init__(self):
-        check_count(self.particles, "particles")
