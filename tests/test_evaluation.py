@@ -317,6 +317,40 @@ def test_speed_up_and_ratio_are_relative_to_tuned_adam():
     assert (summary.tasks, summary.better, summary.diverged, summary.runs) == (1, 1, 0, 2)
 
 
+def test_intervals_do_not_depend_on_the_order_of_tasks():
+    noise = np.random.default_rng(0)
+    run = lambda task, name: eqs.Run(
+        task, name, 9, noise.uniform(1, 3, (4, 9)), np.ones((4, 1)), 1.0, -1, "", {}
+    )
+    runs = [run(f"task {i}", name) for i in range(5) for name in ("tuned Adam", "mine")]
+    ours, theirs = (
+        eqs.Results(tuple(some), "tuned Adam").summary("mine", 9)
+        for some in (runs, reversed(runs))
+    )
+    assert ours == theirs
+
+
+def test_no_two_pairs_of_names_share_a_file():
+    names = "csv", "csv, small", "small, csv", "a,", ", a", "csv,", ",", ",,"
+    keys = {_tasks._key(task, optimizer, 5) for task in names for optimizer in names}
+    assert len(keys) == len(names) ** 2 and "csv, csv, 5" in keys
+
+
+@pytest.mark.parametrize("rates", [(), 0.1, (0.1, np.nan), (-0.1, 0.1), ("0.1",)])
+def test_rates_that_are_none_are_refused(as_users_call, rates):
+    with pytest.raises(ValueError, match="`rates` must be a tuple of positive"):
+        eqs.TunedAdam(rates=rates)
+
+
+def test_draws_of_unlike_numbers_are_refused(setting):
+    class Uneven(eqs.TunedNAdamW):
+        def draws(self, *, key):
+            return super().draws(key=key) | {"b1": jnp.ones(3)}
+
+    with pytest.raises(ValueError, match="`draws` of Uneven must return a vector for each"):
+        _tune(setting, Uneven(number=2))
+
+
 # 4. Everything together.
 
 KEY = jr.key(7)

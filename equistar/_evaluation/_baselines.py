@@ -12,10 +12,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._kinds import check_count
 from .._optimizers import AbstractOptimizer, OptaxOptimizer
+from ._rates import check_rates, HALF_ORDERS
 
 
-# Half orders of magnitude, 1e-6 .. 1.
-HALF_ORDERS = tuple(float(f"{10 ** (k / 2):.4g}") for k in range(-12, 1))
 # A setting or a draw of it, and one number for each draw of a sweep.
 Settings = dict[str, Float[Array, ""]]
 Draws = dict[str, Float[Array, " draws"]]
@@ -51,6 +50,9 @@ class AbstractRateSweep(AbstractBaseline):
     """A baseline that sweeps its learning rate, over half orders 1e-6 .. 1 or `rates`."""
 
     rates: eqx.AbstractVar[tuple[float, ...]]
+
+    def __check_init__(self):
+        check_rates(self.rates)
 
     def draws(self, *, key: PRNGKeyArray) -> Draws:
         return {"learning_rate": jnp.asarray(self.rates, jnp.zeros(()).dtype)}

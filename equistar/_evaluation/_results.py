@@ -181,6 +181,8 @@ class Results(eqx.Module):
     def summary(self, optimizer: str, steps: int) -> Summary:
         """An optimizer over all tasks at one number of steps."""
         runs = [r for r in self.runs if r.optimizer == optimizer and r.steps == steps]
+        # Resamples are drawn by number: equal results have equal intervals in any order.
+        runs = sorted(runs, key=lambda run: run.task)
         ratios = [self.log_ratio(run) for run in runs]
         kept = [r for r in ratios if not np.any(np.isnan(r))]
         aggregate = low = high = float("nan")

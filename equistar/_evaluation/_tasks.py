@@ -205,5 +205,6 @@ def _fail(
         plan.results.save(name, Entry(header, {}))
 
 
+# Commas in names are doubled: "a, b" of "c" is not "a" of "b, c".
 def _key(task: str, optimizer: str, steps: int) -> str:
-    return f"{task}, {optimizer}, {steps}"
+    return ", ".join([*(n.replace(",", ",,") for n in (task, optimizer)), str(steps)])

@@ -34,7 +34,7 @@ class Sweep(eqx.Module):
 
     @property
     def chosen(self) -> int:
-        """The draw of the lowest mean loss, of those that diverge on the fewest seeds."""
+        """The draw of the lowest mean loss, of those that are finite on the most seeds."""
         finite = np.ma.masked_invalid(self.means)
         mean = np.ma.filled(finite.mean(axis=1), np.inf)
         return int(np.lexsort((mean, -finite.count(axis=1)))[0])
@@ -42,6 +42,17 @@ class Sweep(eqx.Module):
     def best(self) -> dict[str, float]:
         """The settings of the chosen draw."""
         return {name: float(x[self.chosen]) for name, x in self.settings.items()}
+
+
+def _number(baseline: AbstractBaseline, draws: Draws) -> int:
+    numbers = {jnp.shape(x)[0] if jnp.ndim(x) == 1 else 0 for x in draws.values()}
+    if len(numbers) != 1 or 0 in numbers:
+        shapes = {name: jnp.shape(x) for name, x in draws.items()}
+        raise ValueError(
+            f"`draws` of {type(baseline).__name__} must return a vector for each setting, "
+            f"all equally long and none empty; got shapes {shapes}."
+        )
+    return numbers.pop()
 
 
 def tune(
@@ -72,7 +83,7 @@ def tune(
     - `memory`: bytes to use; by default half of the device's.
     """
     draws = baseline.draws(key=key)
-    number = len(next(iter(draws.values())))
+    number = _number(baseline, draws)
     settings = {
         **about,
         "task_contents": fingerprint(task),
