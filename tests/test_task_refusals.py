@@ -16,6 +16,7 @@ from equistar import tasks
 untyped: Any = tasks
 
 ROWS = tasks.dataset_from_arrays(np.ones((20, 5)), np.arange(20) % 3)
+ROWS_OF_ROWS = tasks.dataset_from_arrays(np.ones((20, 5, 2)), np.arange(20) % 3)
 NUMBERS = tasks.regression_from_arrays(np.ones((20, 5)), np.arange(20.0))
 ZEROS = tasks.regression_from_arrays(np.zeros((20, 5)), np.zeros(20))
 TEXT = tasks.text_from_tokens(np.arange(400) % 7)
@@ -31,6 +32,12 @@ def _loss(task, **kwargs):
     [
         (lambda: untyped.MLP(32), r"`hidden` must be a tuple .*got 32\."),
         (lambda: tasks.Quadratic(jnp.ones(3), np.nan), "`noise` must be finite"),
+        (lambda: tasks.LinearTeacher(jnp.ones(3), -1.0, key=jr.key(0)), "`noise` must be"),
+        (lambda: untyped.photograph(name="flower"), "did you mean 'flower.jpg'"),
+        (
+            lambda: _loss(tasks.Classification(ROWS_OF_ROWS, tasks.Transformer(1, 8, 2))),
+            "Inputs must be tokens",
+        ),
         (lambda: tasks.QuadraticFamily(noise=-1.0), "`noise` must be finite"),
         (lambda: untyped.MLP((8.5,)), r"`hidden` must be a tuple of whole numbers"),
         (lambda: untyped.MLP(norm=tasks.LayerNorm), r"`norm` of MLP is a class.*Norm\(\)"),
@@ -140,3 +147,59 @@ def test_classes_that_do_not_occur_are_pointed_out():
     ) as w:
         tasks.dataset_from_arrays(np.ones((20, 5)), 1 + np.arange(20) % 2)
     assert w[0].filename == __file__
+
+
+def _splits(**changes):
+    part = tasks.Examples(jnp.ones((4, 5)), jnp.array([0, 1, 2, 0]))
+    return {s.value: part for s in tasks.Split} | changes
+
+
+def _part(inputs, targets):
+    return tasks.Examples(jnp.asarray(inputs), jnp.asarray(targets))
+
+
+FLOATS = _part(np.ones((4, 5)), np.ones((4, 2)))
+TOKENS = {s.value: jnp.arange(9) for s in tasks.Split}
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: tasks.Dataset({"train": ROWS[tasks.Split.TRAIN]}, 3, 1.0), "four keys"),
+        (lambda: tasks.Dataset(_splits(test=jnp.ones(3)), 3, 1.0), "must be Examples"),
+        (lambda: tasks.Dataset(_splits(), 2, 1.0), "Labels must be from 0 to 1; .* to 2"),
+        (lambda: tasks.Dataset(_splits(), 1, 1.0), "`classes` must be at least 2"),
+        (
+            lambda: tasks.Dataset(_splits(test=_part(np.ones((1, 5)), [-1])), 3, 1.0),
+            "those of 'test' go from -1 to 0",
+        ),
+        (
+            lambda: tasks.Dataset(_splits(test=_part(np.ones((1, 5)), [1.0])), 3, 1.0),
+            "Labels must be whole numbers",
+        ),
+        (
+            lambda: tasks.Dataset(_splits(test=_part(np.ones((1, 4)), [1])), 3, 1.0),
+            r"Inputs must have one shape .*test float64\[4\]",
+        ),
+        (
+            lambda: tasks.RegressionDataset(_splits(), 1.0),
+            "Targets must be rows of floating-point numbers",
+        ),
+        (
+            lambda: tasks.RegressionDataset(_splits(test=FLOATS), 1.0),
+            "Targets must have one shape",
+        ),
+        (lambda: tasks.TextDataset(TOKENS, 8), "Tokens must be from 0 to 7; .* to 8"),
+        (lambda: tasks.TextDataset({"train": jnp.arange(9)}, 9), "four keys"),
+    ],
+)
+def test_a_data_set_that_is_put_together_by_hand_is_checked(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_data_sets_by_hand_that_are_whole_are_taken():
+    assert tasks.Dataset(_splits(), 3, 1.0).in_shape == (5,)
+    assert tasks.TextDataset(TOKENS, 9).vocabulary == 9
+    floats = {s.value: FLOATS for s in tasks.Split}
+    assert tasks.RegressionDataset(floats, 1.0).out_size == 2

@@ -1,9 +1,10 @@
-"""The real data that every install has: images, tables and a photograph."""
+"""The real data that every install has: images, tables and two photographs."""
 
 from typing import Any
 
 import numpy as np
 
+from .._names import suggest
 from ._arrays import dataset_from_arrays, regression_from_arrays
 from ._data import Dataset, RegressionDataset
 
@@ -86,23 +87,35 @@ def diabetes(seed: int = 0) -> RegressionDataset:
     return regression_from_arrays(rows, target, seed=seed)
 
 
-def photograph(seed: int = 0) -> RegressionDataset:
+_PHOTOGRAPHS = "china.jpg", "flower.jpg"
+
+
+def photograph(seed: int = 0, name: str = "china.jpg") -> RegressionDataset:
     """The colours of a photograph at coordinates: 64x64 pixels, from scikit-learn.
 
     Inputs are (x, y) in [-1, 1], targets red, green and blue, each of mean zero and
-    variance one. The photograph is the middle of `china.jpg`, in blocks of 6x6 pixels.
+    variance one: the middle of the photograph, in blocks of 6x6 pixels.
 
     **Arguments:**
 
     - `seed`: of the split of the pixels into train, inner_valid, outer_valid and test.
+    - `name`: `"china.jpg"` or `"flower.jpg"`.
 
     **Returns:**
 
     A [`equistar.tasks.RegressionDataset`][].
+
+    **Raises:**
+
+    `ValueError` for another name.
     """
+    if name not in _PHOTOGRAPHS:
+        raise ValueError(
+            f"There is no photograph {name!r}: {suggest(str(name), _PHOTOGRAPHS)}."
+        )
     import sklearn.datasets
 
-    image = np.asarray(sklearn.datasets.load_sample_image("china.jpg"), np.float64)
+    image = np.asarray(sklearn.datasets.load_sample_image(name), np.float64)
     top, left = (image.shape[0] - 384) // 2, (image.shape[1] - 384) // 2
     square = image[top : top + 384, left : left + 384]
     colours = square.reshape(64, 6, 64, 6, 3).mean((1, 3)).reshape(-1, 3)

@@ -6,6 +6,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from ._base import Split
+from ._split_checks import check_alike, check_splits, check_whole_numbers
 
 
 class Examples(eqx.Module):
@@ -48,11 +49,23 @@ class Dataset(eqx.Module):
     - `splits`: the examples of each `Split`, by its value.
     - `classes`: number of classes.
     - `scale`: inputs are multiplied by it when they are used (1/255 for bytes).
+
+    **Raises:**
+
+    `ValueError` if a split is missing, inputs differ in shape or dtype between splits,
+    there are fewer than two classes, or a label is none of them.
     """
 
     splits: dict[str, Examples]
     classes: int = eqx.field(static=True)
     scale: float = eqx.field(static=True)
+
+    def __check_init__(self):
+        _check_inputs(self.splits, "Dataset")
+        if self.classes < 2:
+            raise ValueError(f"`classes` must be at least 2; got {self.classes}.")
+        labels = {key: part.targets for key, part in self.splits.items()}
+        check_whole_numbers(labels, self.classes, "Labels")
 
     def __getitem__(self, split: Split) -> Examples:
         return self.splits[Split(split).value]
@@ -74,10 +87,26 @@ class RegressionDataset(eqx.Module):
 
     - `splits`: the examples of each `Split`, by its value; targets are rows of numbers.
     - `scale`: inputs are multiplied by it when they are used (1/255 for bytes).
+
+    **Raises:**
+
+    `ValueError` if a split is missing, inputs or targets differ in shape or dtype between
+    splits, or targets are not rows of floating-point numbers.
     """
 
     splits: dict[str, Examples]
     scale: float = eqx.field(static=True)
+
+    def __check_init__(self):
+        _check_inputs(self.splits, "RegressionDataset")
+        targets = {key: part.targets for key, part in self.splits.items()}
+        check_alike(targets, "Targets")
+        shown = targets[Split.TRAIN.value]
+        if shown.ndim != 2 or not jnp.issubdtype(shown.dtype, jnp.floating):
+            raise ValueError(
+                "Targets must be rows of floating-point numbers, one for each input; got "
+                f"{shown.dtype} of shape {shown.shape}."
+            )
 
     def __getitem__(self, split: Split) -> Examples:
         return self.splits[Split(split).value]
@@ -95,3 +124,8 @@ class RegressionDataset(eqx.Module):
     def prepare(self, inputs: Shaped[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Inputs as floating-point numbers, scaled."""
         return inputs.astype(jnp.zeros(()).dtype) * self.scale
+
+
+def _check_inputs(splits: dict[str, Examples], name: str) -> None:
+    check_splits(splits, name, Examples)
+    check_alike({key: part.inputs for key, part in splits.items()}, "Inputs")

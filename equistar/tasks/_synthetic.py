@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from .._keys import apart
 from .._kinds import check_count
 from ._base import AbstractTask, Split
-from ._quadratic import checked_curvature
+from ._quadratic import checked_curvature, checked_noise
 
 
 class LinearTeacher(AbstractTask):
@@ -46,14 +46,14 @@ class LinearTeacher(AbstractTask):
 
         **Raises:**
 
-        `ValueError` if the curvature is not a vector of finite numbers of at least 0, or
-        `batch_size` is below 1.
+        `ValueError` if the curvature is not a vector of finite numbers of at least 0,
+        `noise` is not finite and at least 0, or `batch_size` is below 1.
         """
         check_count(batch_size, "batch_size")
         self.curvature = checked_curvature(curvature)
         # So that the start of the same key is not the teacher.
         self.teacher = _on_sphere(self.curvature, apart(key, "teac"))
-        self.noise = float(noise)
+        self.noise = checked_noise(noise)
         self.batch_size = batch_size
         # A start is at most 2 away from the teacher.
         worst = 2 * float(jnp.max(self.curvature)) + self.noise**2 / 2

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, UInt8
 
 from ._base import Split
+from ._split_checks import check_splits, check_whole_numbers
 
 
 class TextDataset(eqx.Module):
@@ -20,10 +21,19 @@ class TextDataset(eqx.Module):
 
     - `splits`: the tokens of each `Split`, by its value, in their storage type.
     - `vocabulary`: number of different tokens.
+
+    **Raises:**
+
+    `ValueError` if a split is missing, or holds something else than whole numbers from 0 up
+    and below `vocabulary`.
     """
 
     splits: dict[str, UInt8[Array, " n"] | Int[Array, " n"]]
     vocabulary: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        check_splits(self.splits, "TextDataset", jax.Array, np.ndarray)
+        check_whole_numbers(self.splits, self.vocabulary, "Tokens")
 
     def __getitem__(self, split: Split) -> UInt8[Array, " n"] | Int[Array, " n"]:
         return self.splits[Split(split).value]

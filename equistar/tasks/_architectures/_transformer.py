@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..._kinds import check_count
 from ._attention import Block, check_heads
 from ._base import AbstractArchitecture
-from ._tokens import checked_tokens
+from ._tokens import checked_length, checked_tokens
 
 
 class Transformer(AbstractArchitecture):
@@ -61,7 +61,7 @@ class Transformer(AbstractArchitecture):
         self, in_shape: tuple[int, ...], out_size: int, *, key: PRNGKeyArray
     ) -> eqx.Module:
         embed_key, position_key, block_key, out_key = jr.split(key, 4)
-        (length,) = in_shape
+        length = checked_length(in_shape)
         block_keys = jr.split(block_key, self.depth)
         return _Decoder(
             0.02 * jr.normal(embed_key, (out_size, self.width)),

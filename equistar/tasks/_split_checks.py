@@ -1,0 +1,62 @@
+"""What must hold of the four splits of a data set."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+from ._base import Split
+
+
+def check_splits(splits: Any, name: str, *kinds: type) -> None:
+    """Raises a `ValueError` unless there are the four splits, each of one of `kinds`."""
+    wanted = [split.value for split in Split]
+    if not isinstance(splits, Mapping) or set(splits) != set(wanted):
+        got = sorted(map(str, splits)) if isinstance(splits, Mapping) else splits
+        raise ValueError(
+            f"`splits` of a {name} must have the four keys {wanted}; got {got!r:.80}."
+        )
+    for key, value in splits.items():
+        if not isinstance(value, kinds):
+            wants = " or ".join(k.__name__ for k in kinds)
+            raise ValueError(
+                f"`splits['{key}']` of a {name} must be {wants}; got "
+                f"{type(value).__name__}."
+            )
+
+
+def check_alike(arrays: Mapping[str, Any], what: str) -> None:
+    """Raises a `ValueError` unless the arrays of all splits hold the same kind of row."""
+    rows = {key: (jnp.shape(x)[1:], jnp.result_type(x)) for key, x in arrays.items()}
+    if len(set(rows.values())) > 1:
+        seen = ", ".join(f"{key} {d}{list(shape)}" for key, (shape, d) in rows.items())
+        raise ValueError(
+            f"{what} must have one shape and one dtype in all splits; got {seen}."
+        )
+
+
+def check_whole_numbers(arrays: Mapping[str, Any], below: int, what: str) -> None:
+    """Raises a `ValueError` unless all are vectors of whole numbers in [0, below)."""
+    for key, x in arrays.items():
+        if jnp.ndim(x) != 1 or not jnp.issubdtype(jnp.result_type(x), jnp.integer):
+            raise ValueError(
+                f"{what} must be whole numbers along one axis; those of '{key}' are "
+                f"{jnp.result_type(x)} of shape {jnp.shape(x)}."
+            )
+        if not _is_known(x):
+            continue
+        values = np.asarray(x)
+        low, high = int(values.min(initial=0)), int(values.max(initial=0))
+        if low < 0 or high >= below:
+            raise ValueError(
+                f"{what} must be from 0 to {below - 1}; those of '{key}' go from {low} to "
+                f"{high}."
+            )
+
+
+# Traced values are not, nor are those on the devices of other processes.
+def _is_known(x: Any) -> bool:
+    traced = isinstance(x, jax.core.Tracer)
+    return not traced and getattr(x, "is_fully_addressable", True)
