@@ -332,3 +332,18 @@ def test_a_missing_hypothesis_is_said():
     code = "import sys; sys.modules['hypothesis'] = None; import equistar.testing"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'equistar[tests]'" in done.stderr
+
+
+@pytest.mark.parametrize("make", [optax.polyak_sgd, optax.lbfgs])
+def test_optimizers_that_ask_for_a_loss_are_given_a_linear_one(make):
+    kit.check(make(), [kit.KeepsStructure(), kit.RestsAtZeroGradient()])
+
+
+def test_a_polyak_step_has_invariances():
+    polyak = eqs.OptaxOptimizer(optax.polyak_sgd)
+    found = eqs.analysis.invariances(polyak, trials=3, key=jr.key(0))
+    assert found.descent_rate == 1 and found.translation < 1e-5 < found.loss_scale
+
+
+def test_a_random_key_in_a_state_is_compared_as_its_numbers():
+    kit.check(optax.noisy_sgd(0.1, key=jr.key(0)), [kit.JitEqualsEager()])

@@ -13,6 +13,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from rich.table import Table
 
 from .._kinds import check_count
+from .._linear_loss import linear_loss
 from .._numerics import tree_norm
 from .._optimizers import AbstractOptimizer
 from .._text import as_text
@@ -85,7 +86,9 @@ def invariances(
 
     A small tree (a matrix and two vectors) sees random gradients for `steps` steps; the
     last update is compared with that of the transformed problem: parameters and all
-    gradients transformed alike.
+    gradients transformed alike. An optimizer that takes the loss is given a linear one with
+    each gradient, 1 at the parameters. A line search does not end on it: its properties are
+    unknown.
 
     **Arguments:**
 
@@ -193,7 +196,7 @@ def _last_update(
     """The update at the last of a sequence of gradients, parameters held where they are."""
 
     def body(state: PyTree, g: PyTree[Array]) -> tuple[PyTree, PyTree[Array]]:
-        updates, state = optimizer.update(g, state, params)
+        updates, state = optimizer.update(g, state, params, **linear_loss(g, params))
         return state, updates
 
     state = optimizer.init(params)

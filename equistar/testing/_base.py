@@ -14,6 +14,7 @@ import optax
 from hypothesis import given, Phase, settings
 from jaxtyping import Array, PyTree
 
+from .._linear_loss import linear_loss
 from .._optimizers import AbstractOptimizer
 from ._strategies import (
     DTYPES,
@@ -45,7 +46,8 @@ class _Transformation(AbstractOptimizer):
         self, grads: PyTree, state: PyTree, params: PyTree, **extra: Any
     ) -> tuple[PyTree, PyTree]:
         with jax.numpy_dtype_promotion("standard"):
-            return self.transformation.update(grads, state, params)
+            transformation = optax.with_extra_args_support(self.transformation)
+            return transformation.update(grads, state, params, **extra)
 
 
 def as_optimizer(optimizer: Optimizer) -> AbstractOptimizer:
@@ -77,7 +79,7 @@ def run(
     """The updates at each of a sequence of gradients, and the last state."""
 
     def body(state: PyTree, g: PyTree[Array]) -> tuple[PyTree, PyTree[Array]]:
-        updates, state = optimizer.update(g, state, params)
+        updates, state = optimizer.update(g, state, params, **linear_loss(g, params))
         return state, updates
 
     state = optimizer.init(params)
@@ -146,10 +148,15 @@ def close(name: str, ours: PyTree, theirs: PyTree, tolerance: float = 1e-4) -> N
     for (path, a), b in pairs:
         if not eqx.is_array(a):
             continue
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        a, b = _numbers(a), _numbers(b)
         size = np.abs(b[np.isfinite(b)]).max(initial=0)
         same = np.isclose(a, b, rtol=tolerance, atol=tolerance * size, equal_nan=True)
         where = jtu.keystr(path)
         assert np.all(same), (
             f"{name}: {where} is {a[~same][0]:.6g} and not {b[~same][0]:.6g}"
         )
+
+
+def _numbers(x: Array) -> np.ndarray:
+    is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return np.asarray(jr.key_data(x) if is_key else x, np.float64)

@@ -8,6 +8,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import PyTree
 
+from .._linear_loss import linear_loss
 from .._optimizers import AbstractOptimizer
 from ._base import (
     AbstractProperty,
@@ -30,7 +31,7 @@ class KeepsStructure(AbstractProperty):
             params = Parameters(structure, dtype).build()
             name = f"{dtype} parameters ({structure})"
             init = eqx.filter_eval_shape(optimizer.init, params)
-            step = lambda s, o=optimizer, p=params: o.update(p, s, p)
+            step = lambda s, o=optimizer, p=params: o.update(p, s, p, **linear_loss(p, p))
             updates, state = eqx.filter_eval_shape(step, init)
             _same_form(f"updates of {name}", updates, params)
             _same_form(f"the state of {name}", state, init)
@@ -161,7 +162,7 @@ class JitEqualsEager(AbstractProperty):
         state = optimizer.init(params)
         for t in range(STEPS):
             g = jtu.tree_map(lambda g, t=t: g[t], grads)
-            eager, state = optimizer.update(g, state, params)
+            eager, state = optimizer.update(g, state, params, **linear_loss(g, params))
             close("JitEqualsEager", jtu.tree_map(lambda u, t=t: u[t], updates), eager)
         close("JitEqualsEager, the state", last, state)
 

@@ -81,7 +81,9 @@ def _descend(
     def body(c: tuple[Array, PyTree], xi: Array) -> tuple[tuple[Array, PyTree], None]:
         p, arrays = c
         state = eqx.combine(arrays, rest)
-        updates, state = optimizer.update(hessian @ (p - xi), state, p)
+        value_fn = lambda p: 0.5 * (p - xi) @ hessian @ (p - xi)
+        extra = {"value": value_fn(p), "value_fn": value_fn, "grad": hessian @ (p - xi)}
+        updates, state = optimizer.update(hessian @ (p - xi), state, p, **extra)
         return (p + updates, eqx.filter(state, eqx.is_array)), None
 
     (p, _), _ = jax.lax.scan(body, (start, arrays), shocks)
