@@ -40,6 +40,10 @@ from ._run_watchers import RunWatchers, tasks_key
 from ._watchers import WatchedCheckpoints, watching
 
 
+# The last file that a run writes.
+_FIGURE = "meta_loss.png"
+
+
 @dataclass
 class MetaTrain:
     """Meta-train a learned optimizer, and save it.
@@ -150,7 +154,8 @@ class MetaTrain:
         _checked(check_reach, made, steps, str(output), "--steps", "--output")
         # One that gave up on its last meta-step says so again.
         gave_up = history is not None and history.skipped[-1] >= self.folder.max_skipped
-        return made == steps == finished_steps(output / "weights.npz") and not gave_up
+        written = finished_steps(output / "weights.npz"), (output / _FIGURE).is_file()
+        return made == steps and written == (steps, True) and not gave_up
 
     def _prepare(self, checkpoints: Checkpoints, processes: Processes) -> None:
         if processes.first:
@@ -159,6 +164,8 @@ class MetaTrain:
             if self.folder.overwrite:
                 checkpoints.clear()
                 remove_files(self.folder.output)
+            # It comes last: a run that has it is whole.
+            (self.folder.output / _FIGURE).unlink(missing_ok=True)
 
     def _finish(
         self, result: MetaTrainResult, checkpoints: Checkpoints, out: Console
@@ -170,8 +177,7 @@ class MetaTrain:
         save_weights(weights, self.recipe, result.theta, result.history)
         losses = np.asarray(result.history.meta_loss)
         title = f"Meta-training on {', '.join(self.recipe.tasks.labels)}"
-        figure = output / "meta_loss.png"
-        plot.meta_training_curves(figure, {output.name: losses}, title=title)
+        plot.meta_training_curves(output / _FIGURE, {output.name: losses}, title=title)
         self._say_what_next(out)
         if result.result == RESULTS.interrupted:
             print(
