@@ -113,6 +113,14 @@ def test_a_seed_that_no_key_is_made_of_is_refused_before_a_folder_is_made(
     assert not out.exists()
 
 
+def test_a_run_that_was_cut_short_before_its_last_file_makes_it(trained, monkeypatch):
+    (trained / "meta_loss.png").unlink()
+    recipe = ("--config", trained / "recipe.json", "--output", trained)
+    assert _run(monkeypatch, "meta-train", *recipe) == 0
+    assert (trained / "meta_loss.png").read_bytes().startswith(b"\x89PNG")
+    assert eqs.load_header(trained / "weights.npz")["provenance"]["meta_steps"] == 3
+
+
 def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
     # It is said before anything is built.
     monkeypatch.setattr(OptimizerRecipe, "build", None)
@@ -129,11 +137,6 @@ def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
     assert _run(monkeypatch, "meta-train", *recipe) == 0
     assert "Done already after 3 meta-steps" in capsys.readouterr().out
     assert (trained / "weights.npz").read_bytes() == before
-    # One that was cut short before its last file, the figure, makes it.
-    (trained / "meta_loss.png").unlink()
-    assert _run(monkeypatch, "meta-train", *recipe) == 0
-    assert (trained / "meta_loss.png").read_bytes().startswith(b"\x89PNG")
-    assert eqs.load_header(trained / "weights.npz")["provenance"]["meta_steps"] == 3
     assert json.loads((trained / "recipe.json").read_text())["steps"] == 3
     assert _run(monkeypatch, "meta-train", "--output", trained.parent) == 2
     assert "not empty" in capsys.readouterr().err
