@@ -64,7 +64,7 @@ _margins = {
 }
 
 
-def _check(margin, radius, limit, reach):
+def _check(margin, radius, limit, reach, share=0.5):
     """A bound is sound; its exact margin is 1 - rho; it finds what is inside of it."""
     sufficient = np.asarray(margin.sufficient)
     assert np.all(radius[sufficient >= 0] <= 1 + 1e-7)
@@ -72,8 +72,9 @@ def _check(margin, radius, limit, reach):
     # So many cases touch a bound: within it they are inside, beyond it they are not.
     if reach <= 1:
         assert np.all(sufficient > -1e-7 * limit)
-    if reach > 1.01:
-        assert np.mean(sufficient < 1e-7 * limit) >= 0.5
+    # At either end of alpha's range a bound is zero, and `reach` does not move it.
+    if reach > 1.01 and 0.01 <= share <= 0.99:
+        assert np.mean(sufficient < 0) >= 0.5
 
 
 @settings(max_examples=30)
@@ -86,7 +87,7 @@ def test_inside_the_bound_of_theorem_1_the_optimizer_is_stable(seed, n, share, r
     p = _symmetric(rng, n, -alpha * reach, (limit - alpha) * reach)
     margin = _margins["linear_margin"](h, alpha, p)
     radius = _radius(np.eye(n) - (alpha[:, None, None] * np.eye(n) + p) @ h)
-    _check(margin, radius, limit, reach)
+    _check(margin, radius, limit, reach, share)
 
 
 @settings(max_examples=30)
@@ -102,7 +103,7 @@ def test_inside_the_bound_of_lemma_2_the_preconditioned_optimizer_is_stable(
     margin = _margins["preconditioned_margin"](h, alpha, p)
     shifted = alpha[:, None, None] * np.eye(n) + p
     radius = _radius(np.eye(n) - _root(h, -0.5) @ shifted @ h)
-    _check(margin, radius, limit, reach)
+    _check(margin, radius, limit, reach, share)
 
 
 # The nominal step is drawn beyond its bounds too: Lemma 3 is false there.
