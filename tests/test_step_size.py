@@ -77,6 +77,22 @@ def test_closed_forms_agree_with_arbitrary_precision(t, dtype, tolerance):
         np.testing.assert_allclose(g, dg, rtol=tolerance)
 
 
+# What is left of 1 is then of the size of the products' rounding.
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_closed_forms_are_exact_where_each_mode_is_solved_at_once(dtype):
+    eta, t = jnp.asarray(0.7, dtype), 10_000
+    eigenvalues = (1 + jnp.asarray([-3e-3, 1e-3, 2e-4, 1e-5])) / 0.7
+    problem = StepSizeProblem(eigenvalues.astype(dtype), jnp.ones(4, dtype))
+    loss, slope, g = _all(problem, eta, jnp.asarray(t))
+    log_f, log_df, sign, dg = _exact(problem, eta, t)
+    rounding = 4 * float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(loss.log, log_f, rtol=rounding)
+    np.testing.assert_allclose(slope.log, log_df, rtol=rounding)
+    assert float(slope.sign) == sign
+    # Of a difference of two logarithms.
+    np.testing.assert_allclose(g, dg, rtol=rounding * abs(log_f))
+
+
 @pytest.mark.parametrize("t", [1, 5, 50])
 def test_closed_forms_are_those_of_gradient_descent(t):
     problem, eta = _instance(), 0.9 * 2 / _instance().eigenvalues[-1]

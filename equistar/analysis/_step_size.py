@@ -189,16 +189,29 @@ class StepSizeProblem(eqx.Module):
                 f"{jnp.shape(step_size)}."
             )
         lam, c = self.eigenvalues, self.coefficients
-        product = step_size * lam
+        product, rest = _product(step_size, lam)
         # Near 1 the logarithm would lose the small product, and log1p keeps it.
         small = product < 0.5
-        factor = jnp.where(small, 0.5, jnp.abs(1 - product))
+        remainder = (1 - product) - rest
+        factor = jnp.where(small, 0.5, jnp.abs(remainder))
         log = jnp.where(small, jnp.log1p(-jnp.where(small, product, 0)), _log(factor))
         power = 2 * _float(steps, log) - order
         weight = 2 * _log(jnp.abs(c)) + (1 + order) * jnp.log(lam)
         half = 0.0 if order else -jnp.log(2.0)
-        sign = jnp.sign(1 - product) if order else jnp.ones_like(lam)
+        sign = jnp.sign(remainder) if order else jnp.ones_like(lam)
         return weight + half + power * log, sign
+
+
+# A product, and what its rounding has taken off: products of halves of numbers are exact.
+# Where a product is near 1, what is left of 1 is of that size.
+def _product(x: Float[Array, ""], y: Float[Array, " n"]) -> tuple[Array, Array]:
+    exponent, mantissa = jnp.finfo(y.dtype).nexp, (jnp.finfo(y.dtype).nmant - 1) // 2
+    x = jnp.asarray(x, y.dtype)
+    x_high, y_high = (lax.reduce_precision(z, exponent, mantissa) for z in (x, y))
+    x_low, y_low = x - x_high, y - y_high
+    product = x * y
+    rest = (x_high * y_high - product) + x_high * y_low + x_low * y_high + x_low * y_low
+    return product, lax.stop_gradient(jnp.where(jnp.isfinite(rest), rest, 0))
 
 
 # Minus infinity at zero, and of zero slope: so is the slope of a power of what is zero.
