@@ -242,6 +242,14 @@ def test_what_is_no_learned_optimizer_has_no_released_layout(wrong, as_users_cal
         interop.to_learned_optimization(wrong)
 
 
+def test_a_scale_that_is_no_number_is_named(tmp_path, as_users_call):
+    path = tmp_path / "weights.safetensors"
+    interop.save_meta_mlp(path, VARIANTS["blackbox"])
+    wrong: Any = "a"
+    with pytest.raises(ValueError, match="`exp_mult` must be one number"):
+        interop.load_meta_mlp(path, exp_mult=wrong)
+
+
 def test_theta_that_is_no_mapping_is_refused(as_users_call):
     wrong: Any = []
     with pytest.raises(ValueError, match="must be arrays by name"):

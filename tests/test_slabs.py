@@ -159,15 +159,18 @@ def test_closing_does_not_wait_for_the_rest_of_a_slab():
     "make, message",
     [
         (lambda: _slabs(size=11), "number of examples, 10; got 11"),
-        (lambda: _slabs(size=0), "between 1"),
-        (lambda: _slabs(ahead=-1), "`ahead` must be at least 0"),
-        (lambda: _slabs(seed=-1), "`seed` from 0"),
+        (lambda: _slabs(size=0), "`size` must be a whole number of at least 1"),
+        (lambda: _slabs(size=2.5), "`size` must be a whole number of at least 1; got 2.5"),
+        (lambda: _slabs(ahead=-1), "`ahead` must be a whole number of at least 0"),
+        (lambda: _slabs(ahead=1.5), "`ahead` must be a whole number of at least 0"),
+        (lambda: _slabs(seed=-1), "`seed` must be a whole number of at least 0"),
+        (lambda: _slabs(seed=2**32), r"`seed` must be below 2\*\*32"),
         (lambda: _text(size=20), "do not fit into 400 tokens"),
         (lambda: _images(size=90), "do not fit into 100 examples"),
         (lambda: _feed(_images(ahead=0), every=0), "`every` must be .* at least 1"),
     ],
 )
-def test_mistakes_are_named(make, message):
+def test_mistakes_are_named(make, message, as_users_call):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -175,6 +178,12 @@ def test_mistakes_are_named(make, message):
 def test_slabs_are_numbered_from_0():
     with _slabs() as slabs, pytest.raises(IndexError, match="from 0"):
         slabs[-1]
+
+
+def test_a_number_that_is_not_whole_is_named(as_users_call):
+    half: Any = 1.5
+    with _slabs() as slabs, pytest.raises(ValueError, match="0, 1, 2 and so on; got 1"):
+        slabs[half]
 
 
 # 3. Data sets of slabs.

@@ -17,6 +17,10 @@ from ..tasks._tfds import data_folder, prepared_folder
 from ._output import CommandError, console
 
 
+# Of words, in the vocabulary of lm1b that is made where none is chosen.
+_PIECES = 32_000
+
+
 @dataclass
 class ListData:
     """Show which data sets are prepared on this machine, and how large they are."""
@@ -36,7 +40,7 @@ class ListData:
             table.add_row(*known, *_status(prepared_folder(name, self.data_dir), "version"))
         folder = prepared_folder(LM1B, self.data_dir)
         table.add_row(LM1B, "sentences", "", *_status(folder, "version"))
-        for vocabulary in (32_000, BYTES, *self._other_vocabularies()):
+        for vocabulary in (_PIECES, BYTES, *self._other_vocabularies()):
             folder = token_folder(vocabulary, self.data_dir)
             there = folder if is_tokenised(folder) else None
             known = f"{LM1B}, tokens", "text", str(vocabulary)
@@ -47,7 +51,7 @@ class ListData:
     def _other_vocabularies(self) -> list[int]:
         folders = token_folder(BYTES, self.data_dir).parent.glob("*")
         found = {int(f.name) for f in folders if f.name.isdigit()}
-        return sorted(found - {32_000, BYTES})
+        return sorted(found - {_PIECES, BYTES})
 
 
 @dataclass
@@ -91,8 +95,8 @@ class PrepareData:
     """Where to put it; by default $TFDS_DATA_DIR, or else ~/tensorflow_datasets."""
     manual_dir: pathlib.Path | None = None
     """A folder of raw files that are already here; nothing is downloaded then."""
-    vocabulary: int = 32_000
-    """Of lm1b: how many pieces of words; 256 takes bytes."""
+    vocabulary: int | None = None
+    """Of lm1b: how many pieces of words, 32000 if not said; 256 takes bytes."""
     vocabulary_file: pathlib.Path | None = None
     """Of lm1b: a SentencePiece model of so many pieces, in place of a new one."""
 
@@ -104,7 +108,12 @@ class PrepareData:
             raise CommandError(
                 f"There is no data set '{self.name}': {suggest(self.name, sorted(known))}."
             )
-        if self.vocabulary < BYTES:
+        of_words = (self.vocabulary, self.vocabulary_file) != (None, None)
+        if self.name != LM1B and of_words:
+            raise CommandError(
+                f"'{self.name}' has no words: leave out --vocabulary and --vocabulary-file."
+            )
+        if self.vocabulary is not None and self.vocabulary < BYTES:
             raise CommandError(f"--vocabulary must be at least {BYTES}, which is bytes.")
         if self.vocabulary_file is not None and not self.vocabulary_file.is_file():
             raise CommandError(f"There is no file {self.vocabulary_file}.")
@@ -120,11 +129,12 @@ class PrepareData:
         return 0
 
     def _tokens(self, out: Console) -> None:
-        folder = token_folder(self.vocabulary, self.data_dir)
+        vocabulary = _PIECES if self.vocabulary is None else self.vocabulary
+        folder = token_folder(vocabulary, self.data_dir)
         if is_tokenised(folder):
             out.print(f"Its tokens are made already, in {folder}.")
             return
-        tokenise(self.vocabulary, self.data_dir, self.vocabulary_file, out.print)
+        tokenise(vocabulary, self.data_dir, self.vocabulary_file, out.print)
         out.print(f"Its tokens are in {folder}.")
 
 

@@ -29,7 +29,7 @@ from ._output import (
     same_command,
 )
 from ._processes import join_processes, leave, one_process, Processes, STOPPED_WITHIN
-from ._recipe_choice import DEFAULT, recipes_table
+from ._recipe_choice import recipes_table
 from ._run_files import (
     finished_steps,
     remove_files,
@@ -60,8 +60,10 @@ class MetaTrain:
     them.
     """
 
-    name: Annotated[str, tyro.conf.Positional] = DEFAULT
-    """The recipe to begin with; must come first."""
+    name: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")] = (
+        None
+    )
+    """The recipe to begin with, star-digits if none is named; must come first."""
     config: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The recipe in this file instead, say recipe.json of an earlier run."""
     show_list: Annotated[bool, tyro.conf.arg(name="list")] = False

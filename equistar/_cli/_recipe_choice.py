@@ -10,7 +10,7 @@ from .._recipes import NAMED_RECIPES, read_recipe, Recipe
 from ._output import CommandError
 
 
-DEFAULT = "star-digits"
+_DEFAULT = "star-digits"
 
 
 def chosen_recipe(arguments: Sequence[str]) -> Recipe:
@@ -21,7 +21,7 @@ def chosen_recipe(arguments: Sequence[str]) -> Recipe:
     named = arguments[0] if arguments and not arguments[0].startswith("-") else None
     file = _config(arguments)
     if file is None:
-        return named_recipe(DEFAULT if named is None else named)
+        return named_recipe(_DEFAULT if named is None else named)
     if named is not None:
         raise CommandError(f"Give the recipe {named} or --config {file}, not both.")
     try:
@@ -30,9 +30,9 @@ def chosen_recipe(arguments: Sequence[str]) -> Recipe:
         raise CommandError(str(e)) from e
 
 
-def check_choice(arguments: Sequence[str], name: str) -> None:
+def check_choice(arguments: Sequence[str], name: str | None) -> None:
     """Refuses a name that stands too late to be looked for."""
-    if arguments and arguments[0].startswith("-") and name != DEFAULT:
+    if arguments and arguments[0].startswith("-") and name is not None:
         raise CommandError(
             f"The recipe's name must come first: equistar meta-train {name} ..."
         )

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._files import write_atomically
+from .._kinds import as_number
 from .._optimizers import AbstractLearnedOptimizer
 from ._from_released import from_learned_optimization
 from ._to_released import to_learned_optimization
@@ -70,7 +71,8 @@ def load_meta_mlp(
     arrays, noted = _read(pathlib.Path(path))
     layers = _layers(arrays, path)
     for name, value in (("exp_mult", exp_mult), ("step_mult", step_mult)):
-        if value is not None and not (np.ndim(value) == 0 and 0 <= value < math.inf):
+        number = 0.0 if value is None else as_number(value, f"`{name}`", "0.001")
+        if not 0 <= number < math.inf:
             raise ValueError(f"`{name}` must be finite and at least 0; got {value}.")
     theta = {f"nn/w{i}": arrays[f"{name}.weight"].T for i, name in enumerate(layers)}
     theta |= {f"nn/b{i}": arrays[f"{name}.bias"] for i, name in enumerate(layers)}

@@ -50,14 +50,16 @@ class GaussianLikelihood(AbstractLikelihood):
 
     **Raises:**
 
-    `ValueError` if `deviation` is not positive.
+    `ValueError` if `deviation` is not positive and finite.
     """
 
     deviation: float = eqx.field(default=1.0, static=True)
 
     def __check_init__(self):
-        if not self.deviation > 0:
-            raise ValueError(f"`deviation` must be positive; got {self.deviation}.")
+        if not 0 < self.deviation < math.inf:
+            raise ValueError(
+                f"`deviation` must be positive and finite; got {self.deviation}."
+            )
 
     @property
     def support(self) -> tuple[float, float]:

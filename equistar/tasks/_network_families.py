@@ -1,6 +1,7 @@
 """Families of networks on one data set: of all sizes, on more or less of the data."""
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -48,7 +49,8 @@ class PerceptronFamily(AbstractFamily):
 
     **Raises:**
 
-    `ValueError` if a least value is too small, or above the largest.
+    `ValueError` if a least value is too small, or above the largest, or there is nothing to
+    choose from.
     """
 
     dataset: Dataset
@@ -63,6 +65,7 @@ class PerceptronFamily(AbstractFamily):
 
     def __check_init__(self):
         _check(self.widths, self.depths, 0, self.batch_sizes, self.shares)
+        _check_choices(self.activations, self.norms)
 
     def sample(self, *, key: PRNGKeyArray) -> Classification:
         depth_key, width_key, activation_key, norm_key = jr.split(key, 4)
@@ -102,6 +105,7 @@ class ConvNetFamily(AbstractFamily):
 
     def __check_init__(self):
         _check(self.channels, self.depths, 1, self.batch_sizes, self.shares)
+        _check_choices(self.activations, self.norms)
 
     def sample(self, *, key: PRNGKeyArray) -> Classification:
         depth_key, channel_key, activation_key, norm_key = jr.split(key, 4)
@@ -111,6 +115,15 @@ class ConvNetFamily(AbstractFamily):
         strides = (2,) + (1,) * (len(channels) - 1)
         architecture = ConvNet(channels, strides, activation=activation, norm=norm)
         return _task(self.dataset, architecture, self.batch_sizes, self.shares, key)
+
+
+def _check_choices(activations: Any, norms: Any) -> None:
+    kinds = ("activations", activations, "jax.nn.relu"), ("norms", norms, "NoNorm()")
+    for name, choices, example in kinds:
+        if not isinstance(choices, tuple) or not choices:
+            raise ValueError(
+                f"`{name}` must be a tuple of one or more, say ({example},); got {choices}."
+            )
 
 
 def _check(

@@ -4,6 +4,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Generic, Protocol, runtime_checkable, TypeVar
 
+import numpy as np
+
+from .._kinds import check_count
+
 
 _Data = TypeVar("_Data")
 
@@ -57,21 +61,21 @@ class Slabs(Generic[_Data]):
         **Raises:**
 
         `ValueError` if `size` is not between 1 and the number of examples, `ahead` is below
-        0, or `seed` is out of range.
+        0, `seed` is out of range, or one is no whole number.
         """
         # Imported here: it takes a while, and most tasks do without.
         import grain
 
-        if not 1 <= size <= len(source):
+        check_count(size, "size")
+        check_count(ahead, "ahead", 0)
+        check_count(seed, "seed", 0)
+        if size > len(source):
             raise ValueError(
                 f"`size` must be between 1 and the number of examples, {len(source)}; got "
                 f"{size}."
             )
-        if ahead < 0 or not 0 <= seed < 2**32:
-            raise ValueError(
-                "`ahead` must be at least 0 and `seed` from 0 to 2**32 - 1; got "
-                f"{ahead} and {seed}."
-            )
+        if seed >= 2**32:
+            raise ValueError(f"`seed` must be below 2**32; got {seed}.")
         self._source = _Closable(source)
         order = grain.MapDataset.source(self._source).shuffle(seed=seed).repeat()  # pyright: ignore
         batches = order.batch(size, drop_remainder=True)
@@ -87,8 +91,11 @@ class Slabs(Generic[_Data]):
         **Raises:**
 
         `RuntimeError` if it cannot be read, or the slabs are closed; `IndexError` if $n$ is
-        below 0.
+        below 0, `ValueError` if it is no whole number.
         """
+        if not isinstance(n, int | np.integer):
+            raise ValueError(f"Slabs are numbered 0, 1, 2 and so on; got {n}.")
+        n = int(n)
         if n < 0:
             raise IndexError(f"Slabs are numbered from 0; got {n}.")
         if self._held is None or self._held[0] != n:
