@@ -93,6 +93,29 @@ def test_closed_forms_are_exact_where_each_mode_is_solved_at_once(dtype):
     np.testing.assert_allclose(g, dg, rtol=rounding * abs(log_f))
 
 
+# For one step F is a parabola, with its minimum at sum c^2 l^2 / sum c^2 l^3.
+@pytest.mark.parametrize("ratio", [1e-3, 1e-12, 1e-25, 1e-37])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_best_step_size_is_found_whatever_the_condition_number(ratio, dtype):
+    lam = np.asarray([ratio, 0.5, 1.0], dtype)
+    best = StepSizeProblem(jnp.asarray(lam), jnp.ones(3, dtype)).best_step_size(1)
+    exact = np.sum(lam.astype(float) ** 2) / np.sum(lam.astype(float) ** 3)
+    np.testing.assert_allclose(best, exact, rtol=20 * float(jnp.finfo(dtype).eps))
+
+
+# The small term of F' outweighs what is left of the large one.
+@pytest.mark.parametrize("dtype, rtol", [("float64", 1e-6), ("float32", 1e-2)])
+def test_slopes_are_exact_at_a_step_that_solves_the_steepest_mode(dtype, rtol):
+    lam = jnp.asarray([1e-3, 3.0] if dtype == "float32" else [1e-6, 1e-4, 3e5], dtype)
+    eta, ones = 1 / lam[-1], jnp.ones(len(lam), dtype)
+    problem = StepSizeProblem(lam, ones)
+    _, slope, g = _all(problem, eta, jnp.asarray(1))
+    _, log_df, sign, dg = _exact(problem, eta, 1)
+    assert float(slope.sign) == sign
+    np.testing.assert_allclose(float(slope.log), log_df, atol=rtol)
+    np.testing.assert_allclose(g, dg, rtol=rtol)
+
+
 @pytest.mark.parametrize("t", [1, 5, 50])
 def test_closed_forms_are_those_of_gradient_descent(t):
     problem, eta = _instance(), 0.9 * 2 / _instance().eigenvalues[-1]

@@ -421,6 +421,32 @@ def test_beyond_a_radius_of_one_the_loss_grows_without_bound():
     assert losses[0] < 1e-3 * losses[1] < 1e-30 * losses[2]
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_what_overflows_is_infinite_and_only_where_it_is_felt(dtype):
+    number = lambda x: jnp.asarray(x, dtype)
+    model = NoisyQuadratic(number([[1.1, 0.6], [0.6, 0.5]]), jnp.eye(2, dtype=dtype))
+    diverging = LinearOptimizer(number(5.0), jnp.zeros((2, 2), dtype))
+    for t in (500, 1000, 10**6):
+        assert _moments(model, diverging, jnp.asarray(t))[2] == jnp.inf
+    assert model.mean_loss(diverging, 1000) == jnp.inf
+    # The second coordinate grows by -3.5 a step, and nothing is there to grow.
+    eye, nothing = jnp.eye(2, dtype=dtype), jnp.zeros((2, 2), dtype)
+    still = NoisyQuadratic(eye, nothing, number([1, 0]))
+    theta = LinearOptimizer(number(0.5), jnp.diag(number([0.0, 4.0])))
+    for t in (50, 100, 600):
+        mean, _, loss = _moments(still, theta, jnp.asarray(t))
+        half = number(0.5) ** t
+        np.testing.assert_allclose(mean, [half, 0], rtol=1e-5)
+        np.testing.assert_allclose(loss, 0.5 * half**2, rtol=1e-5)
+    np.testing.assert_allclose(still.mean_loss(theta, 600), 2 / 3 / 600, rtol=1e-5)
+
+
+def test_what_is_not_a_number_stays_so():
+    model = NoisyQuadratic(jnp.eye(2), jnp.eye(2))
+    theta = LinearOptimizer(jnp.asarray(jnp.nan), jnp.zeros((2, 2)))
+    assert np.isnan(_moments(model, theta, jnp.asarray(3))[2])
+
+
 # Meta-gradients on the model: the spec's exact gradient for estimators.
 
 MODEL, THETA = _model(1, rho=0.8)

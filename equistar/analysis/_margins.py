@@ -208,7 +208,7 @@ def _momentum(
 # differences of numbers that are nearly equal, as they are where the decay is near 1.
 def _inside(gain: Float[Array, " n"], decay: Float[Array, ""]) -> Float[Array, " n"]:
     gap = 1 - decay
-    discriminant = gap**2 - 2 * gain * (1 + decay) + gain**2
+    discriminant = gap**2 + gain * (gain - 2 * (1 + decay))
     root = _root(discriminant)
     positive = 2 * gain / (gap + gain + root)
     negative = 1 - (gain - 1 - decay + root) / 2

@@ -122,8 +122,8 @@ class NoisyQuadratic(AbstractUnroll):
         return eye - theta.preconditioner() @ self.hessian
 
     def mean(self, theta: LinearOptimizer, t: int | Int[Array, ""]) -> Float[Array, " n"]:
-        """$E \\phi_t = A^t \\mu$."""
-        return self._moments(theta, t)[0] @ self.start
+        """$E \\phi_t = A^t \\mu$; NaN where it is beyond the dtype's range."""
+        return _product(self._moments(theta, t)[0], self.start)
 
     def covariance(
         self, theta: LinearOptimizer, t: int | Int[Array, ""]
@@ -133,17 +133,18 @@ class NoisyQuadratic(AbstractUnroll):
         $$s^2 A^t (A^t)^\\top + \\sum_{k < t} A^k (I - A) S (I - A)^\\top (A^k)^\\top$$
         """
         power, covariance = self._moments(theta, t)
-        return self.start_scale**2 * power @ power.T + covariance
+        return _conjugate(power, self._start_covariance()) + covariance
 
     def expected_loss(
         self, theta: LinearOptimizer, t: int | Int[Array, ""]
     ) -> Float[Array, ""]:
         """$E l_t = \\frac12 \\left( E\\phi_t^\\top H E\\phi_t +
         \\operatorname{tr} H (\\operatorname{Cov} \\phi_t + S) \\right)$.
+
+        Infinite where it is beyond the dtype's range.
         """
         mean, covariance = self.mean(theta, t), self.covariance(theta, t)
-        spread = jnp.sum(self.hessian * (covariance + self.noise))
-        return 0.5 * (mean @ self.hessian @ mean + spread)
+        return self._loss(mean, covariance, self.transition(theta))
 
     def mean_loss(self, theta: LinearOptimizer, steps: int) -> Float[Array, ""]:
         """$\\frac1T \\sum_{t < T} E l_t$, the meta-loss of an episode of T = `steps`.
@@ -152,18 +153,16 @@ class NoisyQuadratic(AbstractUnroll):
         """
         check_count(steps, "steps")
         transition, shock = self.transition(theta), self._shock(theta)
-        eye = jnp.eye(len(self.start), dtype=self.start.dtype)
 
         def body(
             moments: tuple[Array, Array], _: None
         ) -> tuple[tuple[Array, Array], Array]:
             mean, covariance = moments
-            spread = jnp.sum(self.hessian * (covariance + self.noise))
-            loss = 0.5 * (mean @ self.hessian @ mean + spread)
-            after = transition @ covariance @ transition.T + shock
-            return (transition @ mean, after), loss
+            after = _conjugate(transition, covariance) + shock
+            loss = self._loss(mean, covariance, transition)
+            return (_product(transition, mean), after), loss
 
-        start = self.start, self.start_scale**2 * eye
+        start = self.start, self._start_covariance()
         return jnp.mean(lax.scan(body, start, length=steps)[1])
 
     def meta_gradient(self, theta: LinearOptimizer, steps: int) -> LinearOptimizer:
@@ -194,6 +193,24 @@ class NoisyQuadratic(AbstractUnroll):
         vanished = jnp.max(jnp.sum(jnp.abs(power), axis=1)) < 0.5
         return jnp.where(vanished, covariance, jnp.nan)
 
+    def _start_covariance(self) -> Float[Array, "n n"]:
+        return self.start_scale**2 * jnp.eye(len(self.start), dtype=self.start.dtype)
+
+    # A loss is not negative: what has overflowed makes it infinite, whatever its sign. Its
+    # derivative is so as well, where a constant would have none.
+    def _loss(
+        self,
+        mean: Float[Array, " n"],
+        covariance: Float[Array, "n n"],
+        transition: Float[Array, "n n"],
+    ) -> Float[Array, ""]:
+        of_mean = _product(mean, _product(self.hessian, mean))
+        felt = jnp.where(self.hessian == 0, 0, covariance + self.noise)
+        loss = 0.5 * (of_mean + jnp.sum(self.hessian * felt))
+        overflown = jnp.isnan(loss) & jnp.all(jnp.isfinite(transition))
+        huge = jnp.where(overflown, jnp.finfo(loss.dtype).max, 0)
+        return jnp.where(overflown, 0, loss) + huge * (1 + jnp.sum(transition**2))
+
     def _shock(self, theta: LinearOptimizer) -> Float[Array, "n n"]:
         # By S and not by its root, which has no derivative where eigenvalues meet.
         gain = theta.preconditioner() @ self.hessian
@@ -210,14 +227,29 @@ class NoisyQuadratic(AbstractUnroll):
             c: tuple[Array, Array], bit: Int[Array, ""]
         ) -> tuple[tuple[Array, Array], None]:
             power, covariance = c
-            power, covariance = power @ power, covariance + power @ covariance @ power.T
-            more = transition @ power, transition @ covariance @ transition.T + shock
+            covariance += _conjugate(power, covariance)
+            power = _product(power, power)
+            more = _product(transition, power), _conjugate(transition, covariance) + shock
             return jax.tree_util.tree_map(
                 lambda a, b: jnp.where(bit == 1, a, b), more, (power, covariance)
             ), None
 
         eye = jnp.eye(len(self.start), dtype=self.start.dtype)
         return lax.scan(body, (eye, jnp.zeros_like(eye)), bits)[0]
+
+
+# A product in which zero times what has overflowed is zero: a direction that diverges and
+# that nothing points to says nothing of the others. What overflows is NaN in it.
+def _product(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
+    bad = lambda x: (~jnp.isfinite(x)).astype(x.dtype)
+    there = lambda x: (x != 0).astype(x.dtype)
+    finite = lambda x: jnp.where(jnp.isfinite(x), x, 0)
+    overflown = bad(a) @ there(b) + there(a) @ bad(b) > 0
+    return jnp.where(overflown, jnp.nan, finite(a) @ finite(b))
+
+
+def _conjugate(a: Float[Array, "n n"], x: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    return _product(_product(a, x), a.T)
 
 
 def _time(t: int | Int[Array, ""]) -> Int[Array, ""]:

@@ -115,20 +115,21 @@ class StepSizeProblem(eqx.Module):
         """$\\eta^*$, the one minimiser of $F$ and $G$: where their slope changes sign.
 
         It depends on the horizon, and not always monotonically; for a few steps it can
-        lie beyond $2 / \\lambda_{\\max}$. By bisection of $[0, 1 / \\lambda_{\\min}]$, at
-        whose end every term of $F'$ is positive, to rounding.
+        lie beyond $2 / \\lambda_{\\max}$. By bisection of
+        $[1 / \\lambda_{\\max}, 1 / \\lambda_{\\min}]$, outside of which every term of $F'$
+        has one sign, in the logarithm and to rounding.
         """
-        top = 1 / jnp.min(self.eigenvalues)
+        bottom, top = 1 / jnp.max(self.eigenvalues), 1 / jnp.min(self.eigenvalues)
         # Once, for inside of the loop it could not be refused.
         known = jnp.isfinite(_float(steps, top))
 
         def body(_: Array, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
             low, high = bracket
-            middle = (low + high) / 2
+            middle = jnp.clip(jnp.sqrt(low) * jnp.sqrt(high), low, high)
             falling = self.loss_slope(middle, steps).sign < 0
             return jnp.where(falling, middle, low), jnp.where(falling, high, middle)
 
-        low, high = lax.fori_loop(0, 90, body, (jnp.zeros_like(top), top))
+        low, high = lax.fori_loop(0, 90, body, (bottom, top))
         return jnp.where(known, (low + high) / 2, jnp.nan)
 
     def vanishing_bound(self, step_size: Float[Array, ""], steps: Horizon) -> SignedLog:
