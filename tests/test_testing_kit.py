@@ -123,6 +123,17 @@ class _HastyAfterARise(eqs.AbstractOptimizer):
         return jnp.where(size > 1.01 * state, -1.0, -0.1) * grads, size
 
 
+class _NaNLater(eqs.AbstractOptimizer):
+    """Its update is NaN from the tenth on; the state counts them."""
+
+    def init(self, params):
+        return jnp.zeros((), jnp.int32)
+
+    def update(self, grads, state, params, **extra):
+        late = jnp.where(state >= 9, jnp.nan, -0.1)
+        return jtu.tree_map(lambda g: (late * g).astype(g.dtype), grads), state + 1
+
+
 BROKEN = {
     "KeepsStructure": (
         kit.KeepsStructure(),
@@ -141,6 +152,7 @@ BROKEN = {
         kit.StaysFinite(),
         _broken(update=_map(lambda g: g * jnp.inf if g.dtype == jnp.bfloat16 else g)),
     ),
+    "StaysFinite, later on": (kit.StaysFinite(), _NaNLater()),
     "WideAccumulators": (
         kit.WideAccumulators(),
         _broken(init=lambda p: jtu.tree_map(jnp.zeros_like, p)),
@@ -149,7 +161,16 @@ BROKEN = {
         kit.RestsAtZeroGradient(1e-3),
         _broken(update=_map(lambda g: 0.01 - 0.1 * g)),
     ),
+    "RestsAtZeroGradient, many axes": (
+        kit.RestsAtZeroGradient(),
+        _broken(update=_map(lambda g: -g - 0.01 if g.ndim > 2 else -g)),
+    ),
     "BoundedUpdate": (kit.BoundedUpdate(1.0), _Descent()),
+    # Its bound of 0.317 is that of a spike after many updates.
+    "BoundedUpdate, a late spike": (
+        kit.BoundedUpdate(0.12, steps=300),
+        eqs.OptaxOptimizer(optax.adam, learning_rate=0.1),
+    ),
     "IgnoresLeafOrder": (kit.IgnoresLeafOrder(), _broken(update=_by_name)),
     "JitEqualsEager": (kit.JitEqualsEager(), _broken(update=_eager_only)),
     "NaNStaysInItsLeaf": (kit.NaNStaysInItsLeaf(), _broken(update=_leaks_nan)),

@@ -28,7 +28,9 @@ from ._strategies import (
 
 Optimizer = AbstractOptimizer | optax.GradientTransformation
 
-STEPS = 4
+# Of what is compared with itself, and of what is promised for every step: averages of the
+# first steps are not those of later ones.
+STEPS, MANY_STEPS = 4, 64
 # One tree for most properties: a scalar, a matrix, a vector, an empty array and a None.
 SHAPES = {"w": (3, 2), "b": (2,), "s": (), "empty": (0,)}
 
@@ -109,10 +111,10 @@ PHASES = tuple(phase for phase in Phase if phase is not Phase.explain)
 
 
 def for_gradients(
-    check: Callable[[Gradients], None], low: int = -20, high: int = 15
+    check: Callable[[Gradients], None], low: int = -20, high: int = 15, steps: int = STEPS
 ) -> None:
     @settings(max_examples=25, deadline=None, phases=PHASES)
-    @given(gradient_sequences(low, high))
+    @given(gradient_sequences(low, high, steps=steps))
     def test(gradients: Gradients) -> None:
         check(gradients)
 
@@ -125,7 +127,10 @@ _COMPILED = [*((structure, "float32") for structure in STRUCTURES), ("layer", "b
 
 
 def for_trees(
-    check: Callable[[Parameters, Gradients], None], low: int = -20, high: int = 15
+    check: Callable[[Parameters, Gradients], None],
+    low: int = -20,
+    high: int = 15,
+    steps: int = STEPS,
 ) -> None:
     """As `for_gradients`, on each of a few structures and dtypes.
 
@@ -135,7 +140,7 @@ def for_trees(
         recipes = parameter_recipes((structure,), (dtype,))
 
         @settings(max_examples=10, deadline=None, phases=PHASES)
-        @given(recipes, gradient_sequences(low, high))
+        @given(recipes, gradient_sequences(low, high, steps=steps))
         def test(parameters: Parameters, gradients: Gradients) -> None:
             check(parameters, gradients)
 

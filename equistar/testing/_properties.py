@@ -15,6 +15,7 @@ from ._base import (
     close,
     for_gradients,
     for_trees,
+    MANY_STEPS,
     run,
     STEPS,
     TRACED,
@@ -54,15 +55,17 @@ class StaysFinite(AbstractProperty):
     **Attributes:**
 
     - `low`, `high`: decimal exponents.
+    - `steps`: the number of updates that are looked at.
     """
 
     low: int = -20
     high: int = 15
+    steps: int = MANY_STEPS
 
     def __call__(self, optimizer: AbstractOptimizer) -> None:
         def check(parameters: Parameters, gradients: Gradients) -> None:
             params = parameters.build()
-            updates, _ = run(optimizer, params, gradients.build(params, STEPS))
+            updates, _ = run(optimizer, params, gradients.build(params, self.steps))
             for path, u in jtu.tree_leaves_with_path(updates):
                 finite = np.isfinite(np.asarray(u, np.float64))
                 where = jtu.keystr(path)
@@ -70,7 +73,7 @@ class StaysFinite(AbstractProperty):
                     f"StaysFinite: the update of {where} is not finite, of {parameters}"
                 )
 
-        for_trees(check, self.low, self.high)
+        for_trees(check, self.low, self.high, self.steps)
 
 
 class WideAccumulators(AbstractProperty):
@@ -93,13 +96,16 @@ class RestsAtZeroGradient(AbstractProperty):
     **Attributes:**
 
     - `bound`: on every number of the update, in units of the parameters.
+    - `steps`: the number of updates that are looked at.
     """
 
     bound: float = 0.0
+    steps: int = MANY_STEPS
 
     def __call__(self, optimizer: AbstractOptimizer) -> None:
-        params = tree()
-        zeros = jtu.tree_map(lambda p: jnp.zeros((STEPS, *p.shape), p.dtype), params)
+        params = {name: Parameters(name, seed=1).build() for name in STRUCTURES}
+        still = lambda p: jnp.zeros((self.steps, *p.shape), p.dtype)
+        zeros = jtu.tree_map(still, params)
         updates, _ = run(optimizer, params, zeros)
         for path, u in jtu.tree_leaves_with_path(updates):
             size = np.abs(np.asarray(u)).max(initial=0)
@@ -115,15 +121,18 @@ class BoundedUpdate(AbstractProperty):
     **Attributes:**
 
     - `bound`: on the absolute value, in units of the parameters.
+    - `steps`: the number of updates that are looked at. What is largest after a thousand
+        updates, as Adam's is at its bound, takes as many to show.
     """
 
     bound: float
+    steps: int = MANY_STEPS
 
     def __call__(self, optimizer: AbstractOptimizer) -> None:
         params = tree()
 
         def check(gradients: Gradients) -> None:
-            updates, _ = run(optimizer, params, gradients.build(params, STEPS))
+            updates, _ = run(optimizer, params, gradients.build(params, self.steps))
             for path, u in jtu.tree_leaves_with_path(updates):
                 size = np.abs(np.asarray(u)).max(initial=0)
                 assert size <= self.bound, (
@@ -131,7 +140,7 @@ class BoundedUpdate(AbstractProperty):
                     f"promised {self.bound}"
                 )
 
-        for_gradients(check)
+        for_gradients(check, steps=self.steps)
 
 
 class IgnoresLeafOrder(AbstractProperty):

@@ -240,7 +240,7 @@ class Gradients:
 
 
 def gradient_sequences(
-    low: int = -20, high: int = 15, *, nan_leaves: int = 0
+    low: int = -20, high: int = 15, *, nan_leaves: int = 0, steps: int = 4
 ) -> SearchStrategy[Gradients]:
     """Recipes for gradients: zeros, spikes, and scales from 10^`low` to 10^`high`.
 
@@ -251,6 +251,8 @@ def gradient_sequences(
     - `low`, `high`: decimal exponents of the scale.
     - `nan_leaves`: if positive, some examples have a NaN in one of this many first leaves
         that are not empty.
+    - `steps`: for how many steps they are meant: a spike is at the first, the third or the
+        last of them.
 
     **Returns:**
 
@@ -260,7 +262,7 @@ def gradient_sequences(
         Gradients,
         seed=_SEEDS,
         exponent=st.integers(low, high),
-        spike=st.sampled_from((-1, 0, 2)),
+        spike=st.sampled_from((-1, 0, 2, steps - 1)),
         zeros=st.booleans(),
         nan=st.sampled_from((-1, *range(nan_leaves))),
     )
