@@ -431,6 +431,15 @@ def test_a_slow_average_in_bfloat16_arrives_and_in_the_mean_is_that_of_float32()
     stuck, _ = jax.lax.scan(naive, jnp.zeros(2000, jnp.bfloat16), length=3000)
     assert float(jnp.mean(stuck.astype(g.dtype) / state["whole"][0])) < 0.9
 
+    # Equal numbers err apart, so that their mean is right to the root of their number.
+    g = jnp.ones_like(g)
+    same = {k: a.init(g) for k, a in bank.items()}
+    same, _ = jax.lax.scan(step, same, jnp.arange(3000))
+    found = same["half"][0].astype(g.dtype) / same["whole"][0]
+    deviation = float(jnp.std(found))
+    assert 0 < deviation < 0.1
+    assert abs(float(jnp.mean(found)) - 1) < 5 * deviation / np.sqrt(2000)
+
 
 def test_an_optimizer_keeps_its_momenta_in_bfloat16_and_has_derivatives(tmp_path):
     star = randomised(eqs.STAR(key=jr.key(0)), jr.key(1), 0.1)

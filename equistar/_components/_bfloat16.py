@@ -5,7 +5,7 @@ from typing import Any
 import jax.lax as lax
 import jax.numpy as jnp
 import jax.tree_util as jtu
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt
 
 from ._accumulators import AbstractAccumulator
 from ._tensor import Tensor
@@ -18,8 +18,9 @@ class InBFloat16(AbstractAccumulator):
     256 numbers in a factor of two, so rounding to the nearest would leave an average with
     $b = .999$ where it is. Here a number is rounded up with a probability equal to its
     position between the two neighbours, so that the average is right in the mean. The
-    random bits are a hash of the number and of the update's count, so that training remains
-    a function of its key. Derivatives are those without rounding.
+    random bits are a hash of the number, its place in the tensor and the update's count, so
+    that training remains a function of its key, and numbers that are equal are rounded
+    apart. Derivatives are those without rounding.
 
     !!! Example
 
@@ -68,11 +69,20 @@ class InBFloat16(AbstractAccumulator):
         return self.accumulator.summarise(state, tensor)
 
 
+# The number of each entry of an array, from 0.
+def _places(shape: tuple[int, ...]) -> UInt[Array, "*shape"]:
+    places = jnp.zeros(shape, jnp.uint32)
+    for axis, n in enumerate(shape):
+        places = places * jnp.uint32(n) + lax.broadcasted_iota(jnp.uint32, shape, axis)
+    return places
+
+
 def stochastic_bfloat16(x: Float[Array, "*shape"], count: Int[Array, ""]) -> Array:
     """`x` rounded up or down to bfloat16, the nearer the likelier: right in the mean."""
     x = x.astype(jnp.float32)
     bits = lax.bitcast_convert_type(x, jnp.uint32)
     hashed = bits ^ (count.astype(jnp.uint32) * jnp.uint32(0x9E3779B9))
+    hashed ^= _places(x.shape) * jnp.uint32(0x27D4EB2F)
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):
         hashed = (hashed ^ (hashed >> shift)) * jnp.uint32(factor)
     # A bfloat16 is the upper half of a float32: what carries over from below rounds up.
