@@ -230,6 +230,22 @@ def test_complex_meta_parameters_are_refused():
             estimator.init(Learned(), theta, key=jr.key(0))
 
 
+class _SumOfAll(eqs.AbstractUnroll):
+    def init(self, theta, *, key):
+        return jnp.zeros(())
+
+    def step(self, theta, carry, *, key):
+        return carry, sum(jnp.sum(x.astype(carry.dtype)) for x in theta.values())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", SAMPLED)
+def test_evolution_strategies_refuse_theta_that_rounds_their_noise_away(name, dtype):
+    theta = {"wide": jnp.ones(()), "narrow": jnp.ones(2, dtype)}
+    with pytest.raises(ValueError, match=f"{dtype}.*keep it in float32"):
+        eqs.meta_gradient(_SumOfAll(), SAMPLED[name], theta, key=jr.key(0))
+
+
 def _descent(size=3):
     return _theta() | {"start": jnp.ones(size)}
 

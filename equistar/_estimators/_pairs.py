@@ -24,6 +24,19 @@ def as_sigma(value: Any) -> float:
     return as_number(value, "`sigma`", "0.01")
 
 
+# Perturbations would be rounded to half a hundredth of the numbers themselves, and what is
+# multiplied by the losses is not what was added.
+def _perturbable(theta: PyTree) -> PyTree[Array]:
+    arrays = learned(theta)
+    narrow = {x.dtype.name for x in jtu.tree_leaves(arrays) if x.dtype.itemsize < 4}
+    if narrow:
+        raise ValueError(
+            f"`theta` has arrays of {', '.join(sorted(narrow))}, where perturbations are "
+            "lost in rounding: keep it in float32, and cast it where the unroll uses it."
+        )
+    return arrays
+
+
 class Pairs(eqx.Module):
     """Pairs of perturbed meta-parameters, and the gradients that their losses give."""
 
@@ -42,7 +55,7 @@ class Pairs(eqx.Module):
     # One draw on the ravelled vector compiles far faster than one for each leaf.
     def draw(self, theta: PyTree, *, key: PRNGKeyArray) -> PyTree[Array]:
         """The noise of each particle, in the structure of `theta`."""
-        arrays = learned(theta)
+        arrays = _perturbable(theta)
         flat, unravel = ravel_pytree(arrays)
         scale = self.noise.scale(arrays)
 
@@ -54,7 +67,7 @@ class Pairs(eqx.Module):
 
     def nothing(self, theta: PyTree) -> PyTree[Array]:
         """No noise of any particle, as those of `draw`."""
-        arrays = learned(theta)
+        arrays = _perturbable(theta)
         scaled = lambda p, s: jnp.zeros((self.number, *p.shape), p.dtype) * s
         zeros = jtu.tree_map(scaled, arrays, self.noise.scale(arrays))
         return shard_particles(zeros, self.number)
