@@ -15,6 +15,7 @@ from equistar import tasks
 # As a caller without a type checker has it.
 untyped: Any = tasks
 
+MASKED = np.ma.masked_equal(np.arange(20) % 3, 2)
 ROWS = tasks.dataset_from_arrays(np.ones((20, 5)), np.arange(20) % 3)
 ROWS_OF_ROWS = tasks.dataset_from_arrays(np.ones((20, 5, 2)), np.arange(20) % 3)
 NUMBERS = tasks.regression_from_arrays(np.ones((20, 5)), np.arange(20.0))
@@ -58,6 +59,14 @@ def _loss(task, **kwargs):
             "`likelihood` is a class",
         ),
         (lambda: untyped.VariationalAutoencoding(ROWS, "mlp"), "`encoder` must be an inst"),
+        (
+            lambda: tasks.dataset_from_arrays(np.ma.ones((20, 5)), MASKED),
+            "Labels have entries that are masked",
+        ),
+        (
+            lambda: tasks.regression_from_arrays(np.ma.masked_equal(np.eye(20), 0), MASKED),
+            "Inputs have entries that are masked: drop or fill",
+        ),
         (lambda: tasks.GaussianLikelihood(np.inf), "`deviation` must be positive and fini"),
         (lambda: tasks.PerceptronFamily(ROWS, norms=()), r"`norms` .*say \(NoNorm\(\),\)"),
         (lambda: untyped.ConvNetFamily(ROWS, activations=[]), "`activations` must be a t"),

@@ -1,5 +1,7 @@
 """Data sets of arrays of one's own."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -36,7 +38,7 @@ def dataset_from_arrays(
     numbers of the right kind or do not fit into 32 bits, if there are not as many labels as
     inputs, if there is only one class, or if `scale` is not finite.
     """
-    inputs, labels = np.asarray(inputs), np.asarray(labels)
+    inputs, labels = _whole(inputs, "Inputs"), _whole(labels, "Labels")
     _check_examples(inputs, labels, "label")
     if labels.ndim != 1:
         raise ValueError(
@@ -93,13 +95,23 @@ def regression_from_arrays(
     real numbers or do not fit into 32 bits, if there are not as many targets as inputs, or
     if `scale` is not finite.
     """
-    inputs, targets = np.asarray(inputs), np.asarray(targets)
+    inputs, targets = _whole(inputs, "Inputs"), _whole(targets, "Targets")
     _check_examples(inputs, targets, "target")
     if np.issubdtype(targets.dtype, np.integer):
         targets = targets.astype(np.float64)
     rows = _stored(targets.reshape(len(targets), -1), "Targets").astype(np.float32)
     splits = _split(_stored(inputs, "Inputs"), rows, seed)
     return RegressionDataset(splits, _checked_scale(scale))
+
+
+# As an array a masked one has what stands below its mask.
+def _whole(x: Any, name: str) -> np.ndarray:
+    if np.ma.is_masked(x):
+        raise ValueError(
+            f"{name} have entries that are masked: drop or fill what is missing first, say "
+            "by `x.filled(x.mean())`."
+        )
+    return np.asarray(x)
 
 
 def _check_examples(inputs: np.ndarray, targets: np.ndarray, name: str) -> None:
