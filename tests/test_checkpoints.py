@@ -478,7 +478,7 @@ def test_a_process_that_is_killed_at_any_instant_goes_on_to_the_same_bits(tmp_pa
     env = os.environ | {"JAX_PLATFORMS": "cpu"} | cache
     run = lambda folder: [*COMMAND, str(tmp_path / folder)]
     quiet = {"env": env, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    assert subprocess.run(run("whole"), **quiet, timeout=300).returncode == 0
+    assert subprocess.run(run("whole"), **quiet, timeout=550).returncode == 0
     draw, folder = random.Random(kills), tmp_path / "killed" / "checkpoints"
     newest = lambda: max(folder.glob("checkpoint-*.npz"), default=None)
     for _ in range(kills):
@@ -490,7 +490,7 @@ def test_a_process_that_is_killed_at_any_instant_goes_on_to_the_same_bits(tmp_pa
         assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    done = subprocess.run(run("killed"), **quiet, timeout=300)
+    done = subprocess.run(run("killed"), **quiet, timeout=550)
     assert done.returncode == 0, done.stderr.decode()
     for name in ("weights.npz", "metrics.jsonl"):
         one, other = (tmp_path / d / name for d in ("whole", "killed"))

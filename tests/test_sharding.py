@@ -33,7 +33,7 @@ def _start(*command, devices=1, **environment):
     )
 
 
-def _finish(process, seconds=300):
+def _finish(process, seconds=550):
     out, err = process.communicate(timeout=seconds)
     assert process.returncode == 0, err[-3000:]
     return out
@@ -87,7 +87,7 @@ def test_survivors_of_a_dead_process_keep_what_was_trained(tmp_path):
     run = lambda i: _start(*command, "--output", folder, JAX_PROCESS_ID=str(i), **names)
     first, second = run(0), run(1)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while not (folder / "weights.npz").exists():
             assert time.monotonic() < deadline and first.poll() is None
             time.sleep(0.2)

@@ -305,7 +305,7 @@ def test_sharded_equals_unsharded_on_four_devices_and_a_mean_of_each_shard_does_
         env=on_devices(4),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=550,
     )
     assert done.returncode == 0, done.stderr
     assert "broken one fails" in done.stdout
