@@ -84,14 +84,23 @@ def test_a_run_does_not_go_on_from_a_file_that_has_changed(tmp_path, monkeypatch
     assert "contents_of_start_from" in capsys.readouterr().err
 
 
-def test_an_overwritten_run_leaves_nothing_behind(tmp_path, monkeypatch, capsys):
+def _contents(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_refused_run_changes_nothing_and_an_overwritten_one_leaves_nothing_behind(
+    tmp_path, monkeypatch, capsys
+):
     output = tmp_path / "run"
     evaluated = ("--evaluate-every", 3, "--evaluate-steps", 2)
     assert _run(monkeypatch, *TRAIN, *evaluated, "--output", output) == 0
+    before = _contents(output)
+    assert output / "meta_loss.png" in before
     # Evaluations of other updates make no curve with these.
     more = ("--evaluate-every", 3, "--evaluate-steps", 4, "-n", 6)
     assert _run(monkeypatch, *TRAIN, *more, "--output", output) == 2
     assert "holds evaluations of 3 networks and 2 updates" in capsys.readouterr().err
+    assert _contents(output) == before
 
     def fail(*arguments, **settings):
         raise OSError("no more room")

@@ -39,7 +39,6 @@ class HeldOutEvaluation(AbstractWatcher):
         steps: int,
         seed: int,
         told: Sequence[Callable[[int, dict[str, Any]], None]],
-        begun: Callable[[int], None] = lambda first: None,
     ):
         """**Arguments:**
 
@@ -49,8 +48,6 @@ class HeldOutEvaluation(AbstractWatcher):
         - `steps`: updates of each.
         - `seed`: of the networks and the minibatches.
         - `told`: are given the meta-step and the row of `evaluation.jsonl`.
-        - `begun`: is given the first meta-step that is evaluated after the run begins, or
-            goes on.
         """
         self.tasks = tasks
         self.every = every
@@ -58,12 +55,10 @@ class HeldOutEvaluation(AbstractWatcher):
         # Apart from those that the run is made of, which come from the same seed.
         self.keys = jr.split(apart(jr.key(seed), "eval"), seeds)
         self.told = told
-        self.begun = begun
 
     def begin(self, history: Sequence[Metrics], theta: PyTree) -> None:
         made = len(history)
-        # Of the last meta-step the evaluation may have been lost, or not: it is made again.
-        self.begun(-(-made // self.every) * self.every)
+        # That of the last meta-step may have been lost, or not: it is made again.
         self.tasks, self.keys = replicate((dict(self.tasks), self.keys))
         if made % self.every == 0:
             self._evaluate(made, theta)
@@ -104,15 +99,21 @@ def _means(
     return jnp.mean(safe, axis=1)
 
 
-class EvaluationLines:
-    """evaluation.jsonl: a line for each evaluation, none twice."""
+class EvaluationLines(AbstractWatcher):
+    """evaluation.jsonl: a line for each evaluation, none twice.
 
-    def __init__(self, path: pathlib.Path, updates: int, networks: int):
+    Those of another number of networks or updates are refused, so that a run has to tell
+    it before whatever changes the folder.
+    """
+
+    def __init__(self, path: pathlib.Path, every: int, updates: int, networks: int):
         self.lines = JsonLines(path)
+        self.every = every
         self.made_by = {"updates": updates, "networks": networks}
 
-    def begun(self, first: int) -> None:
-        """Drops what is made again: the evaluations from meta-step `first` on."""
+    def begin(self, history: Sequence[Metrics], theta: PyTree) -> None:
+        # What is evaluated again goes.
+        first = -(-len(history) // self.every) * self.every
         path = self.lines.path
         rows = read_json_lines(path)[0] if path.exists() else []
         rows = [row for row in rows if row.get("step", first) < first]
@@ -124,6 +125,12 @@ class EvaluationLines:
                     "--evaluate-steps as before, or move the file away."
                 )
         self.lines.restart(rows)
+
+    def step(self, step: int, metrics: Metrics, theta: PyTree) -> None:
+        pass
+
+    def end(self) -> None:
+        self.lines.close()
 
     def tell(self, step: int, row: dict[str, Any]) -> None:
         """Adds a line."""

@@ -30,18 +30,10 @@ from ._output import (
 )
 from ._processes import join_processes, leave, one_process, Processes, STOPPED_WITHIN
 from ._recipe_choice import recipes_table
-from ._run_files import (
-    finished_steps,
-    remove_files,
-    save_weights,
-)
+from ._run_files import FIGURE, finished_steps, remove_files, save_weights
 from ._run_options import FolderOptions, WatchOptions
 from ._run_watchers import RunWatchers, tasks_key
 from ._watchers import WatchedCheckpoints, watching
-
-
-# The last file that a run writes.
-_FIGURE = "meta_loss.png"
 
 
 @dataclass
@@ -73,7 +65,8 @@ class MetaTrain:
     folder: FolderOptions = field(default_factory=FolderOptions)
     """The run's folder; a run that goes on may change these."""
     watch: WatchOptions = field(default_factory=WatchOptions)
-    """What is shown and measured; a run that goes on may change these."""
+    """What is shown and measured; a run that goes on may change these, except how
+    evaluations are made where it has some."""
 
     def run(self) -> int:
         """Runs the command and returns the exit code."""
@@ -156,7 +149,7 @@ class MetaTrain:
         _checked(check_reach, made, steps, str(output), "--steps", "--output")
         # One that gave up on its last meta-step says so again.
         gave_up = history is not None and history.skipped[-1] >= self.folder.max_skipped
-        written = finished_steps(output / "weights.npz"), (output / _FIGURE).is_file()
+        written = finished_steps(output / "weights.npz"), (output / FIGURE).is_file()
         return made == steps and written == (steps, True) and not gave_up
 
     def _prepare(self, checkpoints: Checkpoints, processes: Processes) -> None:
@@ -166,8 +159,6 @@ class MetaTrain:
             if self.folder.overwrite:
                 checkpoints.clear()
                 remove_files(self.folder.output)
-            # It comes last: a run that has it is whole.
-            (self.folder.output / _FIGURE).unlink(missing_ok=True)
 
     def _finish(
         self, result: MetaTrainResult, checkpoints: Checkpoints, out: Console
@@ -179,7 +170,7 @@ class MetaTrain:
         save_weights(weights, self.recipe, result.theta, result.history)
         losses = np.asarray(result.history.meta_loss)
         title = f"Meta-training on {', '.join(self.recipe.tasks.labels)}"
-        plot.meta_training_curves(output / _FIGURE, {output.name: losses}, title=title)
+        plot.meta_training_curves(output / FIGURE, {output.name: losses}, title=title)
         self._say_what_next(out)
         if result.result == RESULTS.interrupted:
             print(

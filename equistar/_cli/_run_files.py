@@ -18,8 +18,10 @@ from ._output import provenance
 from ._watchers import AbstractWatcher
 
 
+FIGURE = "meta_loss.png"
+"""The last file that a run writes: one that has it is whole."""
 # What a run leaves beside its checkpoints; its recipe is written anew at once.
-_FILES = "metrics.jsonl", "evaluation.jsonl", "meta_loss.png"
+_FILES = "metrics.jsonl", "evaluation.jsonl", FIGURE
 _WEIGHTS = "weights.npz", "weights_best.npz", "rescued-by-process-*.npz"
 _EVENTS = "*tfevents*"
 
@@ -241,13 +243,15 @@ def finished_steps(path: pathlib.Path) -> int:
 
 
 class RecipeFile(AbstractWatcher):
-    """recipe.json: what runs this run again."""
+    """recipe.json: what runs this run again. Whatever said that it is done goes."""
 
-    def __init__(self, path: pathlib.Path, text: str):
+    def __init__(self, path: pathlib.Path, text: str, done: pathlib.Path):
         self.path = path
         self.text = text
+        self.done = done
 
     def begin(self, history: Sequence[Metrics], theta: PyTree) -> None:
+        self.done.unlink(missing_ok=True)
         write_atomically(self.path, lambda file: file.write(self.text.encode()))
 
     def step(self, step: int, metrics: Metrics, theta: PyTree) -> None:

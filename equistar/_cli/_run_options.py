@@ -37,10 +37,8 @@ class FolderOptions:
 
 @dataclass(frozen=True)
 class WatchOptions:
-    """What is shown and measured while it runs; a run that goes on may change these.
-
-    Not --evaluate-steps and --evaluate-seeds where there are evaluations already.
-    """
+    """What is shown and measured while it runs; a run that goes on may change these,
+    except how evaluations are made where it has some."""
 
     quiet: bool = False
     """Print nothing but warnings and errors."""
@@ -54,9 +52,11 @@ class WatchOptions:
     """Names of tasks to evaluate on, say some that are not meta-trained on; without any
     they are those of the run."""
     evaluate_steps: int = 500
-    """Updates of each network in an evaluation."""
+    """Updates of each network in an evaluation; those of a run that has some may not
+    change."""
     evaluate_seeds: int = 3
-    """Networks of each task in an evaluation."""
+    """Networks of each task in an evaluation; those of a run that has some may not
+    change."""
     warn_share: float = 0.5
     """Share of pairs without a signal, or of diverged networks, that is warned of."""
 

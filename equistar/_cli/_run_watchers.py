@@ -15,7 +15,14 @@ from ._display import Display
 from ._faults import FaultWatch
 from ._held_out import EvaluationLines, HeldOutEvaluation
 from ._processes import Processes
-from ._run_files import MetricsLines, RecipeFile, save_weights, TensorBoard, WeightsFile
+from ._run_files import (
+    FIGURE,
+    MetricsLines,
+    RecipeFile,
+    save_weights,
+    TensorBoard,
+    WeightsFile,
+)
 from ._run_options import FolderOptions, WatchOptions
 from ._watchers import AbstractWatcher
 
@@ -36,9 +43,12 @@ class RunWatchers:
         board = TensorBoard(output / "tensorboard", labels)
         boards = [board] if self.watch.tensorboard and self.processes.first else []
         watchers = self._reporters(boards) if self.processes.first else []
-        if self.watch.evaluate_every:
-            watchers.append(self._evaluation(boards))
-        return watchers
+        if not self.watch.evaluate_every:
+            return watchers
+        lines = self._evaluation_lines()
+        # What the lines refuse is refused while the folder is as it was.
+        first = [lines] if self.processes.first else []
+        return [*first, *watchers, self._evaluation(boards, lines)]
 
     def _reporters(self, boards: Sequence[TensorBoard]) -> list[AbstractWatcher]:
         """Those of the process that writes and prints."""
@@ -48,7 +58,7 @@ class RunWatchers:
         weights = output / "weights.npz"
         keep = lambda theta, history: save_weights(weights, recipe, theta, history)
         return [
-            RecipeFile(output / "recipe.json", recipe_text(recipe)),
+            RecipeFile(output / "recipe.json", recipe_text(recipe), output / FIGURE),
             MetricsLines(output / "metrics.jsonl", labels),
             *boards,
             WeightsFile(keep, self.folder.save_every, recipe.steps),
@@ -62,9 +72,11 @@ class RunWatchers:
             ),
         ]
 
-    def _evaluation(self, boards: Sequence[TensorBoard]) -> HeldOutEvaluation:
+    def _evaluation(
+        self, boards: Sequence[TensorBoard], lines: EvaluationLines
+    ) -> HeldOutEvaluation:
         """That of the optimizer on fresh networks, which every process computes."""
-        watch, lines = self.watch, self._evaluation_lines()
+        watch = self.watch
         show = lambda step, row: self.out.print(_evaluated(row), highlight=False)
         told = [lines.tell, show, *(b.evaluated for b in boards)]
         return HeldOutEvaluation(
@@ -74,12 +86,13 @@ class RunWatchers:
             steps=watch.evaluate_steps,
             seed=self.recipe.seed,
             told=told if self.processes.first else [],
-            begun=lines.begun if self.processes.first else lambda first: None,
         )
 
     def _evaluation_lines(self) -> EvaluationLines:
         watch, path = self.watch, self.folder.output / "evaluation.jsonl"
-        return EvaluationLines(path, watch.evaluate_steps, watch.evaluate_seeds)
+        return EvaluationLines(
+            path, watch.evaluate_every, watch.evaluate_steps, watch.evaluate_seeds
+        )
 
     def _evaluation_tasks(self) -> dict[str, tasks.AbstractTask]:
         if self.watch.evaluate_task:
