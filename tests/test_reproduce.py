@@ -1,6 +1,7 @@
 """The papers' experiments run, and say what they found."""
 
 import dataclasses
+import errno
 import importlib
 import sys
 from typing import Any
@@ -275,6 +276,19 @@ def test_the_command_writes_figure_and_data_and_says_what_held(
     assert names == {"pes-influence-balancing.png", "pes-influence-balancing.npz"}
     with np.load(tmp_path / "pes-influence-balancing.npz") as data:
         assert data["PES"].shape == (50,)
+
+
+def test_what_was_found_is_said_even_where_no_file_has_room(monkeypatch, tmp_path, capsys):
+    small = InfluenceExperiment(steps=50, particles=20)
+    monkeypatch.setitem(EXPERIMENTS, "pes-influence-balancing", small)
+
+    def full(path, contents):
+        raise OSError(errno.EFBIG, "File too large", str(path))
+
+    monkeypatch.setattr("equistar._cli._reproduce.write_npz_atomically", full)
+    assert _run(monkeypatch, "pes-influence-balancing", "--output", tmp_path) == 1
+    said = capsys.readouterr()
+    assert " NO " in said.out and "File too large" in said.err
 
 
 def test_claims_and_figure_are_made_again_from_the_saved_file_alone(monkeypatch, tmp_path):

@@ -45,12 +45,15 @@ class Reproduce:
         started = time.monotonic()
         with output_folder(self.output, self.overwrite) as folder:
             data = experiment.measure(out.print)
-            # Before all else: nothing that comes after may lose it.
-            write_npz_atomically(folder / f"{self.name}.npz", data)
-            experiment.draw(figure, data)
-            save_figure(figure, folder / f"{self.name}.png")
-        claims = experiment.claims(data)
-        out.print(_table(self.name, claims))
+            try:
+                # Before all else: nothing that comes after may lose it.
+                write_npz_atomically(folder / f"{self.name}.npz", data)
+                experiment.draw(figure, data)
+                save_figure(figure, folder / f"{self.name}.png")
+            finally:
+                # Where files have no room, what was found is said all the same.
+                claims = experiment.claims(data)
+                out.print(_table(self.name, claims))
         out.print(f"Done in {time.monotonic() - started:.0f} s.")
         out.print(f"Figure: {folder / self.name}.png and its data {self.name}.npz")
         return 0 if all(claim.holds for claim in claims) else 1
