@@ -33,6 +33,10 @@ from ._smoothing import smoothed
 from ._warn import warn
 
 
+# The names that `save` gives, and no copies of them by other names.
+_NEWEST, _BEST = (f"{name}-{'[0-9]' * 10}.npz" for name in ("checkpoint", "best"))
+
+
 class AbstractCheckpoints(eqx.Module):
     """Keeps the state of a run."""
 
@@ -235,11 +239,15 @@ class Checkpoints(AbstractCheckpoints):
         checkpoints = self._newest_first()
         return bool(checkpoints) or (self.folder / LOCK).is_file()
 
+    def newest(self) -> pathlib.Path | None:
+        """The file of the last state that was kept, damaged or not, or none."""
+        return next(iter(self._newest_first()), None)
+
     def _newest_first(self) -> list[pathlib.Path]:
-        return sorted(self.folder.glob("checkpoint-*.npz"), reverse=True)
+        return sorted(self.folder.glob(_NEWEST), reverse=True)
 
     def _best(self) -> list[pathlib.Path]:
-        return sorted(self.folder.glob("best-*.npz"), reverse=True)
+        return sorted(self.folder.glob(_BEST), reverse=True)
 
     def _keep_if_best(self, path: pathlib.Path, step: int, losses: np.ndarray) -> None:
         # The step in the name of the best says what to compare with. One of a later step

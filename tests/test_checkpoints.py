@@ -5,6 +5,7 @@ import math
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -195,6 +196,23 @@ def test_the_best_is_kept_besides_the_newest(tmp_path):
     assert [p.name for p in tmp_path.glob("best-*")] == ["best-0000000005.npz"]
     checkpoints.clear()
     assert not list(tmp_path.glob("*.npz"))
+
+
+def test_copies_by_names_of_a_users_own_are_left_alone(tmp_path):
+    checkpoints = eqs.Checkpoints(tmp_path, every=1, keep=2)
+    _overshoot(6, checkpoints)
+    # Letters sort behind all numbers.
+    mine = [tmp_path / "best-mine.npz", tmp_path / "checkpoint-backup.npz"]
+    for path in mine:
+        shutil.copy(tmp_path / "best-0000000005.npz", path)
+    history = checkpoints.history()
+    assert history is not None and len(history.meta_loss) == 6
+    result = _overshoot(9, checkpoints)
+    assert len(result.history.meta_loss) == 9 and result.theta == 9
+    assert checkpoints.newest() == tmp_path / "checkpoint-0000000009.npz"
+    assert [p.name for p in tmp_path.glob("best-0*")] == ["best-0000000005.npz"]
+    checkpoints.clear()
+    assert sorted(tmp_path.glob("*.npz")) == mine
 
 
 def test_a_slow_run_is_kept_by_the_clock(tmp_path, monkeypatch):

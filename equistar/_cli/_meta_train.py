@@ -178,11 +178,10 @@ class MetaTrain:
             )
             print(f"  {same_command()}")
         if result.result == RESULTS.no_meta_gradient:
-            newest = max(checkpoints.folder.glob("checkpoint-*.npz"), default="none")
             print(f"equistar: {RESULTS[result.result]}", file=sys.stderr)
             print(
                 f"A skipped meta-step changes nothing: {weights} holds the last good "
-                f"optimizer, and {newest} the run's last state.",
+                f"optimizer, and {checkpoints.newest()} the run's last state.",
                 file=sys.stderr,
             )
 
