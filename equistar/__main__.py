@@ -1,7 +1,7 @@
 """`python -m equistar`, the same as the command `equistar`."""
 
-from ._cli import main
+from ._cli import command
 
 
 if __name__ == "__main__":
-    main()
+    command()

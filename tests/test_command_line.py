@@ -2,13 +2,15 @@
 
 import json
 import pathlib
+import sys
+import tomllib
 
 import jax.random as jr
 import numpy as np
 import pytest
 
 import equistar as eqs
-from equistar import tasks
+from equistar import _cli, tasks
 from equistar._recipes import OptimizerRecipe
 
 from .helpers import run_command as _run
@@ -242,6 +244,32 @@ def test_help_teaches(monkeypatch, capsys, command):
 def test_the_version_is_told(monkeypatch, capsys):
     assert _run(monkeypatch, "--version") == 0
     assert capsys.readouterr().out == f"equistar {eqs.__version__}\n"
+
+
+def test_an_interrupt_ends_a_process_at_once_and_other_codes_in_order(monkeypatch):
+    class Left(Exception):
+        pass
+
+    def leave(code):
+        raise Left(code)
+
+    monkeypatch.setattr("os._exit", leave)
+    for code, ending in ((0, SystemExit), (1, SystemExit), (130, Left)):
+        monkeypatch.setattr(_cli, "main", lambda code=code: sys.exit(code))
+        with pytest.raises(ending) as end:
+            _cli.command()
+        assert end.value.args == (code,)
+    # Processes of one run end it together.
+    monkeypatch.setattr("jax.distributed.is_initialized", lambda: True)
+    with pytest.raises(SystemExit):
+        _cli.command()
+
+
+def test_both_ways_to_start_the_command_are_one():
+    root = pathlib.Path(__file__).parents[1]
+    scripts = tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"equistar": "equistar._cli:command"}
+    assert "command()" in (root / "equistar" / "__main__.py").read_text()
 
 
 def test_data_list_shows_what_is_prepared(monkeypatch, capsys):

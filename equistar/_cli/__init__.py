@@ -20,6 +20,7 @@ from ._info import Info
 from ._meta_train import MetaTrain
 from ._output import CommandError, hush
 from ._plot import Plot
+from ._processes import leave
 from ._quickstart import Quickstart
 from ._recipe_choice import check_choice, chosen_recipe
 from ._reproduce import Reproduce
@@ -36,6 +37,18 @@ which version this is."""
 _EXPECTED = CommandError, WeightsError, CheckpointError, ValueError, OSError
 _TOO_LARGE = MemoryError, OverflowError, jax.errors.JaxRuntimeError
 _OF_SIZE = "memory", "RESOURCE_EXHAUSTED"
+
+
+def command() -> None:
+    """Runs a command as the whole of a process."""
+    try:
+        main()
+    except SystemExit as e:
+        # XLA's threads go on after an interrupt, and crash in an orderly end. Processes of
+        # one run have to end it in order, for each other.
+        if e.code == 130 and not jax.distributed.is_initialized():
+            leave(130)
+        raise
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Several processes that make one run."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Mapping
@@ -93,6 +94,9 @@ def leave(code: int) -> None:
 
     After the death of another one, an orderly end would wait for it for minutes.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        # Whoever read may have gone, or there is no such stream.
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.flush()
     os._exit(code)
