@@ -6,6 +6,7 @@ import shlex
 import signal
 import struct
 import sys
+import threading
 from typing import Any
 
 import equinox as eqx
@@ -351,12 +352,24 @@ def test_damaged_lines_are_named_and_the_others_read(tmp_path):
 
 
 def test_a_full_disk_is_one_sentence(tmp_path):
+    before = [thread.name for thread in threading.enumerate()]
     lines = JsonLines(tmp_path / "metrics.jsonl")
     lines.restart([])
     lines.close()
     lines._file = open("/dev/full", "w")
     with pytest.raises(OSError, match=r"metrics\.jsonl \(No space left.*make room"):
         lines.append({"step": 1})
+    board = TensorBoard(tmp_path / "tensorboard", ["quadratic"])
+    board.begin([], None)
+    # It is written here: another thread would say more than the sentence.
+    assert [thread.name for thread in threading.enumerate()] == before
+    board._writer._writer.close()
+    board._writer._writer = open("/dev/full", "wb")
+    with pytest.raises(OSError, match=r"tensorboard \(No space left.*make room"):
+        board.step(1, _metrics(), None)
+    # Nothing is left to be written at the end.
+    board.end()
+    assert board._writer is None
 
 
 def test_smoothing_is_the_moving_average_without_the_bias_of_its_start():

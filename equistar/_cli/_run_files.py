@@ -4,6 +4,8 @@ import contextlib
 import json
 import math
 import pathlib
+import socket
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, IO
 
@@ -73,10 +75,14 @@ class JsonLines:
             with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None
-        return OSError(
-            f"Cannot write {self.path} ({e.strerror}): make room, and start the same "
-            "command again; it goes on from the last checkpoint."
-        )
+        return _unwritten(self.path, e)
+
+
+def _unwritten(path: pathlib.Path, e: OSError) -> OSError:
+    return OSError(
+        f"Cannot write {path} ({e.strerror}): make room, and start the same command again; "
+        "it goes on from the last checkpoint."
+    )
 
 
 def read_json_lines(path: pathlib.Path) -> tuple[list[dict[str, Any]], list[str]]:
@@ -163,19 +169,26 @@ class TensorBoard(AbstractWatcher):
         self._writer: Any = None
 
     def begin(self, history: Sequence[Metrics], theta: PyTree) -> None:
-        # Imported late: only a run needs it.
-        from tensorboardX import SummaryWriter
+        # Imported late: only a run needs them.
+        from tensorboardX.proto import event_pb2
+        from tensorboardX.record_writer import RecordWriter
 
+        self.folder.mkdir(parents=True, exist_ok=True)
         if not history:
             for path in self.folder.glob(_EVENTS):
                 path.unlink()
-        # The last step that was kept may not have been told of; TensorBoard forgets the
-        # events from there on, and they are written again.
         # Names have the second only: of two starts in one the later would replace a file.
         number = len(list(self.folder.glob(_EVENTS)))
-        self._writer = SummaryWriter(
-            str(self.folder), purge_step=len(history), filename_suffix=f".{number}"
-        )
+        name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{number}"
+        # The package's own writer has a thread, where nobody hears of a full disk.
+        self._writer = RecordWriter(str(self.folder / name))
+        # The last step that was kept may not have been told of; TensorBoard forgets the
+        # events from there on, and they are written again.
+        messages: Any = event_pb2
+        start = messages.SessionLog(status=messages.SessionLog.START)
+        version = messages.Event(file_version="brain.Event:2", wall_time=time.time())
+        begun = messages.Event(step=len(history), session_log=start, wall_time=time.time())
+        self._put([version, begun])
         if history:
             self.step(len(history), history[-1], theta)
 
@@ -187,10 +200,25 @@ class TensorBoard(AbstractWatcher):
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:
         """Writes numbers of a meta-step; nothing before the run begins."""
+        from tensorboardX.proto import event_pb2
+        from tensorboardX.summary import scalar
+
         if self._writer is not None:
-            for name, value in scalars.items():
-                self._writer.add_scalar(name, float(value), step)
+            messages: Any = event_pb2
+            event = lambda s: messages.Event(step=step, wall_time=time.time(), summary=s)
+            self._put(event(scalar(name, float(x))) for name, x in scalars.items())
+
+    def _put(self, events: Iterable[Any]) -> None:
+        try:
+            for event in events:
+                self._writer.write(event.SerializeToString())
             self._writer.flush()
+        except OSError as e:
+            # What could not be written is tried again when a file is closed.
+            with contextlib.suppress(OSError):
+                self._writer.close()
+            self._writer = None
+            raise _unwritten(self.folder, e) from e
 
     def evaluated(self, step: int, row: Mapping[str, Any]) -> None:
         """Writes an evaluation."""
