@@ -12,6 +12,8 @@ import numpy as np
 
 
 LOCK = ".lock"
+# By name: not every system has all of them.
+_FULL = "ENOSPC", "EFBIG", "EDQUOT"
 
 
 @contextlib.contextmanager
@@ -72,6 +74,13 @@ def write_atomically(path: pathlib.Path, write: Callable[[Any], object]) -> None
     except BaseException:
         new.unlink(missing_ok=True)
         raise
+
+
+def where_to_write(error: OSError) -> str:
+    """What to do about a file that could not be written, as a sentence."""
+    if errno.errorcode.get(error.errno or 0) in _FULL:
+        return "Make room, or choose another folder."
+    return "Choose a folder that is there and that you may write to."
 
 
 def link_or_copy(path: pathlib.Path, other: pathlib.Path) -> None:

@@ -21,7 +21,7 @@ import jax.tree_util as jtu
 import numpy as np
 
 from ._encoding import decode, encode, WeightsError
-from ._files import write_npz_atomically
+from ._files import where_to_write, write_npz_atomically
 from ._kinds import as_path
 from ._optimizers import AbstractOptimizer
 from ._warn import warn
@@ -237,7 +237,4 @@ def _write(path: pathlib.Path, contents: dict[str, np.ndarray]) -> None:
     try:
         write_npz_atomically(path, contents)
     except OSError as e:
-        raise WeightsError(
-            f"Cannot write {path}: {e.strerror}. Choose a folder that is there and that "
-            "you may write to."
-        ) from e
+        raise WeightsError(f"Cannot write {path}: {e.strerror}. {where_to_write(e)}") from e

@@ -2,6 +2,7 @@
 
 import collections
 import enum
+import errno
 import json
 import os
 import zipfile
@@ -48,6 +49,26 @@ OPTIMIZERS = {
         eqs.PassedEnergyDecrease(),
     ),
 }
+
+
+@pytest.mark.parametrize(
+    "code, advice",
+    [
+        (errno.ENOSPC, "Make room"),
+        (errno.EFBIG, "Make room"),
+        (errno.EDQUOT, "Make room"),
+        (errno.EACCES, "Choose a folder"),
+    ],
+)
+def test_what_cannot_be_written_says_whether_room_is_missing(
+    tmp_path, monkeypatch, code, advice
+):
+    def refuse(path, contents):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("equistar._serialisation.write_npz_atomically", refuse)
+    with pytest.raises(eqs.WeightsError, match=rf"{os.strerror(code)}\. {advice}"):
+        eqs.save(tmp_path / "w.npz", eqs.HyperparamController(key=jr.key(0)))
 
 
 @pytest.fixture(scope="module")

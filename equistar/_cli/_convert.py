@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from .. import interop
+from .._files import where_to_write
 from .._optimizers import AbstractLearnedOptimizer
 from .._pretrained import weights_path
 from .._serialisation import load, save
@@ -86,6 +87,5 @@ class Convert:
             interop.save_meta_mlp(self.target, optimizer)
         except OSError as e:
             raise CommandError(
-                f"Cannot write {self.target}: {e.strerror}. Choose a folder that "
-                "is there and that you may write to."
+                f"Cannot write {self.target}: {e.strerror}. {where_to_write(e)}"
             ) from e
