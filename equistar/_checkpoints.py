@@ -166,8 +166,9 @@ class Checkpoints(AbstractCheckpoints):
         state, history = self._first_whole(paths, fresh)
         if paths and history is None:
             raise CheckpointError(
-                f"None of the {len(paths)} checkpoints in {self.folder} is whole: delete "
-                "the folder to begin anew, or choose another."
+                f"None of the {len(paths)} checkpoints in {self.folder} is whole: choose "
+                "another folder, or remove them to begin anew (`--overwrite` on the "
+                "command line, `clear` of `Checkpoints` in Python)."
             )
         return state, history
 

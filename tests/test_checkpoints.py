@@ -415,9 +415,11 @@ def test_a_folder_without_a_whole_checkpoint_is_not_begun_anew(tmp_path):
         path.write_text("text")
     with (
         pytest.warns(UserWarning, match="no archive, or not a whole one"),
-        pytest.raises(eqs.CheckpointError, match="None of the 2 checkpoints"),
+        pytest.raises(eqs.CheckpointError, match=r"None of the 2 .*`clear`"),
     ):
         _run(2, checkpoints)
+    checkpoints.clear()
+    assert len(_run(2, checkpoints).history.meta_loss) == 2
 
 
 def test_a_run_with_another_key_is_refused(tmp_path):

@@ -112,6 +112,18 @@ def test_a_refused_run_changes_nothing_and_an_overwritten_one_leaves_nothing_beh
     assert not left & {"weights.npz", "weights_best.npz", "evaluation.jsonl"}
 
 
+def test_a_run_whose_checkpoints_are_all_damaged_says_what_begins_it_anew(
+    tmp_path, monkeypatch, capsys
+):
+    command = (*TRAIN, "--output", tmp_path / "run")
+    assert _run(monkeypatch, *command) == 0
+    for path in (tmp_path / "run" / "checkpoints").glob("*.npz"):
+        path.write_text("text")
+    assert _run(monkeypatch, *command) == 1
+    assert "`--overwrite` on the command line" in capsys.readouterr().err
+    assert _run(monkeypatch, *command, "--overwrite") == 0
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
