@@ -30,6 +30,10 @@ from ._warn import warn
 FORMAT = "equistar-optimizer"
 FORMAT_VERSION = 1
 _HEADER = "header"
+_NOT_FINITE = (
+    "are not all finite, and its updates will not be: take an earlier file, say "
+    "weights_best.npz of the run"
+)
 
 
 def save(
@@ -102,6 +106,26 @@ def load(
     `WeightsError` if the file is missing, damaged, of another kind or newer than this
     version, or if it needs a class that is not given.
     """
+    optimizer, faults = _load(path, parts)
+    for fault in faults:
+        warn(f"The weights in {path} {fault}.")
+    return optimizer
+
+
+def load_finite(path: str | os.PathLike) -> AbstractOptimizer:
+    """As `load`, for a run to start from: weights that are not all finite are refused."""
+    optimizer, faults = _load(path, ())
+    for fault in faults:
+        if fault == _NOT_FINITE:
+            raise WeightsError(f"The weights in {path} {fault}.")
+        warn(f"The weights in {path} {fault}.")
+    return optimizer
+
+
+def _load(
+    path: str | os.PathLike, parts: Iterable[type[eqx.Module]] | type[eqx.Module]
+) -> tuple[AbstractOptimizer, list[str]]:
+    """An optimizer, and what is to be said of its weights."""
     parts = (parts,) if isinstance(parts, type) else tuple(parts)
     for part in parts:
         if not isinstance(part, type):
@@ -121,9 +145,7 @@ def load(
             f"{path} is damaged or was written by hand: its parts do not fit together "
             f"({type(e).__name__}). Save it again."
         ) from e
-    for warning in _warnings(optimizer, arrays):
-        warn(f"The weights in {path} {warning}.")
-    return optimizer
+    return optimizer, _faults(optimizer, arrays)
 
 
 def load_header(path: str | os.PathLike) -> dict[str, Any]:
@@ -164,15 +186,12 @@ def versions() -> dict[str, str]:
     return versions
 
 
-def _warnings(optimizer: AbstractOptimizer, arrays: dict[str, np.ndarray]) -> list[str]:
+def _faults(optimizer: AbstractOptimizer, arrays: dict[str, np.ndarray]) -> list[str]:
     """What is to be known of weights that can be used, though not as one might expect."""
     found = []
     learned = jtu.tree_leaves(eqx.filter(optimizer, eqx.is_inexact_array))
     if not all(np.all(np.isfinite(x)) for x in learned):
-        found.append(
-            "are not all finite, and its updates will not be: take an earlier file, say "
-            "weights_best.npz of the run"
-        )
+        found.append(_NOT_FINITE)
     if any(x.dtype != jax.dtypes.canonicalize_dtype(x.dtype) for x in arrays.values()):
         found.append(
             "have 64 bits and are read with 32, as JAX does by default: to keep all, first "

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from typing import Any
 
+import jax.numpy as jnp
 import jax.random as jr
+import jax.tree_util as jtu
 import numpy as np
 import pytest
 
@@ -82,6 +84,20 @@ def test_a_run_does_not_go_on_from_a_file_that_has_changed(tmp_path, monkeypatch
     capsys.readouterr()
     assert _run(monkeypatch, *command, "--schedule", "constant", "-n", 3) == 1
     assert "contents_of_start_from" in capsys.readouterr().err
+
+
+def test_a_run_does_not_start_from_weights_that_are_not_finite(
+    tmp_path, monkeypatch, capsys
+):
+    start = tmp_path / "start.npz"
+    fresh = eqs.HyperparamController(key=jr.key(0))
+    eqs.save(start, jtu.tree_map(lambda x: x * jnp.nan, fresh))
+    assert (
+        _run(monkeypatch, *TRAIN, "--start-from", start, "--output", tmp_path / "run") == 1
+    )
+    (said,) = capsys.readouterr().err.splitlines()
+    assert f"The weights in {start} are not all finite" in said
+    assert not (tmp_path / "run").exists()
 
 
 def _contents(folder):

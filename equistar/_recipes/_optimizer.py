@@ -41,7 +41,7 @@ from .._optimizers import (
     STAR,
 )
 from .._pretrained import weights_path
-from .._serialisation import load
+from .._serialisation import load_finite
 from .._trainable import all_but
 
 
@@ -109,7 +109,7 @@ class OptimizerRecipe:
     def build(self, *, key: PRNGKeyArray) -> AbstractOptimizer:
         """The optimizer before its meta-training."""
         if self.start_from:
-            return load(weights_path(self.start_from))
+            return load_finite(weights_path(self.start_from))
         optimizer = self._fresh(key)
         if self.magnitudes == "learned":
             return optimizer
