@@ -746,6 +746,23 @@ def test_the_command_writes_a_report_and_goes_on_from_it(tmp_path, monkeypatch, 
     assert (tmp_path / "other" / "report.md").is_file()
 
 
+def test_an_optimizer_is_added_to_the_report_of_an_earlier_evaluation(
+    tmp_path, monkeypatch, capsys
+):
+    settings = ("--tasks", "quadratic", "--steps", 5, "--seeds", 2, "--baselines")
+    folders = ("--output", tmp_path / "out", "--cache", tmp_path / "cache")
+    for name, baselines in (("one.npz", ["adam"]), ("other.npz", [])):
+        eqs.save(tmp_path / name, _sgd(0.1))
+        command = (tmp_path / name, *settings, *baselines, *folders)
+        assert _command(monkeypatch, *command) == 0
+    out = capsys.readouterr().out.split("Optimizers: other.npz.")[1]
+    report = (tmp_path / "out" / "report.md").read_text()
+    for name in ("one.npz", "other.npz", "tuned Adam"):
+        assert name in out and name in report
+    # Adam is there to compare with.
+    assert "no ratios" not in out
+
+
 def test_how_far_beyond_its_length_is_chosen_by_the_suite():
     horizons = lambda **chosen: Evaluate(**chosen)._horizons()
     assert horizons() == (1, 10, 100) and horizons(suite="offline") == (1, 10)

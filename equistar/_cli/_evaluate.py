@@ -29,6 +29,7 @@ from .._evaluation import (
     TunedMomentum,
     TunedNAdamW,
     TunedSGD,
+    with_kept,
 )
 from .._names import suggest
 from .._optimizers import AbstractOptimizer
@@ -77,8 +78,8 @@ class Evaluate:
     tables and figures, and results/ with every curve, into the output folder.
 
     It can be stopped and started again: what is there is not run again. Another weights
-    file or a longer horizon is added by the same command. Sweeps of baselines are kept
-    apart, for all evaluations.
+    file, another task or a longer horizon is added by the same command: the report is of
+    all that is in results/. Sweeps of baselines are kept apart, for all evaluations.
     """
 
     weights: Annotated[tuple[pathlib.Path, ...], tyro.conf.Positional] = ()
@@ -138,13 +139,14 @@ class Evaluate:
                 out.print("Interrupted. The same command goes on from what is finished.")
                 return 130
             # Before anything is printed: what is printed into may be gone.
-            evaluation.report(self.output / "report.md")
             code = 1 if evaluation.failures else 0
+            evaluation = with_kept(evaluation, load_evaluation(results.path))
+            evaluation.report(self.output / "report.md")
             if earlier:
                 evaluation = self._beside(earlier, evaluation)
                 evaluation.report(self.output / "report.md")
         out.print(evaluation.table())
-        if not self.baselines and not earlier:
+        if not self.baselines and not evaluation.results.reference:
             out.print("Without a baseline there are no ratios: the report has mean losses.")
         out.print(f"Report:  {self.output / 'report.md'}")
         out.print(f"Results: {results.path}")

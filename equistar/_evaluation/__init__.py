@@ -18,6 +18,7 @@ from ._evaluation import (
     compare_evaluations as compare_evaluations,
     Evaluation as Evaluation,
     load_evaluation as load_evaluation,
+    with_kept as with_kept,
 )
 from ._progress import AbstractProgress as AbstractProgress, NoProgress as NoProgress
 from ._results import Failure as Failure, Results as Results, Run as Run, Summary as Summary

@@ -114,6 +114,22 @@ def load_evaluation(path: str | os.PathLike) -> Evaluation:
     return Evaluation(results, tuple(failures), notes, entry.header["settings"])
 
 
+def with_kept(evaluation: Evaluation, kept: Evaluation) -> Evaluation:
+    """An evaluation, with what others of the same settings left in its folder behind it."""
+    place = lambda run: (run.task, run.optimizer, run.steps)
+    made = {place(run) for run in evaluation.results.runs}
+    runs = [run for run in kept.results.runs if place(run) not in made]
+    runs = (*evaluation.results.runs, *runs)
+    failures = [f for f in kept.failures if f not in evaluation.failures]
+    notes = [note for note in kept.notes if note not in evaluation.notes]
+    return Evaluation(
+        Results(runs, kept.results.reference),
+        (*evaluation.failures, *failures),
+        (*evaluation.notes, *notes),
+        evaluation.about,
+    )
+
+
 def _several(contents: Mapping[str, set[str]]) -> list[str]:
     """The names that stand for more than one thing."""
     return [name for name, digests in contents.items() if len(digests) > 1]
