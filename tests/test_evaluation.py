@@ -458,13 +458,24 @@ def test_results_of_another_optimizer_are_not_those_of_one_that_fails(tmp_path):
 def test_results_whose_settings_were_lost_are_made_again_under_others(tmp_path):
     tasks = {"quadratic": _quadratic}
     first = _evaluate({"sgd": _sgd(0.3)}, tasks, tmp_path, Heard())
-    (tmp_path / "about.npz").write_bytes(b"damaged")
-    heard = Heard()
+    settings, heard = (tmp_path / "about.npz").read_bytes(), Heard()
+    (tmp_path / "about.npz").write_bytes(settings[:99])
+    for call in (
+        lambda: _evaluate({"sgd": _sgd(0.3)}, tasks, tmp_path, heard, key=jr.key(99)),
+        lambda: eqs.load_evaluation(tmp_path),
+    ):
+        with pytest.raises(ValueError, match=r"about\.npz is damaged.*remove them"):
+            call()
+    (tmp_path / "about.npz").unlink()
     other = _evaluate({"sgd": _sgd(0.3)}, tasks, tmp_path, heard, key=jr.key(99))
     assert heard.count("there from before") == 0
     one, another = (e.results.find("quadratic", "sgd", 20) for e in (first, other))
     assert one is not None and another is not None
     assert not np.array_equal(one.losses, another.losses)
+    # Of other seeds, and not made again.
+    (tmp_path / "about.npz").write_bytes(settings)
+    found = eqs.load_evaluation(tmp_path).results
+    assert found.find("quadratic", "sgd", 20) is None
 
 
 def test_an_evaluation_of_which_nothing_was_finished_has_a_report(tmp_path):

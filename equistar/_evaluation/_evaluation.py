@@ -11,7 +11,7 @@ from rich.table import Table
 from .._text import as_text
 from ._report import write_report
 from ._results import Failure, Results, Run
-from ._store import ABOUT, difference, FolderStore, LEFT_OUT
+from ._store import ABOUT, difference, digest, Entry, FolderStore, LEFT_OUT
 from ._tables import summary_table
 
 
@@ -70,7 +70,7 @@ def load_evaluation(path: str | os.PathLike) -> Evaluation:
 
     **Raises:**
 
-    `ValueError` if there are no results in it.
+    `ValueError` if there are no results in it, or if what says their settings is damaged.
     """
     path = pathlib.Path(path)
     store = FolderStore(path)
@@ -89,7 +89,7 @@ def load_evaluation(path: str | os.PathLike) -> Evaluation:
         elif "failure" in found.header:
             fields = (found.header[name] for name in ("task", "optimizer", "failure"))
             failures.append(Failure(*fields))
-        elif "losses" in found.arrays:
+        elif "losses" in found.arrays and _is_of(found, entry):
             runs.append(run := Run.from_entry(found))
             # A baseline is tuned for each task, and so another one on each.
             if not run.settings:
@@ -112,6 +112,12 @@ def load_evaluation(path: str | os.PathLike) -> Evaluation:
         for name in _several(made)
     )
     return Evaluation(results, tuple(failures), notes, entry.header["settings"])
+
+
+def _is_of(entry: Entry, about: Entry) -> bool:
+    """Whether a result was made with these settings: others may be left of a lost file."""
+    here = digest(about.header["settings"])
+    return entry.header["settings"].get("settings", here) == here
 
 
 def with_kept(evaluation: Evaluation, kept: Evaluation) -> Evaluation:

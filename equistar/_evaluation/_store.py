@@ -78,7 +78,15 @@ class FolderStore(AbstractStore):
         self.path = as_path(path, "path")
 
     def load(self, name: str) -> Entry | None:
-        return _read(self._file(name))
+        entry = _read(self._file(name))
+        # What the others were made with cannot be made again.
+        if entry is None and name == ABOUT and self.is_evaluation():
+            raise ValueError(
+                f"{self._file(ABOUT)} is damaged, so that nobody knows what the results "
+                "beside it were made with: choose another folder, or remove them "
+                "(`--overwrite` on the command line)."
+            )
+        return entry
 
     def save(self, name: str, entry: Entry) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
