@@ -72,6 +72,7 @@ def test_settings_have_names_of_their_own():
     [
         ("{", "no recipe in JSON"),
         ("[]", "needs settings by name"),
+        ('{"outer": {"clip": 1, "clip": 2}}', "has 'clip' twice"),
         ('{"estimatr": {}}', r"'estimatr'.*'estimator'"),
         ('{"estimator": {"windw": 3}}', r"'estimator\.windw'.*'estimator\.window'"),
         ('{"estimator": 3}', "needs in 'estimator' settings"),
@@ -88,6 +89,12 @@ def test_wrong_files_are_refused_in_one_sentence(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ValueError, match=message):
         read_recipe(path)
+
+
+def test_a_file_may_begin_with_a_mark_of_its_encoding(tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_text(recipe_text(OTHER), "utf-8-sig")
+    assert read_recipe(path) == OTHER
 
 
 def test_what_a_file_leaves_out_has_its_default(tmp_path):

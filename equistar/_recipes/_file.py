@@ -25,12 +25,23 @@ def read_recipe(path: pathlib.Path) -> Recipe:
     the right ones if it is not a recipe.
     """
     try:
-        data = json.loads(path.read_text("utf-8"))
+        # Some editors begin a file with a mark of its encoding.
+        text = path.read_text("utf-8-sig")
+        data = json.loads(text, object_pairs_hook=_each_once)
     except FileNotFoundError as e:
         raise FileNotFoundError(f"The recipe {path} is not there.") from e
     except (OSError, ValueError, RecursionError) as e:
         raise ValueError(f"{path} is no recipe in JSON: {e}.") from e
     return _typed(Recipe, data, path, "")
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"it has '{name}' twice, so leave one of them out")
+        found[name] = value
+    return found
 
 
 def _typed(kind: type, data: Any, path: pathlib.Path, place: str) -> Any:
