@@ -94,6 +94,14 @@ def is_number(value: Any) -> bool:
     return isinstance(value, float)
 
 
+def is_real(value: Any) -> bool:
+    """Whether `value` is of real numbers, or of truth values: an array, or a number."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        kinds = jnp.floating, jnp.integer, jnp.bool_
+        return any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
+    return isinstance(value, int | float)
+
+
 def described(value: Any) -> str:
     """What a value is, for an error: its values may not be known."""
     if isinstance(value, jax.Array | np.ndarray | np.generic):

@@ -380,26 +380,49 @@ def test_row_inputs_of_several_shapes_count_as_spread_ones():
     np.testing.assert_allclose(joined, update(_Given(both)), rtol=1e-9)
 
 
+def _one(x):
+    return (jnp.zeros_like(x),)
+
+
 class _Counting(eqs.AbstractAccumulator):
     start: Any = eqx.field(static=True)
     end: Any = eqx.field(static=True)
 
     def init(self, param):
-        return (self.start(param),)
+        return self.start(param)
 
     def update(self, state, tensor):
-        return (self.end(tensor.grad),)
+        return self.end(tensor.grad)
 
 
 @pytest.mark.parametrize(
     "start, end, message",
     [
-        (lambda p: jnp.zeros((), jnp.int32), jnp.sum, r"'momentum' begins with i32\[\]"),
-        (jnp.zeros_like, jnp.sum, r"'momentum' was \(f64\[3\],\) and .* \(f64\[\],\)"),
+        (
+            lambda p: (jnp.zeros((), jnp.int32),),
+            _one,
+            r"begins with i32\[\]: .* a tuple of",
+        ),
+        (
+            jnp.zeros_like,
+            _one,
+            r"'momentum' begins with f64\[3\]: its `init` .* say `\(x,\)`",
+        ),
+        (lambda p: None, _one, "'momentum' begins with None: its `init` must return a tu"),
+        (lambda p: (p.astype(complex),), _one, r"'momentum' begins with c128\[3\]"),
+        (_one, lambda g: (jnp.sum(g),), r"was \(f64\[3\],\) and .* is \(f64\[\],\)"),
+        (_one, jnp.zeros_like, r"was \(f64\[3\],\) and .* is f64\[3\]: .* in a tuple"),
+        (_one, lambda g: None, "after an update is None: `update` must return real"),
+        (
+            _one,
+            lambda g: (g.astype(complex),),
+            r"is \(c128\[3\],\): `update` must return real ar",
+        ),
+        (lambda p: (jnp.zeros(()),), lambda g: (0.0,), r"after an update is \(0.0,\)"),
     ],
 )
-def test_an_accumulator_that_changes_its_shape_or_is_of_integers_is_named(
-    start, end, message
+def test_an_accumulator_that_is_no_tuple_of_the_same_floating_point_arrays_is_named(
+    start, end, message, as_users_call
 ):
     optimizer = eqs.LearnedOptimizer(
         nominal=eqs.NominalTerm(eqs.AggMoDirection()),

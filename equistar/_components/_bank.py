@@ -9,7 +9,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Float
 
 from .._kinds import check_kind
-from .._numerics import after
+from .._numerics import after, is_real
 from ._accumulators import (
     AbstractAccumulator,
     FactoredSecondMoment,
@@ -87,18 +87,24 @@ def start_accumulators(
 
     **Raises:**
 
-    `ValueError` if one is not of floating-point arrays.
+    `ValueError` if one is not a tuple of floating-point arrays.
     """
     states = {name: accumulator.init(param) for name, accumulator in bank.items()}
     for name, state in states.items():
-        for x in jtu.tree_leaves(state):
-            if not eqx.is_inexact_array(x):
-                raise ValueError(
-                    f"The accumulator '{name}' begins with {eqx.tree_pformat(x)}: its "
-                    "`init` must return a tuple of floating-point arrays. (The number of "
-                    "updates is in `tensor.count`.)"
-                )
+        # Of a matrix that is no tuple, parts would read a row as one of its entries.
+        wrong = [] if isinstance(state, tuple) else [state]
+        wrong += [x for x in jtu.tree_leaves(state) if not _is_floating(x)]
+        if wrong:
+            raise ValueError(
+                f"The accumulator '{name}' begins with {eqx.tree_pformat(wrong[0])}: its "
+                "`init` must return a tuple of floating-point arrays, say `(x,)`. (The "
+                "number of updates is in `tensor.count`.)"
+            )
     return states
+
+
+def _is_floating(x: Any) -> bool:
+    return eqx.is_inexact_array(x) and not jnp.iscomplexobj(x)
 
 
 # What reads others' old values comes first, and what it has read is updated after it.
@@ -111,24 +117,31 @@ def accumulate(
 ) -> dict[str, tuple[Any, ...]]:
     """Those accumulators after the gradient of `before`, whose own are as they were."""
     readers = [k for k in accumulators if bank[k].reads]
-    new = {k: bank[k].update(accumulators[k], before) for k in readers}
+    update = lambda k, tensor: _updated(k, bank[k], accumulators[k], tensor)
+    new = {k: update(k, before) for k in readers}
     grad = after(before.grad, new)
     waiting = eqx.tree_at(lambda t: t.grad, before, grad)
     read = {name for k in readers for name in bank[k].reads}
     for k in accumulators:
         if k not in new:
-            tensor = waiting if k in read else before
-            new[k] = bank[k].update(accumulators[k], tensor)
-    for k, old in accumulators.items():
-        if _shapes(new[k]) != _shapes(old):
-            raise ValueError(
-                f"The accumulator '{k}' was {eqx.tree_pformat(old)} and after an update is "
-                f"{eqx.tree_pformat(new[k])}: `update` must return arrays of the shapes "
-                "that `init` gives."
-            )
+            new[k] = update(k, waiting if k in read else before)
     # As `init` gives them, and so from one update to the next.
     store = lambda x, old: x.astype(old.dtype)
     return {k: jtu.tree_map(store, new[k], old) for k, old in accumulators.items()}
+
+
+def _updated(
+    name: str, accumulator: AbstractAccumulator, old: tuple[Any, ...], tensor: Tensor
+) -> tuple[Any, ...]:
+    new = accumulator.update(old, tensor)
+    real = all(hasattr(x, "dtype") and is_real(x) for x in jtu.tree_leaves(new))
+    if not real or _shapes(new) != _shapes(old):
+        raise ValueError(
+            f"The accumulator '{name}' was {eqx.tree_pformat(old)} and after an update is "
+            f"{eqx.tree_pformat(new)}: `update` must return real arrays, in a tuple and of "
+            "the shapes that `init` gives."
+        )
+    return new
 
 
 def _shapes(state: tuple[Any, ...]) -> tuple[Any, list[tuple[int, ...]]]:
