@@ -242,7 +242,7 @@ class _Given(eqs.AbstractFeatures):
         (
             (4, 4),
             lambda t: eqs.Inputs(element=(t.grad,), row=(jnp.mean(t.grad, -1),)),
-            r"in `row` has shape \(4,\) .* shape \(4, 4\): keep all axes",
+            r"_Given, an input in `row` has shape \(4,\) .* shape \(4, 4\): keep all axes",
         ),
         (
             (4, 3),
@@ -253,6 +253,38 @@ class _Given(eqs.AbstractFeatures):
             (4,),
             lambda t: eqs.Inputs(element=(t.grad, jnp.mean(t.grad))),
             r"per element has shape \(\) .*numbers of the whole tensor go into `tensor`",
+        ),
+        (
+            (4,),
+            lambda t: eqs.Inputs((t.grad,), tensor=(t.grad,)),
+            r"_Given return has shape \(4,\) .* in `tensor` of .*go into `element`",
+        ),
+        (
+            (4,),
+            lambda t: eqs.Inputs((t.grad,), tensor=jnp.mean(t.grad)),
+            r"_Given return has shape \(\) .* in `tensor` .* a tuple of real numbers",
+        ),
+        (
+            (4,),
+            lambda t: eqs.Inputs((t.grad,), tensor=(None, 1.0)),
+            "_Given return has a NoneType in `tensor`",
+        ),
+        (
+            (4,),
+            lambda t: eqs.Inputs((t.grad.astype(complex),)),
+            "dtype complex128 in `element` of `Inputs`: it must be a tuple of real arrays",
+        ),
+        (
+            (4,),
+            lambda t: eqs.Inputs((t.grad,), row=(t.grad.astype(complex),)),
+            "_Given return has .* dtype complex128 in `row`",
+        ),
+        ((4,), lambda t: eqs.Inputs((t.grad,), row=(1.0,)), "has a float in `row`"),
+        ((4,), lambda t: eqs.Inputs((None,)), "has a NoneType in `element`"),  # pyright: ignore
+        (
+            (4,),
+            lambda t: eqs.Inputs(t.grad),  # pyright: ignore
+            r"has shape \(4,\) .* in `element` .* say `\(tensor.grad,\)`",
         ),
         (
             (4,),
@@ -271,7 +303,7 @@ class _Given(eqs.AbstractFeatures):
         ),
     ],
 )
-def test_an_input_of_the_wrong_shape_is_named(shape, give, message):
+def test_an_input_of_the_wrong_shape_or_kind_is_named(shape, give, message, as_users_call):
     optimizer = eqs.LearnedOptimizer(
         features=_Given(give),
         network=eqs.BlackboxMLP(in_size=2, key=jr.key(0)),
@@ -464,7 +496,7 @@ def test_features_that_return_no_inputs_are_refused(features, as_users_call):
         blackbox=eqs.BlackboxTerm(key=jr.key(1)),
     )
     params = jnp.ones(3)
-    with pytest.raises(ValueError, match=r"features return must be `Inputs`.*got \("):
+    with pytest.raises(ValueError, match=r"features _Bare return must be `Inputs`.*got \("):
         optimizer.update(params, optimizer.init(params), params)
 
 

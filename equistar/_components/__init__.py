@@ -34,6 +34,7 @@ from ._features import (
     NoFeatures as NoFeatures,
 )
 from ._gain import AbstractGain as AbstractGain, NoGain as NoGain, TensorGain as TensorGain
+from ._given import given as given, given_hidden as given_hidden
 from ._hypergradient import (
     HypergradientDescent as HypergradientDescent,
     LogStepSize as LogStepSize,

@@ -83,7 +83,7 @@ class JoinedFeatures(AbstractFeatures):
         if tensor.means is not None:
             tensor = dataclasses.replace(tensor, means=within(tensor.means, i))
         inputs = self.sets[i](tensor)
-        check_inputs(inputs)
+        check_inputs(inputs, self.sets[i])
         return inputs
 
 

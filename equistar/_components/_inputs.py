@@ -8,24 +8,31 @@ from jaxtyping import Array, Float
 
 from .._kinds import check_kind
 from .._means import means
-from .._numerics import alike, unstack
+from .._numerics import alike, described, is_real, unstack
 
 
 # Of inputs that are normalised.
 KINDS = "element", "row", "column"
 
 
+# What is no number of the whole tensor is left for `check_inputs` to name.
 def _vector(xs: Any) -> Any:
-    if not isinstance(xs, tuple) or not xs:
+    if not isinstance(xs, tuple) or not xs or not all(map(_is_one_number, xs)):
         return xs
     dtype = jnp.result_type(*xs)
     return jnp.stack(alike([jnp.reshape(x, ()).astype(dtype) for x in xs]))
 
 
+def _is_one_number(x: Any) -> bool:
+    return is_real(x) and all(n == 1 for n in jnp.shape(x))
+
+
 # Arrays of a tuple to one shape, if they broadcast: the first layer stacks them. What does
 # not is left for `check_shapes` to name.
 def _of_one_shape(xs: Any) -> Any:
-    shapes = {jnp.shape(x) for x in xs} if isinstance(xs, tuple) else set()
+    if not isinstance(xs, tuple) or not all(map(is_real, xs)):
+        return xs
+    shapes = {jnp.shape(x) for x in xs}
     if len(shapes) < 2 or len(set(map(len, shapes))) > 1:
         return xs
     shape = tuple(map(max, zip(*shapes, strict=True)))
@@ -65,10 +72,17 @@ class Inputs(eqx.Module):
         return sum(map(len, (self.element, self.row, self.column, self.tensor)))
 
 
-def check_inputs(inputs: Any) -> None:
-    """Raises a `ValueError` for what features return in place of `Inputs`."""
+def check_inputs(inputs: Any, features: Any = None) -> None:
+    """Raises a `ValueError` for what `features` return in place of `Inputs`."""
+    of = "features" if features is None else f"the features {type(features).__name__}"
     wanted = "`Inputs`, say `Inputs(element=(tensor.grad,))`"
-    check_kind(inputs, Inputs, "What features return", wanted)
+    check_kind(inputs, Inputs, f"What {of} return", wanted)
+    for kind in (*KINDS, "tensor"):
+        for x in _misfits(kind, getattr(inputs, kind)):
+            raise ValueError(
+                f"What {of} return has {described(x)} in `{kind}` of `Inputs`: it must be "
+                f"{_WANTED[kind == 'tensor']}."
+            )
     known_kinds = inputs.mean_squares
     if not isinstance(known_kinds, dict) or not all(map(_is_sized, known_kinds.values())):
         raise ValueError(
@@ -85,6 +99,24 @@ def check_inputs(inputs: Any) -> None:
             )
 
 
+_WANTED = (
+    "a tuple of real arrays, say `(tensor.grad,)`",
+    "a tuple of real numbers, and arrays of the tensor's shape go into `element`",
+)
+
+
+def _misfits(kind: str, xs: Any) -> list[Any]:
+    """What is no input of that kind."""
+    is_array = lambda x: is_real(x) and hasattr(x, "dtype")
+    if kind == "tensor":
+        if isinstance(xs, tuple):
+            return [x for x in xs if not _is_one_number(x)]
+        return [] if is_array(xs) and jnp.ndim(xs) == 1 else [xs]
+    if isinstance(xs, tuple | list):
+        return [x for x in xs if not is_array(x)]
+    return [] if kind != "element" and is_array(xs) else [xs]
+
+
 def _is_sized(known: Any) -> bool:
     return isinstance(known, tuple | list) or jnp.ndim(known) == 1
 
@@ -95,13 +127,14 @@ def known_mean_squares(inputs: Inputs, kind: str) -> Any:
     return tuple(known) if isinstance(known, tuple | list) else jnp.asarray(known)
 
 
-def check_shapes(inputs: Inputs, shape: tuple[int, ...]) -> Inputs:
+def check_shapes(inputs: Inputs, shape: tuple[int, ...], features: Any) -> Inputs:
     """`inputs`, or a `ValueError` where one has not the shape that its kind has."""
-    check_inputs(inputs)
+    check_inputs(inputs, features)
+    of = f"Of the features {type(features).__name__}"
     for x in inputs.element:
         if jnp.shape(x) != shape:
             raise ValueError(
-                f"An input per element has shape {jnp.shape(x)} in a tensor of shape "
+                f"{of}, an input per element has shape {jnp.shape(x)} in a tensor of shape "
                 f"{shape}: numbers of the whole tensor go into `tensor`, and those of its "
                 "rows and columns into `row` and `column`."
             )
@@ -110,7 +143,7 @@ def check_shapes(inputs: Inputs, shape: tuple[int, ...]) -> Inputs:
         for x in stack:
             if x.ndim != len(shape) or not all(m in (1, n) for m, n in pairs(x)):
                 raise ValueError(
-                    f"An input in `{kind}` has shape {x.shape} in a tensor of shape "
+                    f"{of}, an input in `{kind}` has shape {x.shape} in a tensor of shape "
                     f"{shape}: keep all axes, with 1 for the length of those it does not "
                     "depend on, as `jnp.mean(x, -1, keepdims=True)` has."
                 )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from ._direction import AbstractDirection, AdamAggMoDirection
+from ._given import given
 from ._magnitude import AbstractMagnitude, NoMagnitudeController
 from ._network import Head, Initializer
 from ._part import AbstractPart
@@ -86,8 +87,10 @@ class BlackboxTerm(AbstractBlackboxTerm):
         return self.preconditioner.averaged(tensor)
 
     def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
-        step = self.direction(hidden) * self.magnitude(hidden)
-        return self.scale() * step * self.preconditioner(tensor)
+        shape = tensor.param.shape
+        step = self.direction(hidden) * given("magnitude", self.magnitude, shape, hidden)
+        factor = given("preconditioner", self.preconditioner, shape, tensor)
+        return self.scale() * step * factor
 
 
 class AbstractNominalTerm(AbstractTerm):
@@ -137,19 +140,10 @@ class NominalTerm(AbstractNominalTerm):
         return self.direction.averaged(tensor)
 
     def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
-        direction = _checked(self.direction(tensor), self.direction, tensor.param.shape)
-        return self.scale() * self.magnitude(hidden) * direction
-
-
-def _checked(found: Array, direction: AbstractDirection, shape: tuple[int, ...]) -> Array:
-    """What a direction gave, or a `ValueError` if it is no direction for the tensor."""
-    if jnp.shape(found) not in (shape, ()) or jnp.iscomplexobj(found):
-        raise ValueError(
-            f"The direction {type(direction).__name__} gave shape {jnp.shape(found)} and "
-            f"dtype {jnp.result_type(found)} for a tensor of shape {shape}: it must be "
-            "real and of the tensor's shape."
-        )
-    return found
+        shape = tensor.param.shape
+        direction = given("direction", self.direction, shape, tensor)
+        magnitude = given("magnitude", self.magnitude, shape, hidden)
+        return self.scale() * magnitude * direction
 
 
 class AbstractWeightDecay(AbstractTerm):
@@ -201,4 +195,5 @@ class WeightDecay(AbstractWeightDecay):
         self.magnitude = magnitude
 
     def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
-        return self.rate() * self.magnitude(hidden) * tensor.param
+        magnitude = given("magnitude", self.magnitude, tensor.param.shape, hidden)
+        return self.rate() * magnitude * tensor.param

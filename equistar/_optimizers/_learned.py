@@ -24,6 +24,8 @@ from .._components import (
     accumulate,
     check_parts,
     check_shapes,
+    given,
+    given_hidden,
     means_for,
     start_accumulators,
     Tensor,
@@ -142,20 +144,23 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
     # the network. Without the barrier XLA shares the inputs between the two by writing ten
     # of them to memory, at twice the time. What is of rows and columns alone they do share.
     def _step(self, tensor: Tensor) -> Float[Array, "..."]:
+        shape = tensor.param.shape
         means = dict(zip(_READERS, means_for(self._readers, tensor), strict=True))
         seen_by = lambda part, tensor: dataclasses.replace(tensor, means=means[part])
         first = seen_by("features", tensor)
-        inputs = check_shapes(self.features(first), tensor.param.shape)
+        inputs = check_shapes(self.features(first), shape, self.features)
         scales = self.network.normalise(inputs)
-        is_large = lambda x: x.shape == tensor.param.shape
+        is_large = lambda x: x.shape == shape
         large, small = eqx.partition(tensor, is_large)
         tensor = eqx.combine(lax.optimization_barrier(large), small)
-        hidden = self.network(self.features(seen_by("features", tensor)), scales)
-        learned = self.blackbox(seen_by("blackbox", tensor), hidden) + self.nominal(
-            seen_by("nominal", tensor), hidden
+        features = self.features(seen_by("features", tensor))
+        hidden = given_hidden(self.network, shape, features, scales)
+        of = lambda kind, name, *more: given(
+            kind, getattr(self, name), shape, seen_by(name, tensor), *more
         )
-        decay = self.weight_decay(seen_by("weight_decay", tensor), hidden)
-        return self.gain(seen_by("gain", tensor)) * learned + decay
+        learned = of("term", "blackbox", hidden) + of("term", "nominal", hidden)
+        decay = of("term", "weight_decay", hidden)
+        return of("gain", "gain") * learned + decay
 
 
 def init_tree(

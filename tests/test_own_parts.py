@@ -1,0 +1,138 @@
+"""Parts of one's own: what they may give, and what is said of anything else."""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import equistar as eqs
+
+
+class _Gradient(eqs.AbstractFeatures):
+    def __call__(self, tensor):
+        return eqs.Inputs((tensor.grad,))
+
+
+def _giving(kind):
+    """A part of a kind that gives whatever it is told to."""
+
+    class Own(kind):
+        give: Any = eqx.field(static=True)
+        reads: ClassVar[tuple[str, ...]] = ("momentum",)
+
+        def __call__(self, *args):
+            return self.give(*args)
+
+        def normalise(self, inputs):
+            return jnp.zeros(0)
+
+    Own.__name__ = f"Own{kind.__name__.removeprefix('Abstract')}"
+    return Own
+
+
+_GIVING = {
+    cls.__name__: cls
+    for cls in map(
+        _giving,
+        (
+            eqs.AbstractDirection,
+            eqs.AbstractMagnitude,
+            eqs.AbstractPreconditioner,
+            eqs.AbstractGain,
+            eqs.AbstractNetwork,
+            eqs.AbstractBlackboxTerm,
+            eqs.AbstractNominalTerm,
+            eqs.AbstractWeightDecay,
+        ),
+    )
+}
+
+
+def _with(name, give):
+    part, key = _GIVING[name](give), jr.key(0)
+    term: dict[str, Any] = {}
+    match name:
+        case "OwnDirection":
+            term = {"nominal": eqs.NominalTerm(part)}
+        case "OwnMagnitude":
+            term = {"weight_decay": eqs.WeightDecay(0.1, part)}
+        case "OwnPreconditioner":
+            term = {"blackbox": eqs.BlackboxTerm(preconditioner=part, key=key)}
+            term |= {"network": eqs.BlackboxMLP(1, key=key)}
+            term |= {"features": _Gradient()}
+        case "OwnGain":
+            term = {"gain": part}
+        case "OwnNetwork":
+            term = {"network": part}
+        case "OwnBlackboxTerm":
+            term = {"blackbox": part}
+        case "OwnNominalTerm":
+            term = {"nominal": part}
+        case "OwnWeightDecay":
+            term = {"weight_decay": part}
+    return eqs.LearnedOptimizer(**term)
+
+
+def _update_of(optimizer):
+    params = jnp.ones((2, 3))
+    return optimizer.update(params, optimizer.init(params), params)[0]
+
+
+@pytest.mark.parametrize("name", _GIVING)
+@pytest.mark.parametrize(
+    "found, said",
+    [
+        (None, "a NoneType"),
+        (jnp.ones((2, 3), complex), r"shape \(2, 3\) and dtype complex128"),
+        (1j, "a complex"),
+        (jnp.ones((3, 2)), r"shape \(3, 2\) and dtype float64"),
+        (jnp.ones((1, 2, 3)), r"shape \(1, 2, 3\) and dtype"),
+        (lambda: 1.0, "a function"),
+    ],
+    ids=str,
+)
+def test_what_a_part_may_not_give_is_refused_by_its_name(name, found, said):
+    give = lambda *_: (found,) if name == "OwnNetwork" else found
+    with pytest.raises(ValueError, match=f" {name} gave {said} .*: it must be real, and"):
+        _update_of(_with(name, give))
+
+
+@pytest.mark.parametrize(
+    "name, give, message",
+    [
+        ("OwnDirection", lambda t: t.momentum, r"gave a tuple of 3 .* say `tensor.mom"),
+        ("OwnGain", lambda t: jnp.ones((2, 3)), r"gave shape \(2, 3\) .* one number"),
+        ("OwnGain", lambda t: jnp.ones(1), r"gave shape \(1,\) .* one number for the ten"),
+        (
+            "OwnNetwork",
+            lambda *_: None,
+            "gave a NoneType .* a tuple with an array",
+        ),
+        (
+            "OwnNetwork",
+            lambda *_: jnp.ones((4, 2, 3)),
+            r"gave shape \(4, 2, 3\) .* tuple",
+        ),
+    ],
+)
+def test_what_a_kind_of_part_must_give_is_said(name, give, message):
+    with pytest.raises(ValueError, match=f"{name} {message}"):
+        _update_of(_with(name, give))
+
+
+def test_parts_may_give_numbers_and_what_broadcasts():
+    rows = lambda *_: jnp.array([[1.0], [2.0]])
+    expected = np.array([[1.0] * 3, [2.0] * 3])
+    for name in "OwnBlackboxTerm", "OwnNominalTerm", "OwnWeightDecay":
+        np.testing.assert_array_equal(_update_of(_with(name, rows)), -expected)
+    decayed = _update_of(_with("OwnMagnitude", rows))
+    np.testing.assert_allclose(decayed, -0.1 * expected)
+    for gain in (2, 2.0, np.float64(2), jnp.array(2.0)):
+        optimizer = eqs.LearnedOptimizer(
+            nominal=_GIVING["OwnNominalTerm"](rows),
+            gain=_GIVING["OwnGain"](lambda t, gain=gain: gain),
+        )
+        np.testing.assert_array_equal(_update_of(optimizer), -2 * expected)
