@@ -136,3 +136,20 @@ def test_parts_may_give_numbers_and_what_broadcasts():
             gain=_GIVING["OwnGain"](lambda t, gain=gain: gain),
         )
         np.testing.assert_array_equal(_update_of(optimizer), -2 * expected)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"scale": float("inf")}, "`scale` positive and finite; got .* and inf"),
+        ({"scale": float("nan")}, "`scale` positive and finite"),
+        ({"scale": "3"}, "`scale` must be one number, say 3.0.*; got '3'"),
+        ({"start": ("a",) * 11}, "`start` must be finite numbers"),
+        ({"start": (1j,) * 11}, "`start` must be finite numbers"),
+        ({"start": "abc"}, "`start` must be finite numbers"),
+        ({"start": (np.inf,) * 11}, "`start` must be finite numbers"),
+    ],
+)
+def test_a_gain_of_what_are_no_finite_numbers_is_refused(settings, message, as_users_call):
+    with pytest.raises(ValueError, match=message):
+        eqs.TensorGain(**settings)

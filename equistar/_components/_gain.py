@@ -1,8 +1,9 @@
 """Gains: a learned factor on the whole step of one tensor."""
 
 import abc
+import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.lax as lax
@@ -10,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._kinds import as_number
+from .._numerics import is_real
 from ._features import AbstractFeatures
 from ._inputs import check_inputs
 from ._part import AbstractPart
@@ -66,19 +69,19 @@ class TensorGain(AbstractGain):
         **Raises:**
 
         `ValueError` if `statistics` is not a feature set, `start` is not a sequence of
-        finite numbers, or `scale` is not positive; at the first use, if the statistics are
-        not as many as `start`.
+        finite numbers, or `scale` is not positive and finite; at the first use, if the
+        statistics are not as many as `start`.
         """
         if not isinstance(statistics, AbstractFeatures):
             raise ValueError("`statistics` must be a feature set: TensorStatistics(), say.")
-        if np.ndim(start) != 1 or not np.all(np.isfinite(start)) or not scale > 0:
+        self.scale = as_number(scale, "`scale`", "3.0")
+        if not _are_finite(start) or not 0 < self.scale < math.inf:
             raise ValueError(
                 "`start` must be finite numbers, one for each statistic, and `scale` "
-                f"positive; got {start} and {scale}."
+                f"positive and finite; got {start} and {scale}."
             )
         self.statistics = statistics
-        self.weights = jnp.array(start, jnp.zeros(()).dtype) / scale
-        self.scale = scale
+        self.weights = jnp.array(start, jnp.zeros(()).dtype) / self.scale
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -89,7 +92,7 @@ class TensorGain(AbstractGain):
 
     def __call__(self, tensor: Tensor) -> Float[Array, ""]:
         inputs = self.statistics(tensor)
-        check_inputs(inputs)
+        check_inputs(inputs, self.statistics)
         statistics = inputs.tensor
         if len(statistics) != len(self.weights):
             raise ValueError(
@@ -100,3 +103,11 @@ class TensorGain(AbstractGain):
             self.scale * self.weights, statistics, precision=lax.Precision.HIGHEST
         )
         return jnp.exp(jnp.clip(product, *self.bounds))
+
+
+def _are_finite(start: Any) -> bool:
+    try:
+        numbers = np.asarray(start)
+        return numbers.ndim == 1 and is_real(numbers) and bool(np.all(np.isfinite(numbers)))
+    except (TypeError, ValueError):
+        return False
