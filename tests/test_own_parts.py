@@ -153,3 +153,10 @@ def test_parts_may_give_numbers_and_what_broadcasts():
 def test_a_gain_of_what_are_no_finite_numbers_is_refused(settings, message, as_users_call):
     with pytest.raises(ValueError, match=message):
         eqs.TensorGain(**settings)
+
+
+def test_a_summary_of_an_accumulator_that_a_part_does_not_declare_is_named():
+    direction = _GIVING["OwnDirection"](lambda t: t.summaries["factored"] * t.grad)
+    optimizer = eqs.LearnedOptimizer(nominal=eqs.NominalTerm(direction))
+    with pytest.raises(ValueError, match=r"'factored', which is not .*\['momentum'\]"):
+        _update_of(optimizer)

@@ -13,8 +13,20 @@ from .._numerics import inverse, inverse_root
 from ._factors import factor_means, Factors
 
 
+class _Named(dict[str, Any]):
+    """By the names of accumulators; what is not there has a sentence of its own."""
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        names = tuple(sorted(self))
+        return tuple(self[name] for name in names), names
+
+    @classmethod
+    def tree_unflatten(cls, names: tuple[str, ...], values: Iterable[Any]) -> "_Named":
+        return cls(zip(names, values, strict=True))
+
+
 @jtu.register_pytree_node_class
-class Declared(dict[str, Any]):
+class Declared(_Named):
     """The accumulators that parts declare, by name; any other is refused."""
 
     def __missing__(self, name: str) -> Any:
@@ -23,13 +35,17 @@ class Declared(dict[str, Any]):
             f"to the part's `reads`. Declared are {sorted(self)}."
         )
 
-    def tree_flatten(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
-        names = tuple(sorted(self))
-        return tuple(self[name] for name in names), names
 
-    @classmethod
-    def tree_unflatten(cls, names: tuple[str, ...], values: Iterable[Any]) -> "Declared":
-        return cls(zip(names, values, strict=True))
+@jtu.register_pytree_node_class
+class Summaries(_Named):
+    """What accumulators say of the whole tensor, by name; any other is refused."""
+
+    def __missing__(self, name: str) -> Any:
+        raise ValueError(
+            f"A part reads the summary of the accumulator '{name}', which is not there: "
+            f"add '{name}' to the part's `reads`, and read no summary in an accumulator, "
+            f"which comes before them. There are those of {sorted(self)}."
+        )
 
 
 @jtu.register_pytree_node_class
@@ -134,7 +150,7 @@ class Tensor(eqx.Module):
     grad: Float[Array, "*shape"]
     accumulators: dict[str, tuple[Any, ...]] = eqx.field(converter=Declared)
     count: Int[Array, ""]
-    summaries: dict[str, Any] = eqx.field(default_factory=dict)
+    summaries: dict[str, Any] = eqx.field(default_factory=dict, converter=Summaries)
     means: Means | None = eqx.field(default=None, converter=_as_means)
 
     @property
