@@ -465,6 +465,23 @@ def test_an_accumulator_that_is_no_tuple_of_the_same_floating_point_arrays_is_na
         optimizer.update(params, optimizer.init(params), params)
 
 
+@pytest.mark.parametrize(
+    "name, accumulator, message",
+    [
+        ("second_moment", eqs.Momentum(), "is a Momentum, and parts read a SecondMoment"),
+        ("momentum", eqs.FactoredSecondMoment(), "'momentum' is a FactoredSecondMoment"),
+        ("momentum", eqs.InBFloat16(eqs.SecondMoment()), "'momentum' is a SecondMoment"),
+    ],
+)
+def test_an_accumulator_by_the_name_of_another_is_refused(name, accumulator, message):
+    bank = {**eqs.default_accumulators(), name: accumulator}
+    with pytest.raises(ValueError, match=message):
+        eqs.LearnedOptimizer(nominal=eqs.NominalTerm(), accumulators=bank)
+    # Unless nobody reads it, or it has a name of its own.
+    bank = {**eqs.default_accumulators(), "other": accumulator}
+    eqs.LearnedOptimizer(nominal=eqs.NominalTerm(), accumulators=bank)
+
+
 class _OneName(eqs.AbstractDirection):
     reads = "momentum"  # pyright: ignore
 

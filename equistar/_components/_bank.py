@@ -16,11 +16,22 @@ from ._accumulators import (
     Momentum,
     SecondMoment,
 )
+from ._bfloat16 import InBFloat16
 from ._bias_correction import AbstractBiasCorrection, NoBiasCorrection
 from ._features import AbstractFeatures
 from ._gain import AbstractGain
+from ._hypergradient import HypergradientDescent
 from ._tensor import Tensor
 from ._terms import AbstractTerm
+
+
+# Which of the library's own accumulators its parts read by these names.
+_STANDARD: dict[str, type[AbstractAccumulator]] = {
+    "momentum": Momentum,
+    "second_moment": SecondMoment,
+    "factored": FactoredSecondMoment,
+    "log_step_size": HypergradientDescent,
+}
 
 
 def default_accumulators(
@@ -53,7 +64,8 @@ def read_accumulators(
 
     **Raises:**
 
-    `ValueError` if a part reads an accumulator that is not in `bank`, or is a class.
+    `ValueError` if a part reads an accumulator that is not in `bank`, is a class, or is
+    known by another of the names that the library's parts read.
     """
     wanted = "a dict of accumulators by name, say `default_accumulators()`"
     check_kind(bank, Mapping, "`accumulators`", wanted)
@@ -74,10 +86,23 @@ def read_accumulators(
                     f"are only {sorted(bank)}: pass `accumulators={{..., '{name}': ...}}`."
                 )
             check_kind(bank[name], AbstractAccumulator, f"The accumulator '{name}'")
+            _check_standard(name, bank[name])
             if name not in read:
                 read.add(name)
                 todo.append(bank[name])
     return {name: accumulator for name, accumulator in bank.items() if name in read}
+
+
+# Of one's own nobody but their author knows what they hold.
+def _check_standard(name: str, accumulator: AbstractAccumulator) -> None:
+    while isinstance(accumulator, InBFloat16):
+        accumulator = accumulator.accumulator
+    found, wanted = type(accumulator), _STANDARD.get(name, type(accumulator))
+    if found is not wanted and found in _STANDARD.values():
+        raise ValueError(
+            f"The accumulator '{name}' is a {found.__name__}, and parts read a "
+            f"{wanted.__name__} by this name: pass one, or choose another name."
+        )
 
 
 def start_accumulators(
