@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax.nn.initializers as jinit
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -160,3 +161,45 @@ def test_a_summary_of_an_accumulator_that_a_part_does_not_declare_is_named():
     optimizer = eqs.LearnedOptimizer(nominal=eqs.NominalTerm(direction))
     with pytest.raises(ValueError, match=r"'factored', which is not .*\['momentum'\]"):
         _update_of(optimizer)
+
+
+@pytest.mark.parametrize("init", [eqs.release_init, jinit.zeros, jinit.uniform()])
+def test_a_head_begins_with_the_weights_of_a_vector(init):
+    for width in (1, 4, 7):
+        head = eqs.Head(width, init, key=jr.key(2))
+        expected = init(jr.key(2), (width,), jnp.zeros(()).dtype)
+        np.testing.assert_array_equal(head.weight, expected)
+
+
+def test_initialisers_that_need_a_fan_in_are_those_of_a_column():
+    head = eqs.Head(10_000, jinit.lecun_normal(), key=jr.key(0))
+    # N(0, 1 / fan-in); the deviation of 10,000 is known to within 3 / sqrt(2 * 10,000).
+    np.testing.assert_allclose(jnp.std(head.weight) * 100, 1, atol=0.021)
+    for init in (jinit.glorot_uniform(), jinit.he_normal()):
+        assert eqs.STAR(direction_init=init, key=jr.key(0)).blackbox.direction.weight.any()
+
+
+def _raising(key, shape, dtype):
+    raise RuntimeError("no weights today")
+
+
+@pytest.mark.parametrize(
+    "init, message",
+    [
+        (jinit.normal, r"raised TypeError.*say `jax.nn.initializers.normal\(\)`, with br"),
+        (jinit.lecun_normal, "but it gave a function: pass an initialiser"),
+        (_raising, r"`init\(key, \(4, 1\), dtype\)` .* raised RuntimeError\('no weights"),
+        (lambda *_: jnp.ones(3), r"but it gave shape \(3,\) and dtype"),
+        (lambda *_: jnp.ones(4, int), "so many floating-point numbers, but it gave shape"),
+        (lambda *_: None, "but it gave a NoneType"),
+    ],
+)
+def test_what_is_no_initialiser_is_named(init, message, as_users_call):
+    with pytest.raises(ValueError, match=message):
+        eqs.MagnitudeController(init=init, key=jr.key(0))
+
+
+def test_an_initialiser_may_know_the_number_of_weights_alone():
+    weights = jnp.arange(4.0)
+    head = eqs.Head(4, lambda *_: weights, key=jr.key(0))
+    np.testing.assert_array_equal(head.weight, weights)

@@ -477,7 +477,7 @@ def test_an_accumulator_by_the_name_of_another_is_refused(name, accumulator, mes
     bank = {**eqs.default_accumulators(), name: accumulator}
     with pytest.raises(ValueError, match=message):
         eqs.LearnedOptimizer(nominal=eqs.NominalTerm(), accumulators=bank)
-    # Unless nobody reads it, or it has a name of its own.
+    # By a name of its own it is taken.
     bank = {**eqs.default_accumulators(), "other": accumulator}
     eqs.LearnedOptimizer(nominal=eqs.NominalTerm(), accumulators=bank)
 

@@ -39,6 +39,7 @@ from ._hypergradient import (
     HypergradientDescent as HypergradientDescent,
     LogStepSize as LogStepSize,
 )
+from ._initializer import Initializer as Initializer, release_init as release_init
 from ._inputs import check_shapes as check_shapes, Inputs as Inputs
 from ._magnitude import (
     AbstractAggregation as AbstractAggregation,
@@ -52,9 +53,7 @@ from ._network import (
     AbstractNetwork as AbstractNetwork,
     BlackboxMLP as BlackboxMLP,
     Head as Head,
-    Initializer as Initializer,
     NoNetwork as NoNetwork,
-    release_init as release_init,
 )
 from ._part import AbstractPart as AbstractPart, means_for as means_for
 from ._preconditioner import (

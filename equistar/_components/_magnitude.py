@@ -8,7 +8,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._kinds import check_parts
 from .._numerics import exponential
-from ._network import Head, Initializer, release_init
+from ._initializer import Initializer, release_init
+from ._network import Head
 from ._scale import AbstractScale, as_scale
 
 

@@ -2,7 +2,6 @@
 
 import abc
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,29 +13,10 @@ import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._kinds import check_count, check_function, check_key
+from .._kinds import check_count, check_key
 from .._numerics import batch_first, by_device, inverse_root, unstack
+from ._initializer import initial_weights, Initializer, release_init
 from ._inputs import are_elements, as_stack, check_inputs, Inputs, mean_squares
-
-
-Initializer = Callable[..., Array]
-
-
-def release_init(key: PRNGKeyArray, shape: tuple[int, ...], dtype=None) -> Array:
-    """N(0, 1) truncated to [-2, 2], over the square root of the fan-in `shape[0]`.
-
-    The released implementation's initialiser: not rescaled for the truncation, so the
-    standard deviation is 0.880 / sqrt(fan_in).
-
-    **Arguments:**
-
-    - `key`: a PRNG key.
-    - `shape`, `dtype`: of the weights; by default the dtype of `jnp.zeros(())`.
-
-    **Returns:** the weights.
-    """
-    dtype = jnp.zeros(()).dtype if dtype is None else dtype
-    return jr.truncated_normal(key, -2, 2, shape, dtype) / math.sqrt(shape[0])
 
 
 class Head(eqx.Module):
@@ -50,15 +30,14 @@ class Head(eqx.Module):
 
         - `width`: number of hidden units that it reads.
         - `init`: initialiser of the weights, `(key, shape, dtype) -> array`, as in
-          `jax.nn.initializers`. The bias starts at zero.
+          `jax.nn.initializers`, for the shape (width, 1). The bias starts at zero.
         - `key`: a PRNG key.
 
         **Raises:** `ValueError` if an argument is not of its kind.
         """
         check_count(width, "width")
         check_key(key)
-        check_function(init, "init", "jax.nn.initializers.zeros")
-        self.weight = init(key, (width,), jnp.zeros(()).dtype)
+        self.weight = initial_weights(init, width, key=key)
         self.bias = jnp.zeros(())
 
     def __call__(self, hidden: tuple[Array, ...]) -> Array:

@@ -8,8 +8,9 @@ from jaxtyping import Array, PRNGKeyArray
 
 from ._direction import AbstractDirection, AdamAggMoDirection
 from ._given import given
+from ._initializer import Initializer
 from ._magnitude import AbstractMagnitude, NoMagnitudeController
-from ._network import Head, Initializer
+from ._network import Head
 from ._part import AbstractPart
 from ._preconditioner import AbstractPreconditioner, EMAPreconditioner
 from ._scale import AbstractScale, as_scale
