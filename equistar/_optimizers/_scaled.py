@@ -60,11 +60,9 @@ class Scaled(AbstractOptimizer):
         JAX array is not read.
         """
         check_kind(optimizer, AbstractOptimizer, "`optimizer`")
-        _check_number("learning_rate", learning_rate)
-        _check_number("weight_decay", weight_decay)
         self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
+        self.learning_rate = _checked("learning_rate", learning_rate)
+        self.weight_decay = _checked("weight_decay", weight_decay)
 
     def init(self, params: PyTree) -> ScaledState:
         return ScaledState(self.optimizer.init(params), jnp.zeros((), jnp.int32))
@@ -91,14 +89,16 @@ class Scaled(AbstractOptimizer):
 
 
 # Of JAX's arrays and of schedules the values are known in the update only.
-def _check_number(name: str, value: ArrayLike | optax.Schedule) -> None:
+def _checked(name: str, value: ArrayLike | optax.Schedule) -> ArrayLike | optax.Schedule:
+    """A rate, or a `ValueError`; a number of NumPy's as Python's, which a file can hold."""
     if callable(value):
-        return
+        return value
     real = isinstance(value, int | float | np.number | np.ndarray | jax.Array)
     if not real or isinstance(value, bool) or jnp.ndim(value) or jnp.iscomplexobj(value):
         raise ValueError(f"`{name}` must be a number or a schedule; got {value!r:.80}.")
     if not isinstance(value, jax.Array) and not 0 <= value < math.inf:
         raise ValueError(f"`{name}` must be finite and at least 0; got {value}.")
+    return float(value) if isinstance(value, np.number) else value
 
 
 def _value(rate: ArrayLike | optax.Schedule, count: Int[Array, ""]) -> ArrayLike:
