@@ -12,6 +12,7 @@ import optax
 import optax.contrib
 
 from . import _components, _optimizers
+from ._numerics import is_real
 
 
 _PLAIN = type(None), bool, int, float, str, np.float64, np.str_
@@ -67,9 +68,7 @@ def _array(array: np.ndarray, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _is_of_numbers(array: Any) -> bool:
-    plain = isinstance(array, jax.Array) or type(array) is np.ndarray
-    kinds = jnp.number, jnp.bool_
-    return plain and any(jnp.issubdtype(array.dtype, kind) for kind in kinds)
+    return (isinstance(array, jax.Array) or type(array) is np.ndarray) and is_real(array)
 
 
 def _why_not(value: Any) -> str:
@@ -80,6 +79,8 @@ def _why_not(value: Any) -> str:
             "Stacked, which belongs to one tree of parameters: save its `.optimizer`, and "
             "wrap what `load` gives"
         )
+    if isinstance(value, jax.Array | np.ndarray) and jnp.iscomplexobj(value):
+        return f"of {value.dtype}, and weights are real: keep real and imaginary part apart"
     if isinstance(value, jax.Array):  # Any other is of numbers.
         return (
             "a PRNG key, which a weights file cannot hold: keep `jax.random.key_data` of it"
@@ -138,7 +139,13 @@ def decode(
                     f"it is damaged: {name} has shape {array.shape}, and was saved with "
                     f"{tuple(node['shape'])}. Copy it again, or use a backup."
                 )
-            return jnp.asarray(array.view(jnp.dtype(node.get("dtype", array.dtype))))
+            array = array.view(jnp.dtype(node.get("dtype", array.dtype)))
+            if not _is_of_numbers(array):
+                raise WeightsError(
+                    f"it is damaged: {name} has dtype {array.dtype}, and weights are real "
+                    "numbers. Copy it again, or use a backup."
+                )
+            return jnp.asarray(array)
         case {"tuple": list(items)}:
             return tuple(map(inner, items))
         case {"list": list(items)}:

@@ -288,6 +288,38 @@ def test_a_rate_that_is_a_number_of_numpy_comes_back_as_a_python_number(tmp_path
     assert type(loaded.learning_rate) is float
 
 
+@pytest.mark.parametrize("dtype", [np.complex64, "S4", np.complex128])
+def test_weights_that_are_no_real_numbers_are_refused(saved, tmp_path, dtype):
+    path = tmp_path / "other.npz"
+    with np.load(saved) as archive:
+        arrays = dict(archive)
+    arrays["array_0"] = arrays["array_0"].astype(dtype)
+    np.savez(path, **arrays)
+    with pytest.raises(eqs.WeightsError, match=r"array_0 has dtype .* are real num"):
+        eqs.load(path)
+
+
+def test_weights_that_are_whole_numbers_load_as_such(saved, tmp_path):
+    path = tmp_path / "whole.npz"
+    with np.load(saved) as archive:
+        arrays = dict(archive)
+    arrays["array_0"] = np.round(arrays["array_0"]).astype(np.int32)
+    np.savez(path, **arrays)
+    # Strict promotion alone refuses to multiply them by floats.
+    with jax.numpy_dtype_promotion("standard"):
+        loaded = eqs.load(path)
+    assert any(x.dtype == jnp.int32 for x in jtu.tree_leaves(loaded))
+
+
+def test_complex_weights_are_not_saved(tmp_path):
+    turned = eqs.OptaxOptimizer(optax.adam, learning_rate=0.1, b1=0.8)
+    turned = eqx.tree_at(
+        lambda o: o.hyperparameters["b1"].logit, turned, jnp.array(1j, complex)
+    )
+    with pytest.raises(eqs.WeightsError, match=r"logit is of complex128, and .* apart"):
+        eqs.save(tmp_path / "o.npz", turned)
+
+
 def test_provenance_that_is_no_dictionary_is_refused(tmp_path, as_users_call):
     wrong: Any = [1, 2]
     with pytest.raises(eqs.WeightsError, match="must be a dictionary"):
