@@ -228,6 +228,10 @@ def test_negative_scales_come_back_and_what_is_not_finite_is_not_written(tmp_pat
         ({"exp_mult": (1.0, "a", 0.0)}, "`exp_mult` must be finite"),
         ({"hidden_layers": 2.0}, "`hidden_layers` must be a positive integer"),
         ({"normalize_blackbox": "False"}, "`normalize_blackbox` must be True or False"),
+        (
+            {"nominal_grad_estimator": ["Adam"]},
+            r"=\['Adam'\] is not supported: use one",
+        ),
     ],
 )
 def test_arguments_that_make_no_sense_are_named(settings, message):
@@ -248,6 +252,46 @@ def test_a_scale_that_is_no_number_is_named(tmp_path, as_users_call):
     wrong: Any = "a"
     with pytest.raises(ValueError, match="`exp_mult` must be one number"):
         interop.load_meta_mlp(path, exp_mult=wrong)
+
+
+def test_arrays_that_are_none_are_named(tmp_path, as_users_call):
+    theta, cls, kwargs = interop.to_learned_optimization(VARIANTS["blackbox"])
+    ragged = theta | {"nn/b0": [[1.0], [1.0, 2.0]]}
+    with pytest.raises(
+        ValueError, match=r"theta\['nn/b0'\] must be an array of shape \(4,\)"
+    ):
+        interop.from_learned_optimization(ragged, cls=cls, **kwargs)
+    path: Any = tmp_path / "weights.safetensors"
+    interop.save_meta_mlp(path, VARIANTS["blackbox"])
+    for wrong, message in (
+        ("abc", r"`momentum_decays` must have shape \(3,\); got \(\)"),
+        (("a", "b", "c"), r"`momentum_decays` must be real numbers; got \('a', "),
+        (([1.0], 2.0, 3.0), r"`momentum_decays` must be an array of shape \(3,\)"),
+    ):
+        decays: Any = wrong
+        with pytest.raises(ValueError, match=message):
+            interop.load_meta_mlp(path, momentum_decays=decays)
+    learned = interop.load_meta_mlp(path, momentum_decays=(0, 1, 0)).accumulators
+    assert learned["momentum"].offsets.tolist() == [0, 1, 0]  # pyright: ignore
+    nowhere: Any = None
+    with pytest.raises(ValueError, match="`path` must be a path"):
+        interop.save_meta_mlp(nowhere, VARIANTS["blackbox"])
+
+
+def test_a_folder_that_is_not_there_is_named_with_the_file(tmp_path):
+    path = tmp_path / "no" / "weights.safetensors"
+    with pytest.raises(ValueError, match=r"Cannot write .*weights\.safetensors: No such"):
+        interop.save_meta_mlp(path, VARIANTS["blackbox"])
+
+
+def test_a_batch_of_optimizers_is_named_as_such(tmp_path):
+    several = jtu.tree_map(lambda x: jnp.stack([x, x]), VARIANTS["blackbox"])
+    with pytest.raises(ValueError, match=r"several optimizers in one.* the first as"):
+        interop.to_learned_optimization(several)
+    with pytest.raises(ValueError, match="several optimizers in one"):
+        interop.save_meta_mlp(tmp_path / "a.safetensors", several)
+    first = jtu.tree_map(lambda x: x[0], several)
+    assert interop.to_learned_optimization(first).cls == "AdafacMLPLOpt"
 
 
 def test_theta_that_is_no_mapping_is_refused(as_users_call):

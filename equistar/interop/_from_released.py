@@ -83,10 +83,11 @@ def from_learned_optimization(
             raise ValueError(
                 f"cls='{cls}' is not supported: use 'AdafacMLPLOpt' or 'MLPNomLOpt'."
             )
-    if settings["nominal_grad_estimator"] not in DIRECTIONS:
+    name = settings["nominal_grad_estimator"]
+    if not isinstance(name, str) or name not in DIRECTIONS:
         raise ValueError(
-            f"nominal_grad_estimator='{settings['nominal_grad_estimator']}' is not "
-            f"supported: use one of {sorted(DIRECTIONS)}."
+            f"nominal_grad_estimator={name!r:.80} is not supported: use one of "
+            f"{sorted(DIRECTIONS)}."
         )
     if np.shape(settings["exp_mult"]) != (3,):
         raise ValueError(
@@ -167,14 +168,27 @@ def _check_theta(
             f"{sorted(shapes.keys() - theta.keys())}, not known are "
             f"{sorted(theta.keys() - shapes.keys())}."
         )
-    for name, shape in shapes.items():
-        if np.shape(theta[name]) != shape:
-            raise ValueError(
-                f"theta['{name}'] must have shape {shape}; got {np.shape(theta[name])}."
-            )
-        if not jnp.issubdtype(np.asarray(theta[name]).dtype, jnp.floating):
+    arrays = {
+        name: as_array(theta[name], f"theta['{name}']", shapes[name]) for name in shapes
+    }
+    for name, array in arrays.items():
+        if not jnp.issubdtype(array.dtype, jnp.floating):
             raise ValueError(f"theta['{name}'] must have real floating-point numbers.")
-        if not np.all(np.abs(np.asarray(theta[name], np.float64)) < _LARGEST):
+        if not np.all(np.abs(array.astype(np.float64)) < _LARGEST):
             raise ValueError(f"theta['{name}'] has entries that are not finite in float32.")
     dtype = jnp.zeros(()).dtype
-    return {name: jnp.asarray(np.asarray(theta[name]), dtype) for name in shapes}
+    return {name: jnp.asarray(array, dtype) for name, array in arrays.items()}
+
+
+def as_array(value: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """`value` as an array of that shape, or a `ValueError` that names it."""
+    try:
+        array = np.asarray(value)
+    # Rows of different lengths, or what is known inside of `jax.jit` only.
+    except (ValueError, TypeError) as e:
+        raise ValueError(
+            f"{name} must be an array of shape {shape}; got {value!r:.80}."
+        ) from e
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}; got {array.shape}.")
+    return array

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._files import write_atomically
-from .._kinds import as_number
+from .._kinds import as_number, as_path
+from .._numerics import is_real
 from .._optimizers import AbstractLearnedOptimizer
-from ._from_released import from_learned_optimization
+from ._from_released import as_array, from_learned_optimization
 from ._to_released import to_learned_optimization
 
 
@@ -68,7 +69,7 @@ def load_meta_mlp(
     `FileNotFoundError` if the file is not there, `ValueError` if it is not in the layout,
     or a number makes no sense.
     """
-    arrays, noted = _read(pathlib.Path(path))
+    arrays, noted = _read(as_path(path, "path"))
     layers = _layers(arrays, path)
     for name, value in (("exp_mult", exp_mult), ("step_mult", step_mult)):
         number = 0.0 if value is None else as_number(value, f"`{name}`", "0.001")
@@ -85,10 +86,17 @@ def load_meta_mlp(
     }
     chosen = _INITIAL | noted | {k: v for k, v in given.items() if v is not None}
     multipliers = {name: chosen.pop(name) for name in _MULTIPLIERS}
-    theta |= {name: np.asarray(value, float) for name, value in chosen.items()}
+    theta |= {name: _decays(name, value) for name, value in chosen.items()}
     width, depth = theta["nn/w0"].shape[-1], len(layers) - 1
     sizes = {"hidden_size": width, "hidden_layers": depth}
     return from_learned_optimization(theta, cls="AdafacMLPLOpt", **multipliers, **sizes)
+
+
+def _decays(name: str, value: Any) -> np.ndarray:
+    array = as_array(value, f"`{name}`", np.shape(_INITIAL[name]))
+    if not is_real(array):
+        raise ValueError(f"`{name}` must be real numbers; got {value!r:.80}.")
+    return array.astype(float)
 
 
 def save_meta_mlp(path: str | os.PathLike, optimizer: AbstractLearnedOptimizer) -> None:
@@ -107,11 +115,12 @@ def save_meta_mlp(path: str | os.PathLike, optimizer: AbstractLearnedOptimizer) 
 
     **Raises:**
 
-    `ValueError` if the optimizer has a part that the layout has no place for, or its
-    weights are not finite.
+    `ValueError` if the optimizer has a part that the layout has no place for, its weights
+    are not finite, or the file cannot be written.
     """
     import safetensors.numpy
 
+    path = as_path(path, "path")
     released = to_learned_optimization(optimizer)
     if released.cls != "AdafacMLPLOpt":
         raise ValueError(
@@ -130,7 +139,13 @@ def save_meta_mlp(path: str | os.PathLike, optimizer: AbstractLearnedOptimizer) 
     noted: dict[str, Any] = {name: kwargs[name] for name in _MULTIPLIERS}
     noted |= {name: theta[name].tolist() for name in _INITIAL if name in theta}
     content = safetensors.numpy.save(tensors, {_METADATA: json.dumps(noted)})
-    write_atomically(pathlib.Path(path), lambda file: file.write(content))
+    try:
+        write_atomically(path, lambda file: file.write(content))
+    except OSError as e:
+        raise ValueError(
+            f"Cannot write {path}: {e.strerror}. Choose a folder that is there and that "
+            "you may write to."
+        ) from e
 
 
 def _names(depth: int) -> list[str]:

@@ -76,7 +76,8 @@ def to_learned_optimization(optimizer: AbstractLearnedOptimizer) -> Released:
 
     **Raises:**
 
-    `ValueError` if a part has no counterpart there, or a weight is not finite.
+    `ValueError` if a part has no counterpart there, a weight is not finite, or it is a
+    batch of optimizers.
     """
     if not isinstance(optimizer, AbstractLearnedOptimizer):
         raise ValueError(
@@ -127,6 +128,11 @@ def _network(optimizer: AbstractLearnedOptimizer) -> BlackboxMLP:
     _check_is(optimizer.gain, NoGain)
     if type(network) is not BlackboxMLP:
         raise _no_counterpart(network)
+    if any(w.ndim != 2 for w in network.weights):
+        raise ValueError(
+            "These are several optimizers in one, and the released layout holds one: pass "
+            "each alone, the first as `jax.tree.map(lambda x: x[0], optimizer)`."
+        )
     return network
 
 
