@@ -343,6 +343,20 @@ def test_a_state_of_integers_is_refused(star):
         star.update(params, state, params)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_a_state_of_fewer_bits_than_it_began_with_is_refused(star, dtype):
+    params = jnp.ones(3, dtype)
+    cast = lambda dtype: jtu.tree_map(
+        lambda x: x.astype(dtype) if eqx.is_inexact_array(x) else x, star.init(params)
+    )
+    with pytest.raises(ValueError, match=f"in float32: .* is in {jnp.dtype(dtype).name}, "):
+        star.update(params, cast(dtype), params)
+    # What was kept with more bits goes on with them.
+    with jax.numpy_dtype_promotion("standard"):
+        after = star.update(params, cast(jnp.float64), params)[1].accumulators
+    assert after["momentum"][0].dtype == jnp.float64
+
+
 @pytest.mark.parametrize(
     "part",
     [{"direction": eqs.AdamDirection}, {"gain": eqs.NoGain}, {"network": eqs.NoNetwork}],

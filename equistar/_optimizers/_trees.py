@@ -69,7 +69,10 @@ def check_state(state: Any, kind: type) -> None:
 
 
 def check_tensor_state(state: PyTree, expected: PyTree, shape: tuple[int, ...]) -> None:
-    """Raises a `ValueError` unless a tensor's state has the shapes that `init` makes."""
+    """Raises a `ValueError` unless a tensor's state has the shapes that `init` makes.
+
+    And the dtypes, if it has fewer than 32 bits: sums of small numbers are lost in it.
+    """
     named = jtu.tree_leaves_with_path(state)
     for (path, ours), made in zip(named, jtu.tree_leaves(expected), strict=True):
         if kind := _no_floats(ours):
@@ -82,6 +85,12 @@ def check_tensor_state(state: PyTree, expected: PyTree, shape: tuple[int, ...]) 
                 "The optimizer's state was made for other parameters: call `init(params)` "
                 f"with these. Of a parameter of shape {shape}, state{jtu.keystr(path)} has "
                 f"shape {jnp.shape(ours)} and not {made.shape}."
+            )
+        if ours.dtype != made.dtype and ours.dtype.itemsize < 4:
+            raise ValueError(
+                f"The optimizer's state must be kept as `init(params)` makes it, in "
+                f"{made.dtype}: state{jtu.keystr(path)} is in {ours.dtype}, in which small "
+                "changes are lost. Cast the parameters alone."
             )
 
 
