@@ -235,7 +235,8 @@ class _SumOfAll(eqs.AbstractUnroll):
         return jnp.zeros(())
 
     def step(self, theta, carry, *, key):
-        return carry, sum(jnp.sum(x.astype(carry.dtype)) for x in theta.values())
+        sums = [jnp.sum(x.astype(carry.dtype)) for x in theta.values()]
+        return carry, sums[0] + sums[1]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

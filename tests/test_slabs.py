@@ -18,7 +18,7 @@ from equistar import tasks
 from equistar._meta_step import _estimate
 
 
-def _slabs(source: tasks.RandomAccess = np.arange(10), size=4, **options):
+def _slabs(source: tasks.RandomAccess = np.arange(10), size: Any = 4, **options):
     return tasks.Slabs(source, size, lambda slab: slab, **options)
 
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import tyro
 
 from .. import interop
-from .._files import where_to_write
 from .._optimizers import AbstractLearnedOptimizer
 from .._pretrained import weights_path
 from .._serialisation import load, save
@@ -83,9 +82,4 @@ class Convert:
         optimizer = load(source)
         if not isinstance(optimizer, AbstractLearnedOptimizer):
             raise CommandError(f"{self.source} holds no learned optimizer.")
-        try:
-            interop.save_meta_mlp(self.target, optimizer)
-        except OSError as e:
-            raise CommandError(
-                f"Cannot write {self.target}: {e.strerror}. {where_to_write(e)}"
-            ) from e
+        interop.save_meta_mlp(self.target, optimizer)

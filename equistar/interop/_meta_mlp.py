@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .._files import write_atomically
+from .._files import where_to_write, write_atomically
 from .._kinds import as_number, as_path
 from .._numerics import is_real
 from .._optimizers import AbstractLearnedOptimizer
@@ -142,10 +142,7 @@ def save_meta_mlp(path: str | os.PathLike, optimizer: AbstractLearnedOptimizer) 
     try:
         write_atomically(path, lambda file: file.write(content))
     except OSError as e:
-        raise ValueError(
-            f"Cannot write {path}: {e.strerror}. Choose a folder that is there and that "
-            "you may write to."
-        ) from e
+        raise ValueError(f"Cannot write {path}: {e.strerror}. {where_to_write(e)}") from e
 
 
 def _names(depth: int) -> list[str]:
