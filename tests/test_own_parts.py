@@ -93,7 +93,6 @@ def _update_of(optimizer):
         (jnp.ones((1, 2, 3)), r"shape \(1, 2, 3\) and dtype"),
         (lambda: 1.0, "a function"),
     ],
-    ids=str,
 )
 def test_what_a_part_may_not_give_is_refused_by_its_name(name, found, said):
     give = lambda *_: (found,) if name == "OwnNetwork" else found
