@@ -14,15 +14,18 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, _programs, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# Nor does anyone read where in the source each instruction comes from.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # And they need not be fast: XLA's older code generator, which compiles in half the time,
-# makes them without optimisations. `JAX_DISABLE_MOST_OPTIMIZATIONS=0 pytest` tests those
-# that users get.
+# makes them without optimisations, each as one piece, since workers keep all cores busy.
+# `JAX_DISABLE_MOST_OPTIMIZATIONS=0 pytest` tests those that users get.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
     _flags = os.environ.get("XLA_FLAGS", "")
     _older = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters=1"
     if "--xla_backend_extra_options" not in _flags:
-        os.environ["XLA_FLAGS"] = f"{_flags} {_older}".strip()
+        _whole = "--xla_cpu_parallel_codegen_split_count=1"
+        os.environ["XLA_FLAGS"] = f"{_flags} {_older} {_whole}".strip()
 
 import jax
 import pytest
@@ -34,6 +37,8 @@ jax.config.update("jax_platforms", "cpu")
 # A plugin may have imported JAX before the variables were set.
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+_locations = int(os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"])
+jax.config.update("jax_traceback_in_locations_limit", _locations)
 jax.config.update(
     "jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
 )
