@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ._kinds import check_count, check_steps
+from ._kinds import as_int, check_count, check_steps
 
 
 class AbstractEpisodeLength(eqx.Module):
@@ -42,7 +42,7 @@ class ConstantLength(AbstractEpisodeLength):
     `ValueError` if `length` is not a whole number from 1 to $2^{31} - 1$.
     """
 
-    length: int = eqx.field(static=True)
+    length: int = eqx.field(converter=as_int, static=True)
 
     def __check_init__(self):
         check_steps(self.length, "length")
@@ -73,8 +73,8 @@ class LogUniformLength(AbstractEpisodeLength):
     `ValueError` unless both are whole numbers with 1 <= `shortest` <= `longest` < $2^{31}$.
     """
 
-    shortest: int = eqx.field(static=True)
-    longest: int = eqx.field(static=True)
+    shortest: int = eqx.field(converter=as_int, static=True)
+    longest: int = eqx.field(converter=as_int, static=True)
 
     def __check_init__(self):
         check_count(self.shortest, "shortest")
@@ -149,9 +149,9 @@ class GrowingLength(AbstractEpisodeLength):
     `ValueError` if one of them is not a whole number of at least 1 and below 2**31.
     """
 
-    first: int = eqx.field(static=True)
-    last: int = eqx.field(static=True)
-    meta_steps: int = eqx.field(static=True)
+    first: int = eqx.field(converter=as_int, static=True)
+    last: int = eqx.field(converter=as_int, static=True)
+    meta_steps: int = eqx.field(converter=as_int, static=True)
 
     def __check_init__(self):
         check_steps(self.first, "first")

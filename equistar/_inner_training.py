@@ -13,7 +13,7 @@ import jax.tree_util as jtu
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ._kinds import check_key, check_kind, check_parts, check_steps
+from ._kinds import as_steps, check_key, check_kind, check_parts
 from ._meta_losses import AbstractMetaLoss, TrainingBatch
 from ._numerics import described, is_number
 from ._optimizers import AbstractOptimizer
@@ -164,7 +164,7 @@ def train(
             "`optimizer` must be an optimizer, say `load_pretrained('star-best')` or "
             f"`STAR(key=...)`; got {optimizer!r:.80}."
         )
-    check_steps(steps, "steps")
+    steps = as_steps(steps, "steps")
     check_key(key)
     init_key, data_key = jr.split(key)
     return _train(task, optimizer, steps, init_key, jr.split(data_key, steps))

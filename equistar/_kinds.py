@@ -63,11 +63,23 @@ def check_count(number: Any, name: str, least: int = 1) -> None:
         )
 
 
-def check_steps(number: Any, name: str, least: int = 1) -> None:
+def check_steps(number: Any, name: str) -> None:
     """As `check_count`, of what is counted on the device: in 32 bits."""
-    check_count(number, name, least)
+    check_count(number, name)
     if number >= 2**31:
         raise ValueError(f"`{name}` must be below 2**31; got {number}.")
+
+
+def as_count(number: Any, name: str, least: int = 1) -> int:
+    """A whole number of Python's; raises as `check_count`."""
+    check_count(number, name, least)
+    return int(number)
+
+
+def as_steps(number: Any, name: str) -> int:
+    """A whole number of Python's; raises as `check_steps`."""
+    check_steps(number, name)
+    return int(number)
 
 
 def check_counts(numbers: Any, name: str) -> None:
@@ -121,11 +133,16 @@ def as_path(path: Any, name: str) -> pathlib.Path:
     return pathlib.Path(path)
 
 
+def as_int(value: Any) -> Any:
+    """A whole number of NumPy's, an array to JAX, as one of Python's; else as it is."""
+    return int(value) if isinstance(value, np.integer) else value
+
+
 def as_tuple(values: Any) -> Any:
     """A list or a vector as a tuple, which can be hashed; anything else as it is."""
     if isinstance(values, np.ndarray | jax.Array) and values.ndim == 1:
         return tuple(values.tolist())
-    return tuple(values) if isinstance(values, list) else values
+    return tuple(map(as_int, values)) if isinstance(values, list | tuple) else values
 
 
 def _is_count(number: Any, least: int) -> bool:

@@ -10,11 +10,10 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from ._estimators import AbstractEstimator, MetaGradient
-from ._kinds import check_count, check_key, check_kind
+from ._kinds import as_count, check_key, check_kind
 from ._unroll import AbstractUnroll
 
 
-@eqx.filter_jit
 def meta_gradient(
     unroll: AbstractUnroll,
     estimator: AbstractEstimator,
@@ -46,8 +45,18 @@ def meta_gradient(
     `ValueError` if an argument is not of its kind, or `windows` below 1.
     """
     check_kind(estimator, AbstractEstimator, "`estimator`", "an estimator, say `PES()`")
-    check_count(windows, "windows")
     check_key(key)
+    return _estimated(unroll, estimator, theta, key, as_count(windows, "windows"))
+
+
+@eqx.filter_jit
+def _estimated(
+    unroll: AbstractUnroll,
+    estimator: AbstractEstimator,
+    theta: PyTree,
+    key: PRNGKeyArray,
+    windows: int,
+) -> MetaGradient:
     init_key, run_key = jr.split(key)
     particles = estimator.init(unroll, theta, key=init_key)
 

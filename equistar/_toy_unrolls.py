@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ._kinds import check_count
+from ._kinds import as_int, check_count
 from ._unroll import AbstractUnroll
 
 
@@ -41,8 +41,8 @@ class InfluenceBalancing(AbstractUnroll):
     `ValueError` unless 1 <= `positive` <= `states`.
     """
 
-    states: int = eqx.field(default=23, static=True)
-    positive: int = eqx.field(default=10, static=True)
+    states: int = eqx.field(default=23, converter=as_int, static=True)
+    positive: int = eqx.field(default=10, converter=as_int, static=True)
 
     def __check_init__(self):
         if not 1 <= self.positive <= self.states:
@@ -89,7 +89,7 @@ class RuggedRegression(AbstractUnroll):
     `ValueError` if `length` is below 1.
     """
 
-    length: int = eqx.field(default=100, static=True)
+    length: int = eqx.field(default=100, converter=as_int, static=True)
 
     def __check_init__(self):
         check_count(self.length, "length")

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
 import pytest
 
 import equistar as eqs
@@ -37,3 +43,64 @@ def test_a_class_whose_annotations_are_known_to_its_function_only_is_made():
             check_parts(self)
 
     assert isinstance(Local(Kind()).part, Kind)
+
+
+# Equinox takes a whole number of NumPy's for an array: it is no static field, nor is an
+# argument of that kind static to `eqx.filter_jit`.
+MADE = {
+    "BlackboxMLP": lambda n: eqs.BlackboxMLP(8, width=n, depth=n, key=jr.key(0)),
+    "AdafactorFeatures": lambda n: eqs.AdafactorFeatures(timescales=(n, 10)),
+    "HypergradientDescent": lambda n: eqs.HypergradientDescent(0.1, 0.02, burn_in=n),
+    "PES": lambda n: eqs.PES(n, n, length=eqs.ConstantLength(n)),
+    "TruncatedES": lambda n: eqs.TruncatedES(n, n),
+    "ForwardGradient": lambda n: eqs.ForwardGradient(n, n),
+    "FullBackprop": lambda n: eqs.FullBackprop(n),
+    "Segments": lambda n: eqs.Segments(n),
+    "LogUniformLength": lambda n: eqs.LogUniformLength(n, n + n),
+    "MLP": lambda n: eqs.tasks.MLP([n, n]),
+    "ConvNet": lambda n: eqs.tasks.ConvNet((n,), (n,), n),
+    "Transformer": lambda n: eqs.tasks.Transformer(n, n, n),
+    "QuadraticFamily": lambda n: eqs.tasks.QuadraticFamily((n, n + n)),
+    "digits_mlp": lambda n: eqs.tasks.digits_mlp(batch_size=n),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_whole_numbers_of_numpy_are_as_those_of_python(name, as_users_call):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours, expected = MADE[name](np.int64(3)), MADE[name](3)
+    assert jax.tree.structure(ours) == jax.tree.structure(expected)
+    assert not any(isinstance(x, np.generic) for x in jax.tree.leaves(ours))
+
+
+def test_verbs_take_whole_numbers_of_numpy(as_users_call):
+    two, key = np.int64(2), jr.key(0)
+    task, sgd = (
+        eqs.tasks.Quadratic(jnp.ones(2)),
+        eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1),
+    )
+    evaluation = eqs.evaluate(
+        {"sgd": sgd},
+        {"q": task},
+        steps=two,
+        seeds=two,
+        horizons=[two],
+        baselines=(),
+        key=key,
+    )
+    assert not evaluation.failures and evaluation.about["steps"] == 2
+    assert len(eqs.train(task, sgd, steps=two, key=key).losses) == 2
+    unroll, estimator = (
+        eqs.InnerTraining(task),
+        eqs.FullES(pairs=2, length=eqs.ConstantLength(4)),
+    )
+    out = eqs.meta_gradient(unroll, estimator, sgd, key=key, windows=two)
+    assert jnp.isfinite(out.meta_loss)
+    found = eqs.analysis.invariances(sgd, steps=two, trials=two, key=key)
+    assert np.isfinite(found.descent_rate)
+    run = eqs.analysis.LongRun(estimator, runs=two)
+    comparison = eqs.analysis.compare_estimators(
+        unroll, {"ES": estimator}, sgd, reference=run, steps=two + two, runs=two, key=key
+    )
+    assert set(comparison.reports) == {"ES"}

@@ -7,7 +7,7 @@ import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._kinds import as_number, check_steps
+from .._kinds import as_number, as_steps
 from .._means import means
 from .._numerics import accumulator_dtype, varying_as
 from ._accumulators import AbstractAccumulator
@@ -94,7 +94,7 @@ class HypergradientDescent(AbstractAccumulator):
                 "`rate` must be positive and `threshold` between -1 and 1; got "
                 f"{rate} and {threshold}."
             )
-        check_steps(burn_in, "burn_in")
+        burn_in = as_steps(burn_in, "burn_in")
         self.burn_in = int(burn_in)
         self.offsets = jnp.zeros(2)
 

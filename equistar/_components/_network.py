@@ -13,7 +13,7 @@ import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._kinds import check_count, check_key
+from .._kinds import as_count, check_key
 from .._numerics import batch_first, by_device, inverse_root, unstack
 from ._initializer import initial_weights, Initializer, release_init
 from ._inputs import are_elements, as_stack, check_inputs, Inputs, mean_squares
@@ -35,7 +35,7 @@ class Head(eqx.Module):
 
         **Raises:** `ValueError` if an argument is not of its kind.
         """
-        check_count(width, "width")
+        width = as_count(width, "width")
         check_key(key)
         self.weight = initial_weights(init, width, key=key)
         self.bias = jnp.zeros(())
@@ -113,9 +113,9 @@ class BlackboxMLP(AbstractNetwork):
 
         `ValueError` if `in_size`, `width` or `depth` is below 1.
         """
-        check_count(in_size, "in_size")
-        check_count(width, "width")
-        check_count(depth, "depth")
+        in_size = as_count(in_size, "in_size")
+        width = as_count(width, "width")
+        depth = as_count(depth, "depth")
         sizes = [in_size] + [width] * depth
         check_key(key)
         keys = jr.split(key, depth)

@@ -17,7 +17,7 @@ from .._episodes import (
     settled,
     Staggered,
 )
-from .._kinds import check_count
+from .._kinds import as_int, check_count
 from .._objectives import AbstractObjective, AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
@@ -72,8 +72,8 @@ class TruncatedBackprop(AbstractEstimator):
         ```
     """
 
-    window: int = eqx.field(default=50, static=True)
-    particles: int = eqx.field(default=8, static=True)
+    window: int = eqx.field(default=50, converter=as_int, static=True)
+    particles: int = eqx.field(default=8, converter=as_int, static=True)
     length: AbstractEpisodeLength = eqx.field(
         default=ConstantLength(2000), converter=as_length
     )
@@ -146,7 +146,7 @@ class FullBackprop(AbstractWhole):
     """
 
     length: AbstractEpisodeLength = eqx.field(converter=as_length)
-    particles: int = eqx.field(default=8, static=True)
+    particles: int = eqx.field(default=8, converter=as_int, static=True)
     objective: AbstractObjective = MeanLoss()
     remat: AbstractRematerialisation = WithinMemory()
 

@@ -21,7 +21,7 @@ from .._episodes import (
     settled,
     Staggered,
 )
-from .._kinds import check_count
+from .._kinds import as_int, check_count
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
@@ -67,7 +67,7 @@ class RandomDirections(AbstractDirections):
     `ValueError` if `number` is below 1.
     """
 
-    number: int = eqx.field(default=1, static=True)
+    number: int = eqx.field(default=1, converter=as_int, static=True)
 
     def __check_init__(self):
         check_count(self.number, "number")
@@ -127,8 +127,8 @@ class ForwardGradient(AbstractEstimator):
         ```
     """
 
-    window: int = eqx.field(default=50, static=True)
-    particles: int = eqx.field(default=8, static=True)
+    window: int = eqx.field(default=50, converter=as_int, static=True)
+    particles: int = eqx.field(default=8, converter=as_int, static=True)
     directions: AbstractDirections = AllDirections()
     length: AbstractEpisodeLength = eqx.field(
         default=ConstantLength(2000), converter=as_length

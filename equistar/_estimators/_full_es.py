@@ -5,6 +5,7 @@ import jax.random as jr
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from .._episodes import AbstractEpisodeLength, as_length
+from .._kinds import as_int
 from .._objectives import AbstractObjective, MeanLoss
 from .._unroll import AbstractUnroll
 from ._base import MetaGradient
@@ -52,7 +53,7 @@ class FullES(AbstractWhole):
     """
 
     length: AbstractEpisodeLength = eqx.field(converter=as_length)
-    pairs: int = eqx.field(default=8, static=True)
+    pairs: int = eqx.field(default=8, converter=as_int, static=True)
     sigma: float = eqx.field(default=0.01, static=True, converter=as_sigma)
     objective: AbstractObjective = MeanLoss()
     noise: AbstractNoise = IsotropicNoise()

@@ -17,6 +17,7 @@ from .._episodes import (
     ConstantLength,
     Staggered,
 )
+from .._kinds import as_int
 from .._objectives import AbstractStepObjective, MeanLoss
 from .._unroll import AbstractUnroll
 from ._base import MetaGradient
@@ -74,8 +75,8 @@ class PESAnalytic(AbstractWindowedPairs):
         ```
     """
 
-    window: int = eqx.field(default=50, static=True)
-    pairs: int = eqx.field(default=8, static=True)
+    window: int = eqx.field(default=50, converter=as_int, static=True)
+    pairs: int = eqx.field(default=8, converter=as_int, static=True)
     sigma: float = eqx.field(default=0.01, static=True, converter=as_sigma)
     length: AbstractEpisodeLength = eqx.field(
         default=ConstantLength(2000), converter=as_length

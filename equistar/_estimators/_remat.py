@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, PyTree
 
-from .._kinds import check_count
+from .._kinds import as_int, check_count
 
 
 Body = Callable[[PyTree[Array], PyTree[Array]], tuple[PyTree[Array], PyTree[Array]]]
@@ -77,7 +77,7 @@ class Segments(AbstractRematerialisation):
         ```
     """
 
-    length: int | None = eqx.field(default=None, static=True)
+    length: int | None = eqx.field(default=None, converter=as_int, static=True)
 
     def __check_init__(self):
         if self.length is not None:
@@ -134,7 +134,7 @@ class WithinMemory(AbstractRematerialisation):
     `ValueError` if `limit` is not a whole number of at least 0.
     """
 
-    limit: int = eqx.field(default=2**26, static=True)
+    limit: int = eqx.field(default=2**26, converter=as_int, static=True)
 
     def __check_init__(self):
         check_count(self.limit, "limit", least=0)

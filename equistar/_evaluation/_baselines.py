@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._kinds import check_count
+from .._kinds import as_int, check_count
 from .._optimizers import AbstractOptimizer, OptaxOptimizer
 from ._rates import check_rates, HALF_ORDERS
 
@@ -142,7 +142,7 @@ class TunedNAdamW(AbstractBaseline):
     `number` of draws below 1 raises a `ValueError`.
     """
 
-    number: int = eqx.field(default=64, static=True)
+    number: int = eqx.field(default=64, converter=as_int, static=True)
     name: str = eqx.field(default="tuned NAdamW", static=True)
 
     def __check_init__(self):

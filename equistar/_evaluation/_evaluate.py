@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
 
-from .._kinds import check_count, check_counts, check_key, check_kind, check_steps
+from .._kinds import as_count, as_steps, as_tuple, check_counts, check_key, check_kind
 from .._optimizers import AbstractOptimizer
 from .._serialisation import versions
 from ..tasks import AbstractTask, Split
@@ -88,7 +88,9 @@ def evaluate(
     numbers or names are wrong, or if `results` holds those of an evaluation with other
     settings.
     """
-    _check(steps, seeds, horizons, time_budget, held_out)
+    steps, seeds = as_steps(steps, "steps"), as_count(seeds, "seeds")
+    horizons = _checked_horizons(horizons)
+    _check(time_budget, held_out)
     _check_helpers(results, sweeps, progress, key)
     contestants, makers = as_optimizers(optimizers), as_makers(tasks)
     check_baselines(baselines)
@@ -98,7 +100,7 @@ def evaluate(
         steps=steps,
         keys=jr.split(seed_key, seeds),
         draw_key=draw_key,
-        horizons=tuple(sorted({1, *horizons})),
+        horizons=horizons,
         time_budget=float(time_budget),
         held_out=HeldOutLoss(held_out),
         about=_about(steps, seeds, held_out, key),
@@ -122,13 +124,14 @@ def evaluate(
     )
 
 
-def _check(
-    steps: int, seeds: int, horizons: Sequence[int], time_budget: float, held_out: Split
-) -> None:
-    check_steps(steps, "steps")
-    check_count(seeds, "seeds")
+def _checked_horizons(horizons: Sequence[int]) -> tuple[int, ...]:
     check_kind(horizons, Sequence, "`horizons`", "a list of whole numbers, say `(1, 4)`")
-    check_counts(tuple(horizons), "horizons")
+    horizons = as_tuple(list(horizons))
+    check_counts(horizons, "horizons")
+    return tuple(sorted({1, *horizons}))
+
+
+def _check(time_budget: float, held_out: Split) -> None:
     check_kind(time_budget, int | float | np.number, "`time_budget`", "a number of seconds")
     if not time_budget >= 0:
         raise ValueError(f"`time_budget` must be at least 0; got {time_budget}.")

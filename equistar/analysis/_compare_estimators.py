@@ -13,7 +13,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from rich.table import Table
 
 from .._estimators import AbstractEstimator
-from .._kinds import check_kind
+from .._kinds import as_count, check_kind
 from .._text import as_text
 from .._unroll import AbstractUnroll, check_is_unroll
 from ..plot import save_figure
@@ -163,12 +163,10 @@ def compare_estimators(
     for name, estimator in estimators.items():
         check_kind(estimator, AbstractEstimator, f"The estimator '{name}'")
     check_kind(reference, AbstractReference, "`reference`")
-    if not estimators or runs < 2 or steps < 1 or repetitions < 1:
-        raise ValueError(
-            "A comparison needs an estimator, `runs` of at least 2, and `steps` and "
-            f"`repetitions` of at least 1; got {list(estimators)}, {runs}, {steps} and "
-            f"{repetitions}."
-        )
+    if not estimators:
+        raise ValueError(f"A comparison needs an estimator; `estimators` must be {wanted}.")
+    steps, runs = as_count(steps, "steps"), as_count(runs, "runs", least=2)
+    repetitions = as_count(repetitions, "repetitions")
     reference_key, key = jr.split(key)
     exact = reference.gradient(unroll, theta, steps, key=reference_key)
     reports = {

@@ -12,7 +12,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, PRNGKeyArray, PyTree
 from rich.table import Table
 
-from .._kinds import check_count
+from .._kinds import as_count
 from .._linear_loss import linear_loss
 from .._numerics import tree_norm
 from .._optimizers import AbstractOptimizer
@@ -106,8 +106,8 @@ def invariances(
 
     `ValueError` if `steps` or `trials` is below 1.
     """
-    check_count(steps, "steps")
-    check_count(trials, "trials")
+    steps = as_count(steps, "steps")
+    trials = as_count(trials, "trials")
     params_key, grads_key, trial_key, move_key = jr.split(key, 4)
     params, grads = _problem(scale, steps, params_key, grads_key)
     update = _last_update(optimizer, params, grads)

@@ -7,7 +7,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._eigh import eigh
-from .._kinds import check_count
+from .._kinds import as_count
 from ._require import floating, require
 
 
@@ -66,7 +66,7 @@ class LeastSquares(eqx.Module):
         `ValueError` unless both parts have at least one sample.
         """
         x, y = self.inputs, self.targets
-        check_count(first, "first")
+        first = as_count(first, "first")
         if first >= len(y):
             raise ValueError(
                 f"`first` must leave some of the {len(y)} samples; got {first}."
@@ -97,8 +97,8 @@ def draw_least_squares(
 
     `ValueError` if `samples` or `size` is below 1.
     """
-    check_count(samples, "samples")
-    check_count(size, "size")
+    samples = as_count(samples, "samples")
+    size = as_count(size, "size")
     truth_key, input_key, noise_key = jr.split(key, 3)
     direction = jr.normal(truth_key, (size,))
     truth = direction / jnp.linalg.norm(direction)
@@ -150,7 +150,7 @@ def descent_iterates(
         }
         ```
     """
-    check_count(steps, "steps", least=0)
+    steps = as_count(steps, "steps", least=0)
     step_sizes = floating(step_sizes, 1, "`step_sizes`")
     finite = jnp.all(jnp.isfinite(step_sizes))
     step_sizes = require(finite, step_sizes, "`step_sizes` must be finite numbers.")

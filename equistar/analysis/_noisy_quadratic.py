@@ -9,7 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._eigh import eigh
-from .._kinds import check_count
+from .._kinds import as_count
 from .._unroll import AbstractUnroll
 from ._require import floating, is_symmetric, positive_semidefinite, require
 
@@ -151,7 +151,7 @@ class NoisyQuadratic(AbstractUnroll):
 
         **Raises:** `ValueError` if `steps` is below 1.
         """
-        check_count(steps, "steps")
+        steps = as_count(steps, "steps")
         transition, shock = self.transition(theta), self._shock(theta)
 
         def body(

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._estimators import AbstractEstimator
-from .._kinds import check_parts
+from .._kinds import as_int, check_parts
 from .._unroll import AbstractUnroll
 
 
@@ -75,7 +75,7 @@ class LongRun(AbstractReference):
     """
 
     estimator: AbstractEstimator
-    runs: int = eqx.field(default=1000, static=True)
+    runs: int = eqx.field(default=1000, converter=as_int, static=True)
 
     def __check_init__(self):
         check_parts(self)

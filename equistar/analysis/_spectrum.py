@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._inner_training import train_init, train_step, TrainState
 from .._keys import apart
-from .._kinds import check_count
+from .._kinds import as_count
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
 from ._balance import balance
@@ -124,8 +124,8 @@ def joint_spectrum(
     `ValueError` if `number` or `batches` is below 1, the state is of another task or
     optimizer, or it or its update is not finite.
     """
-    check_count(number, "number")
-    check_count(batches, "batches")
+    number = as_count(number, "number")
+    batches = as_count(batches, "batches")
     check_state(task, optimizer, state)
     arrays, rest = eqx.partition(state, eqx.is_inexact_array)
     flat, unravel = ravel_pytree(arrays)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._kinds import check_count, check_kind
+from .._kinds import as_count, check_kind
 from ._architectures import AbstractArchitecture, MLP
 from ._base import AbstractTask, Split
 from ._data import Dataset, RegressionDataset
@@ -50,7 +50,7 @@ class Autoencoding(AbstractTask):
         """
         check_kind(dataset, Dataset | RegressionDataset, "`dataset`", _DATA)
         check_kind(architecture, AbstractArchitecture, "`architecture`")
-        check_count(batch_size, "batch_size")
+        batch_size = as_count(batch_size, "batch_size")
         self.dataset = dataset
         self.architecture = architecture
         self.batch_size = batch_size
@@ -141,8 +141,8 @@ class VariationalAutoencoding(AbstractTask):
         check_kind(encoder, AbstractArchitecture, "`encoder`")
         check_kind(decoder, AbstractArchitecture, "`decoder`")
         check_kind(likelihood, AbstractLikelihood, "`likelihood`")
-        check_count(latent, "latent")
-        check_count(batch_size, "batch_size")
+        latent = as_count(latent, "latent")
+        batch_size = as_count(batch_size, "batch_size")
         _check_support(dataset, likelihood)
         self.dataset = dataset
         self.encoder = encoder

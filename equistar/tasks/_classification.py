@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._kinds import check_count, check_kind
+from .._kinds import as_count, check_kind
 from ._architectures import AbstractArchitecture, MLP
 from ._base import AbstractTask, Split
 from ._data import Dataset
@@ -46,7 +46,7 @@ class Classification(AbstractTask):
         wanted = "a Dataset, say `dataset_from_arrays(inputs, labels)`"
         check_kind(dataset, Dataset, "`dataset`", wanted)
         check_kind(architecture, AbstractArchitecture, "`architecture`")
-        check_count(batch_size, "batch_size")
+        batch_size = as_count(batch_size, "batch_size")
         self.dataset = dataset
         self.architecture = architecture
         self.batch_size = batch_size

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
+from .._kinds import as_tuple
 from ._base import AbstractTask
 from ._quadratic import checked_noise, Quadratic
 
@@ -42,7 +43,7 @@ class QuadraticFamily(AbstractFamily):
     and `noise` finite and at least 0.
     """
 
-    sizes: tuple[int, int] = eqx.field(default=(2, 100), static=True)
+    sizes: tuple[int, int] = eqx.field(default=(2, 100), converter=as_tuple, static=True)
     condition: float = eqx.field(default=1e4, static=True)
     noise: float = eqx.field(default=0.1, static=True)
 

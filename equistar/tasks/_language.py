@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from .._kinds import check_count, check_kind
+from .._kinds import as_count, check_kind
 from ._architectures import AbstractArchitecture, Recurrent
 from ._base import AbstractTask, Split
 from ._model import apply_model, init_model
@@ -53,8 +53,8 @@ class LanguageModelling(AbstractTask):
         wanted = "a TextDataset, say `text_from_tokens(tokens)`"
         check_kind(dataset, TextDataset, "`dataset`", wanted)
         check_kind(architecture, AbstractArchitecture, "`architecture`")
-        check_count(length, "length")
-        check_count(batch_size, "batch_size")
+        length = as_count(length, "length")
+        batch_size = as_count(batch_size, "batch_size")
         shortest = min(len(dataset[split]) for split in Split)
         if shortest < length + 1:
             raise ValueError(

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from .._keys import apart
+from .._kinds import as_tuple
 from ._architectures import (
     AbstractArchitecture,
     AbstractNorm,
@@ -54,13 +55,15 @@ class PerceptronFamily(AbstractFamily):
     """
 
     dataset: Dataset
-    widths: tuple[int, int] = eqx.field(default=(8, 128), static=True)
-    depths: tuple[int, int] = eqx.field(default=(1, 4), static=True)
+    widths: tuple[int, int] = eqx.field(default=(8, 128), converter=as_tuple, static=True)
+    depths: tuple[int, int] = eqx.field(default=(1, 4), converter=as_tuple, static=True)
     activations: tuple[Callable[[Array], Array], ...] = eqx.field(
         default=_ACTIVATIONS, static=True
     )
     norms: tuple[AbstractNorm, ...] = _NORMS
-    batch_sizes: tuple[int, int] = eqx.field(default=(64, 64), static=True)
+    batch_sizes: tuple[int, int] = eqx.field(
+        default=(64, 64), converter=as_tuple, static=True
+    )
     shares: tuple[float, float] = eqx.field(default=(1.0, 1.0), static=True)
 
     def __check_init__(self):
@@ -94,13 +97,15 @@ class ConvNetFamily(AbstractFamily):
     """
 
     dataset: Dataset
-    channels: tuple[int, int] = eqx.field(default=(4, 32), static=True)
-    depths: tuple[int, int] = eqx.field(default=(1, 4), static=True)
+    channels: tuple[int, int] = eqx.field(default=(4, 32), converter=as_tuple, static=True)
+    depths: tuple[int, int] = eqx.field(default=(1, 4), converter=as_tuple, static=True)
     activations: tuple[Callable[[Array], Array], ...] = eqx.field(
         default=_ACTIVATIONS, static=True
     )
     norms: tuple[AbstractNorm, ...] = _NORMS
-    batch_sizes: tuple[int, int] = eqx.field(default=(64, 64), static=True)
+    batch_sizes: tuple[int, int] = eqx.field(
+        default=(64, 64), converter=as_tuple, static=True
+    )
     shares: tuple[float, float] = eqx.field(default=(1.0, 1.0), static=True)
 
     def __check_init__(self):

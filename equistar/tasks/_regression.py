@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._kinds import check_count, check_kind
+from .._kinds import as_count, check_kind
 from ._architectures import AbstractArchitecture, MLP
 from ._base import AbstractTask, Split
 from ._data import RegressionDataset
@@ -45,7 +45,7 @@ class Regression(AbstractTask):
         wanted = "a RegressionDataset, say `regression_from_arrays(inputs, targets)`"
         check_kind(dataset, RegressionDataset, "`dataset`", wanted)
         check_kind(architecture, AbstractArchitecture, "`architecture`")
-        check_count(batch_size, "batch_size")
+        batch_size = as_count(batch_size, "batch_size")
         self.dataset = dataset
         self.architecture = architecture
         self.batch_size = batch_size

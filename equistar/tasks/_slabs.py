@@ -6,7 +6,7 @@ from typing import Any, Generic, Protocol, runtime_checkable, TypeVar
 
 import numpy as np
 
-from .._kinds import check_count
+from .._kinds import as_count
 
 
 _Data = TypeVar("_Data")
@@ -66,9 +66,9 @@ class Slabs(Generic[_Data]):
         # Imported here: it takes a while, and most tasks do without.
         import grain
 
-        check_count(size, "size")
-        check_count(ahead, "ahead", 0)
-        check_count(seed, "seed", 0)
+        size = as_count(size, "size")
+        ahead = as_count(ahead, "ahead", 0)
+        seed = as_count(seed, "seed", 0)
         if size > len(source):
             raise ValueError(
                 f"`size` must be between 1 and the number of examples, {len(source)}; got "

@@ -6,7 +6,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._keys import apart
-from .._kinds import check_count
+from .._kinds import as_count
 from ._base import AbstractTask, Split
 from ._quadratic import checked_curvature, checked_noise
 
@@ -49,7 +49,7 @@ class LinearTeacher(AbstractTask):
         `ValueError` if the curvature is not a vector of finite numbers of at least 0,
         `noise` is not finite and at least 0, or `batch_size` is below 1.
         """
-        check_count(batch_size, "batch_size")
+        batch_size = as_count(batch_size, "batch_size")
         self.curvature = checked_curvature(curvature)
         # So that the start of the same key is not the teacher.
         self.teacher = _on_sphere(self.curvature, apart(key, "teac"))
@@ -100,7 +100,7 @@ class Rosenbrock(AbstractTask):
 
         `ValueError` if `size` is below 2.
         """
-        check_count(size, "size", least=2)
+        size = as_count(size, "size", least=2)
         self.size = size
 
     @property

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._keys import apart
-from .._kinds import check_count, check_kind
+from .._kinds import as_count, check_kind
 from ._base import AbstractTask, Split
 
 
@@ -156,7 +156,7 @@ class ESGradient(AbstractTask):
         is below 1.
         """
         _check_task(task)
-        check_count(pairs, "pairs")
+        pairs = as_count(pairs, "pairs")
         if not 0 < sigma < math.inf:
             raise ValueError(f"`sigma` must be positive and finite; got {sigma}.")
         self.task = task

@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._kinds import as_tuple, check_count, check_counts, check_function, check_parts
+from ..._kinds import (
+    as_int,
+    as_tuple,
+    check_count,
+    check_counts,
+    check_function,
+    check_parts,
+)
 from ._base import AbstractArchitecture
 from ._convolution import Convolution
 from ._image import channels_first, image_shape
@@ -53,7 +60,7 @@ class ConvNet(AbstractArchitecture):
         default=(32, 64, 64), converter=as_tuple, static=True
     )
     strides: tuple[int, ...] = eqx.field(default=(2, 1, 1), converter=as_tuple, static=True)
-    kernel: int = eqx.field(default=3, static=True)
+    kernel: int = eqx.field(default=3, converter=as_int, static=True)
     activation: Callable[[Array], Array] = eqx.field(default=jnn.relu, static=True)
     norm: AbstractNorm = NoNorm()
 

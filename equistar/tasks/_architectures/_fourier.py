@@ -8,7 +8,7 @@ import jax.nn as jnn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._kinds import as_tuple, check_count, check_counts, check_function
+from ..._kinds import as_int, as_tuple, check_count, check_counts, check_function
 from ._base import AbstractArchitecture
 from ._mlp import MLP
 
@@ -47,7 +47,7 @@ class FourierMLP(AbstractArchitecture):
     """
 
     hidden: tuple[int, ...] = eqx.field(default=(32, 32), converter=as_tuple, static=True)
-    octaves: int = eqx.field(default=4, static=True)
+    octaves: int = eqx.field(default=4, converter=as_int, static=True)
     activation: Callable[[Array], Array] = eqx.field(default=jnn.relu, static=True)
 
     def __check_init__(self):
@@ -65,7 +65,7 @@ class FourierMLP(AbstractArchitecture):
 
 class _Fourier(eqx.Module):
     mlp: eqx.Module
-    octaves: int = eqx.field(static=True)
+    octaves: int = eqx.field(converter=as_int, static=True)
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, " out"]:
         x = x.reshape(-1)

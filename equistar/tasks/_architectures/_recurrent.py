@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ..._kinds import check_count, check_parts
+from ..._kinds import as_int, check_count, check_parts
 from ._base import AbstractArchitecture
 from ._tokens import checked_tokens
 
@@ -126,8 +126,8 @@ class Recurrent(AbstractArchitecture):
     """
 
     cell: AbstractCell = LSTM()
-    width: int = eqx.field(default=256, static=True)
-    embedding: int = eqx.field(default=128, static=True)
+    width: int = eqx.field(default=256, converter=as_int, static=True)
+    embedding: int = eqx.field(default=128, converter=as_int, static=True)
 
     def __check_init__(self):
         check_parts(self)
@@ -150,7 +150,7 @@ class _Recurrent(eqx.Module):
     embedding: eqx.nn.Embedding
     cell: Any
     readout: eqx.nn.Linear
-    states: int = eqx.field(static=True)
+    states: int = eqx.field(converter=as_int, static=True)
 
     def __call__(self, tokens: Int[Array, " length"]) -> Float[Array, "length vocabulary"]:
         inputs = jax.vmap(self.embedding)(checked_tokens(tokens))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._kinds import as_tuple, check_count, check_counts, check_parts
+from ..._kinds import as_int, as_tuple, check_count, check_counts, check_parts
 from ._base import AbstractArchitecture
 from ._convolution import Convolution
 from ._image import channels_first, image_shape
@@ -50,7 +50,7 @@ class ResNet(AbstractArchitecture):
     widths: tuple[int, ...] = eqx.field(
         default=(16, 32, 64), converter=as_tuple, static=True
     )
-    blocks: int = eqx.field(default=1, static=True)
+    blocks: int = eqx.field(default=1, converter=as_int, static=True)
     norm: AbstractNorm = MinibatchNorm()
 
     def __check_init__(self):

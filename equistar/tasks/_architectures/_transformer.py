@@ -5,7 +5,7 @@ import jax
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ..._kinds import check_count
+from ..._kinds import as_int, check_count
 from ._attention import Block, check_heads
 from ._base import AbstractArchitecture
 from ._tokens import checked_length, checked_tokens
@@ -49,9 +49,9 @@ class Transformer(AbstractArchitecture):
         ```
     """
 
-    depth: int = eqx.field(default=5, static=True)
-    width: int = eqx.field(default=256, static=True)
-    heads: int = eqx.field(default=8, static=True)
+    depth: int = eqx.field(default=5, converter=as_int, static=True)
+    width: int = eqx.field(default=256, converter=as_int, static=True)
+    heads: int = eqx.field(default=8, converter=as_int, static=True)
 
     def __check_init__(self):
         check_heads(self.width, self.heads)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..._kinds import check_count
+from ..._kinds import as_int, check_count
 from ._attention import Block, check_heads
 from ._base import AbstractArchitecture
 from ._image import image_shape
@@ -46,10 +46,10 @@ class VisionTransformer(AbstractArchitecture):
     `build`, if inputs are not images that `patch` divides.
     """
 
-    patch: int = eqx.field(default=4, static=True)
-    width: int = eqx.field(default=64, static=True)
-    depth: int = eqx.field(default=4, static=True)
-    heads: int = eqx.field(default=4, static=True)
+    patch: int = eqx.field(default=4, converter=as_int, static=True)
+    width: int = eqx.field(default=64, converter=as_int, static=True)
+    depth: int = eqx.field(default=4, converter=as_int, static=True)
+    heads: int = eqx.field(default=4, converter=as_int, static=True)
 
     def __check_init__(self):
         check_heads(self.width, self.heads)
@@ -83,7 +83,7 @@ class _VisionTransformer(eqx.Module):
     blocks: list[Block]
     norm: eqx.nn.LayerNorm
     head: eqx.nn.Linear
-    patch: int = eqx.field(static=True)
+    patch: int = eqx.field(converter=as_int, static=True)
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, " out"]:
         x = jax.vmap(self.embed)(_patches(x, self.patch)) + self.positions
