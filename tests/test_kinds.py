@@ -75,7 +75,8 @@ def test_whole_numbers_of_numpy_are_as_those_of_python(name, as_users_call):
 
 
 def test_verbs_take_whole_numbers_of_numpy(as_users_call):
-    two, key = np.int64(2), jr.key(0)
+    two: Any = np.int64(2)
+    key = jr.key(0)
     task, sgd = (
         eqs.tasks.Quadratic(jnp.ones(2)),
         eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1),
