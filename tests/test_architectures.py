@@ -1,6 +1,7 @@
 """The architectures: how many parameters, what their parts compute, what they refuse."""
 
 import math
+import types
 
 import equinox as eqx
 import jax
@@ -27,6 +28,36 @@ def _count(architecture, in_shape, out_size):
 
 def _zeros(tree):
     return jtu.tree_map(lambda x: jnp.zeros_like(x) if eqx.is_array(x) else x, tree)
+
+
+class _Permuted(tasks.AbstractArchitecture):
+    library: types.ModuleType = eqx.field(static=True)
+
+    def build(self, in_shape, out_size, *, key):
+        layer = eqx.nn.Linear(math.prod(in_shape), out_size, key=key)
+        return _Permuting(layer, self.library.arange(math.prod(in_shape))[::-1])
+
+
+class _Permuting(eqx.Module):
+    layer: eqx.nn.Linear
+    order: jax.Array | np.ndarray
+
+    def __call__(self, x):
+        return self.layer(x.reshape(-1)[self.order])
+
+
+@pytest.mark.parametrize("library", [jnp, np], ids=["jax", "numpy"])
+def test_arrays_that_are_no_parameters_are_used(library):
+    model = _Permuted(library)
+    data = tasks.dataset_from_arrays(np.arange(40.0).reshape(20, 2), np.arange(20) % 2)
+    task = tasks.Classification(data, model)
+    params = task.init(key=jr.key(0))
+    assert [p.shape for p in jtu.tree_leaves(params)] == [(2, 2), (2,)]
+    x = jnp.array([[3.0, 5.0]])
+    expected = params.layer.weight @ x[0, ::-1] + params.layer.bias
+    np.testing.assert_allclose(
+        eqx.filter_jit(task.logits)(params, x)[0], expected, rtol=1e-12
+    )
 
 
 def test_the_papers_convnet_has_as_many_parameters_as_its_layers():

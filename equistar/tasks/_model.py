@@ -1,5 +1,6 @@
 """The model of a task: weights as parameters, everything else rebuilt from its sizes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -36,10 +37,9 @@ def apply_model(
     They are computed in the parameters' dtype and returned in the default one: what a
     loss makes of them keeps its precision.
     """
-    # Shapes only: what is not a weight (activations, strides) is the same for every key.
-    build = lambda key: architecture.build(in_shape, out_shape[-1], key=key)
-    skeleton = eqx.filter_eval_shape(build, jr.key(0))
-    _, rest = eqx.partition(skeleton, lambda x: isinstance(x, jax.ShapeDtypeStruct))
+    rest = _without_parameters(
+        lambda: architecture.build(in_shape, out_shape[-1], key=jr.key(0))
+    )
     model: Any = eqx.combine(params, rest)
     if jnp.issubdtype(inputs.dtype, jnp.inexact):
         inputs = inputs.astype(jnp.result_type(*jtu.tree_leaves(params)))
@@ -51,3 +51,13 @@ def apply_model(
             "an architecture such as `Recurrent`, other inputs one such as `MLP`."
         )
     return outputs.astype(jnp.zeros(()).dtype)
+
+
+# What is no parameter (activations, strides, an order of the inputs) is the same for every
+# key. Only arrays among it need more than shapes.
+def _without_parameters(build: Callable[[], eqx.Module]) -> PyTree:
+    is_array = lambda x: isinstance(x, jax.ShapeDtypeStruct)
+    arrays, rest = eqx.partition(eqx.filter_eval_shape(build), is_array)
+    if all(jnp.issubdtype(x.dtype, jnp.inexact) for x in jtu.tree_leaves(arrays)):
+        return rest
+    return eqx.filter(build(), eqx.is_inexact_array, inverse=True)

@@ -33,5 +33,6 @@ class AbstractArchitecture(eqx.Module):
 
         A module that is called with one example's input, of `in_shape`, and returns its
         output. Tasks map it over a minibatch by `jax.vmap` with the axis name "batch".
-        Its parameters are its floating-point arrays.
+        Its parameters are its floating-point arrays. Other arrays, say an order of the
+        inputs, are those of one fixed key, whatever key the parameters are drawn with.
         """
