@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from ._kinds import as_steps, check_key, check_kind, check_parts
 from ._meta_losses import AbstractMetaLoss, TrainingBatch
 from ._numerics import described, is_number
-from ._optimizers import AbstractOptimizer
+from ._optimizers import AbstractOptimizer, check_params
 from ._unroll import AbstractUnroll
 from .tasks import AbstractTask
 
@@ -39,12 +39,16 @@ def train_init(
     **Arguments:** as for [`equistar.train`][].
 
     **Returns:** an [`equistar.TrainState`][].
+
+    **Raises:** `ValueError` if an argument is not of its kind, or the task's parameters are
+    not floating-point arrays.
     """
     check_key(key)
     kinds = AbstractOptimizer | optax.GradientTransformation
     wanted = "an optimizer, say `STAR(key=...)` or `optax.adam(1e-3)`"
     check_kind(optimizer, kinds, "`optimizer`", wanted)
     params = task.init(key=key)
+    check_params(params)
     with _promotion(optimizer):
         return TrainState(params, optimizer.init(params))
 

@@ -312,6 +312,24 @@ def test_optimizers_of_optax_train_under_strict_promotion(optimizer):
     assert result.losses[-1] < result.losses[0]
 
 
+@pytest.mark.parametrize("optimizer", [optax.sgd(0.1), _sgd(0.1)], ids=["optax", "learned"])
+@pytest.mark.parametrize(
+    "start, message", [(1j, "real and imaginary parts"), (1, "must be floating-point")]
+)
+def test_parameters_that_are_no_real_numbers_are_refused(optimizer, start, message):
+    class Own(eqs.tasks.AbstractTask):
+        loss_bounds = (0.0, 1.0)
+
+        def init(self, *, key):
+            return jnp.asarray([start])
+
+        def loss(self, params, *, key, split=eqs.tasks.Split.TRAIN):
+            return jnp.sum(jnp.abs(params) ** 2)
+
+    with pytest.raises(ValueError, match=message):
+        eqs.train(Own(), optimizer, steps=1, key=jr.key(0))
+
+
 @pytest.mark.parametrize("verb", ["train", "meta_train"])
 def test_no_steps_are_refused(verb):
     task = eqs.tasks.Quadratic(jnp.ones(1))

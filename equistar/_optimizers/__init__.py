@@ -23,6 +23,7 @@ from ._safeguarded import (
 )
 from ._scaled import Scaled as Scaled, ScaledState as ScaledState
 from ._stacked import Stacked as Stacked
+from ._trees import check_params as check_params
 from ._variants import (
     Blackbox as Blackbox,
     HyperparamController as HyperparamController,
