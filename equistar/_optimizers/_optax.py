@@ -200,13 +200,18 @@ class OptaxOptimizer(AbstractOptimizer):
         transformation = optax.with_extra_args_support(self._transformation())
         # Optax's optimizers promote weak to strong types, which strict promotion refuses.
         with jax.numpy_dtype_promotion("standard"):
-            updates, state = transformation.update(grads, state, params, **extra)
-            cast = lambda u, p: u.astype(p.dtype)
-            return jtu.tree_map(cast, updates, params), state
+            updates, after = transformation.update(grads, state, params, **extra)
+            # Hyperparameters that are arrays promote what has fewer bits.
+            return _of_dtypes(updates, params), _of_dtypes(after, state)
 
     def _transformation(self) -> optax.GradientTransformation:
         values = {name: h() for name, h in self.hyperparameters.items()}
         return self.factory(**values)
+
+
+def _of_dtypes(tree: PyTree, like: PyTree) -> PyTree:
+    cast = lambda x, y: x.astype(y.dtype) if eqx.is_inexact_array(y) else x
+    return jtu.tree_map(cast, tree, like)
 
 
 def _check_factory(factory: Any, names: Iterable[str]) -> None:
