@@ -6,7 +6,7 @@ from rich.table import Table
 
 def as_text(table: Table, width: int = 120) -> str:
     """What `print` shows, in a terminal, a file or a notebook."""
-    console = Console(width=width, force_jupyter=False, force_terminal=False)
+    console = Console(width=width, force_jupyter=False, force_terminal=False, markup=False)
     with console.capture() as capture:
         console.print(table)
     return capture.get()

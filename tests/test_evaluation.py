@@ -711,6 +711,39 @@ def test_a_transformation_of_optax_trains_as_the_optimizer_that_it_is():
     np.testing.assert_allclose(theirs.losses[:, 1], 0.81 * theirs.losses[:, 0], rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "baseline",
+    [eqs.TunedMomentum((0.1,)), eqs.TunedNAdamW(2), eqs.ScheduleFree()],
+    ids=lambda b: b.name,
+)
+def test_baselines_train_parameters_of_fewer_bits_than_their_settings(baseline):
+    task = eqs.tasks.Quadratic(jnp.ones(2, jnp.float32))
+    evaluation = eqs.evaluate(
+        {}, {"q": task}, steps=4, seeds=1, baselines=(baseline,), key=KEY
+    )
+    assert not evaluation.failures
+    (run,) = evaluation.results.runs
+    assert run.losses[0, -1] < run.losses[0, 0]
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_results_of_other_random_numbers_are_refused(tmp_path, default):
+    tasks = {"quadratic": _quadratic}
+    key = jr.key(7) if default else jr.key(7, impl="rbg")
+    _evaluate({"sgd": _sgd(0.3)}, tasks, tmp_path, Heard(), baselines=(), key=key)
+    other = jr.key(7, impl="unsafe_rbg")
+    with pytest.raises(ValueError, match=r"other settings .*keys"):
+        _evaluate({"sgd": _sgd(0.3)}, tasks, tmp_path, Heard(), baselines=(), key=other)
+
+
+def test_names_are_printed_as_they_are():
+    contestants = {"mine [a]": _sgd(0.1), "[/b]": _sgd(0.2)}
+    evaluation = eqs.evaluate(
+        contestants, {"q": QUADRATIC}, steps=2, seeds=1, baselines=(), key=KEY
+    )
+    assert "mine [a]" in str(evaluation) and "[/b]" in str(evaluation)
+
+
 def test_what_failed_is_printed():
     evaluation = eqs.evaluate(
         {"sgd": _sgd(0.1)}, {"late": NoSplit}, steps=2, baselines=(), key=KEY

@@ -245,3 +245,31 @@ def test_values_that_were_set_on_functions_and_modules_are_seen():
     module.scale = 7.0  # pyright: ignore
     after = fingerprint(square), fingerprint(through_a_module)
     assert before[0] != after[0] and before[1] != after[1]
+
+
+def _module(name, **contents):
+    module = types.ModuleType(name)
+    vars(module).update(contents)
+    return module
+
+
+@pytest.mark.parametrize(
+    "of, read",
+    [
+        (lambda x: x, lambda module: lambda x: module.thing * x),
+        (lambda x: {"a": x}, lambda module: lambda x: module.thing["a"] * x),
+        (_reading, lambda module: lambda x: module.thing(x)),
+        (
+            lambda x: types.SimpleNamespace(factor=x),
+            lambda module: lambda x: module.thing.factor * x,
+        ),
+        (lambda x: _module("within", thing=x), lambda module: lambda x: module.thing.thing),
+    ],
+    ids=["number", "dictionary", "function", "object", "module"],
+)
+def test_what_a_function_reads_of_a_module_is_seen(of, read):
+    found = [
+        fingerprint(read(_module("my_settings", thing=of(x), other=object())))
+        for x in (1.0, 1.0, 3.0)
+    ]
+    assert found[0] == found[1] != found[2]

@@ -15,7 +15,7 @@ import re
 import sys
 import types
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -102,12 +102,11 @@ class _Walk:
         # Not `__module__`, which a decorator copies from what it decorates.
         module = value.__globals__.get("__name__")
         read = {} if _is_installed(module) else _globals(value)
-        # What was set on itself, and on modules since their files were read.
+        # What was set on itself, and what it reads of modules: since their files were read
+        # it may be another.
         names = sorted(set(_attributes(value.__code__)))
         cells = (x for cell in value.__closure__ or () for x in _inside(cell))
-        modules = [x for x in (*read.values(), *cells) if isinstance(x, types.ModuleType)]
-        there = [vars(x) for x in modules if not _is_installed(x.__name__)]
-        said = [_values(x, names) for x in (vars(value), *there)]
+        said = _values(vars(value), names), _of_modules((*read.values(), *cells), names)
         return self._all("function", *_name(value), value.__code__, *parts, read, said)
 
     def _code(self, code: types.CodeType) -> bytes:
@@ -243,6 +242,23 @@ def _values(there: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Those of these names that are numbers, texts and arrays."""
     kinds = *_PLAIN, jax.Array, np.ndarray, np.generic
     return {n: there[n] for n in names if isinstance(there.get(n, there), kinds)}
+
+
+def _of_modules(objects: Iterable[Any], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """What has one of these names in modules of no library, and in those in them."""
+    modules, found = _modules(objects), {}
+    while modules:
+        module = modules.pop()
+        if module.__name__ not in found:
+            read = {n: vars(module)[n] for n in names if n in vars(module)}
+            found[module.__name__] = read
+            modules += _modules(read.values())
+    return found
+
+
+def _modules(objects: Iterable[Any]) -> list[types.ModuleType]:
+    modules = [x for x in objects if isinstance(x, types.ModuleType)]
+    return [x for x in modules if not _is_installed(x.__name__)]
 
 
 def _source(module: types.ModuleType) -> bytes:

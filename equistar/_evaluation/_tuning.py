@@ -5,11 +5,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._keys import described
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
 from ._baselines import AbstractBaseline, Draws
@@ -88,7 +88,7 @@ def tune(
         **about,
         "task_contents": fingerprint(task),
         "steps": steps,
-        "keys": np.asarray(jr.key_data(keys)).tolist(),
+        "keys": described(keys),
         "baseline": baseline.name,
         "baseline_contents": fingerprint(baseline),
         "draws": fingerprint(draws),
