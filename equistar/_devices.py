@@ -7,6 +7,7 @@ none, or none with an axis of particles, everything here does nothing.
 from collections.abc import Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.lax as lax
 import jax.numpy as jnp
@@ -71,9 +72,14 @@ def shard_particles(tree: PyTree, particles: int) -> PyTree:
 
 def replicate(tree: PyTree) -> PyTree:
     """Puts a copy of every array on each device of the ambient mesh."""
-    mesh = jax.sharding.get_mesh()
-    if AXIS not in mesh.axis_names:
+    if AXIS not in jax.sharding.get_abstract_mesh().axis_names:
         return tree
+    try:
+        mesh = jax.sharding.get_mesh()
+    except ValueError:
+        # While a function is traced, only the compiler can be told. (Under vmap alone
+        # there is none yet.)
+        return eqx.filter_jit(replicated)(tree)
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
     def put(x: Array) -> Array:
@@ -95,7 +101,10 @@ def replicated(tree: PyTree) -> PyTree:
     if AXIS not in jax.sharding.get_abstract_mesh().axis_names:
         return tree
     whole = jax.sharding.PartitionSpec()
-    return jtu.tree_map(lambda x: lax.with_sharding_constraint(x, whole), tree)
+    constrain = lambda x: (
+        lax.with_sharding_constraint(x, whole) if isinstance(x, jax.Array) else x
+    )
+    return jtu.tree_map(constrain, tree)
 
 
 def gather(x: Array) -> np.ndarray:

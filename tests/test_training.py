@@ -382,6 +382,24 @@ def test_a_second_meta_step_does_not_compile_again():
             state, _ = eqs.meta_train_step(unroll, estimator, outer, state)
 
 
+def test_a_run_can_begin_inside_of_jit_and_vmap():
+    unroll = QuadraticDescent(jnp.array([2.0]), jnp.array([1.0]))
+    estimator, outer = eqs.PES(5, 2, length=eqs.ConstantLength(10)), optax.sgd(0.1)
+
+    @jax.jit
+    def begin(theta, key):
+        return eqs.meta_train_init(unroll, estimator, theta, outer, key=key)
+
+    advance = jax.jit(lambda s: eqs.meta_train_step(unroll, estimator, outer, s)[0])
+    theta, key = jnp.array(0.1), jr.key(0)
+    outside = eqs.meta_train_init(unroll, estimator, theta, outer, key=key)
+    several = jax.vmap(begin)(theta[None], key[None])
+    with jax.set_mesh(eqs.particle_mesh(jax.devices()[:1])):
+        on_a_mesh = begin(theta, key)
+    for state in (begin(theta, key), jtu.tree_map(lambda x: x[0], several), on_a_mesh):
+        np.testing.assert_allclose(advance(state).theta, advance(outside).theta, rtol=1e-12)
+
+
 @contextlib.contextmanager
 def _no_compilation():
     compiled = []
