@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
 
+from ._numerics import matmul
+
 
 @jax.custom_jvp
 def eigh(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
@@ -39,8 +41,8 @@ def _eigh_jvp(
 ) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     (tangent,) = tangents
     values, vectors = eigh(*primals)
-    inner = vectors.T @ (0.5 * (tangent + tangent.T)) @ vectors
+    inner = matmul(matmul(vectors.T, 0.5 * (tangent + tangent.T)), vectors)
     eye = jnp.eye(len(values), dtype=values.dtype)
     inverse_gaps = 1 / (eye + values[None, :] - values[:, None]) - eye
-    moved = jnp.diagonal(inner), vectors @ (inverse_gaps * inner)
+    moved = jnp.diagonal(inner), matmul(vectors, inverse_gaps * inner)
     return (values, vectors), moved

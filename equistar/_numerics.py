@@ -16,6 +16,10 @@ from jax.sharding import AxisType
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 
+# By default products of float32 are of TF32 on a GPU, and of bfloat16 on a TPU.
+matmul = ft.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+
+
 def accumulator_dtype(dtype: np.dtype | type) -> np.dtype:
     """float32, or `dtype` itself where that is wider."""
     # Not `jnp.promote_types`: the tests run under strict promotion, which refuses it.

@@ -6,6 +6,7 @@ import sys
 
 import equinox as eqx
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
@@ -37,6 +38,14 @@ def randomised(theta, key, scale=0.3):
         theta,
         structure.unflatten(leaves),
     )
+
+
+def equations(jaxpr):
+    """Those of a program and of all the programs inside of it."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            yield from equations(inner)
 
 
 class LinearWalk(eqs.AbstractUnroll):

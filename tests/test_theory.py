@@ -17,7 +17,7 @@ from hypothesis import given, settings, strategies as st
 import equistar as eqs
 from equistar.analysis import LinearOptimizer, NoisyQuadratic
 
-from .helpers import windows
+from .helpers import equations, windows
 
 
 # An example of hypothesis is a seed for so many cases at once, of one of these sizes.
@@ -234,6 +234,49 @@ def test_cases_outside_of_a_theorems_hypotheses_are_refused(name, arguments, mes
 def test_inside_of_jit_their_margins_are_nan(name, arguments, message):
     margin = jax.jit(getattr(eqs.analysis, name))(*arguments)
     assert np.isnan(margin.sufficient) and np.isnan(margin.exact)
+
+
+def _on_a_model(method, *arguments):
+    def certified(x):
+        model = NoisyQuadratic(x, x, _ONES, 0.5)
+        return getattr(model, method)(LinearOptimizer(jnp.asarray(0.1), x), *arguments)
+
+    return certified
+
+
+def _descent(inputs):
+    problem = eqs.analysis.LeastSquares(inputs, inputs[:, 0], inputs[0])
+    return problem.loss(eqs.analysis.descent_iterates(problem, 0.1 * _ONES, 3))
+
+
+CERTIFICATES = {
+    "linear_margin": lambda x: eqs.analysis.linear_margin(x, 0.1, x),
+    "preconditioned_margin": lambda x: eqs.analysis.preconditioned_margin(x, 0.1, x),
+    "disturbed_margin": lambda x: eqs.analysis.disturbed_margin(x, 0.1, x, x[0], x[0]),
+    "momentum_margin": lambda x: eqs.analysis.momentum_margin(x, 0.1, 0.9),
+    "heavy_ball_margin": lambda x: eqs.analysis.heavy_ball_margin(x, 0.1, 0.9),
+    "mean": _on_a_model("mean", 3),
+    "covariance": _on_a_model("covariance", 3),
+    "expected_loss": _on_a_model("expected_loss", 3),
+    "mean_loss": _on_a_model("mean_loss", 3),
+    "meta_gradient": _on_a_model("meta_gradient", 3),
+    "stationary_covariance": _on_a_model("stationary_covariance"),
+    "descent_iterates": _descent,
+    "descent_iterates from few samples": lambda x: _descent(x[:1]),
+    "draw_least_squares": lambda x: (
+        eqs.analysis.draw_least_squares(2, 2, x[0, 0], key=jr.key(0)).targets
+    ),
+}
+
+
+# By default products of float32 are of TF32 on a GPU, and the sign of a margin is wrong.
+@pytest.mark.parametrize("name", CERTIFICATES)
+def test_no_product_of_a_certificate_is_in_less_than_its_own_precision(name):
+    # The derivative computes the value as well.
+    program = jax.make_jaxpr(jax.jacfwd(lambda x: jtu.tree_leaves(CERTIFICATES[name](x))))
+    made = list(equations(program(_H).jaxpr))
+    precisions = [e.params["precision"] for e in made if e.primitive.name == "dot_general"]
+    assert set(precisions) == {(jax.lax.Precision.HIGHEST,) * 2}
 
 
 def test_theorem_1_fails_for_matrices_that_are_not_symmetric():

@@ -4,7 +4,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.extend.core
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
@@ -14,6 +13,7 @@ import pytest
 import equistar as eqs
 from equistar import tasks
 
+from .helpers import equations
 from .test_tasks import TASKS
 
 
@@ -80,16 +80,9 @@ def test_every_multiplication_is_in_the_low_precision(wine):
     task = tasks.LowPrecision(wine)
     params = task.init(key=jr.key(0))
     program = jax.make_jaxpr(lambda p: task.loss(p, key=jr.key(0)))(params)
-    products = [e for e in _equations(program.jaxpr) if e.primitive.name == "dot_general"]
+    products = [e for e in equations(program.jaxpr) if e.primitive.name == "dot_general"]
     assert len(products) == 2
     assert {e.outvars[0].aval.dtype for e in products} == {jnp.dtype(jnp.bfloat16)}
-
-
-def _equations(jaxpr):
-    for equation in jaxpr.eqns:
-        yield equation
-        for inner in jax.extend.core.jaxprs_in_params(equation.params):
-            yield from _equations(inner)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._eigh import eigh
 from .._kinds import as_count
+from .._numerics import matmul
 from ._require import floating, require
 
 
@@ -53,7 +54,7 @@ class LeastSquares(eqx.Module):
 
     def loss(self, weights: Float[Array, "*m d"]) -> Float[Array, "*m"]:
         """$\\frac{1}{2n} \\sum (y - \\langle w, x \\rangle)^2$, for each of the weights."""
-        residual = weights @ self.inputs.T - jnp.broadcast_to(
+        residual = matmul(weights, self.inputs.T) - jnp.broadcast_to(
             self.targets, (*weights.shape[:-1], len(self.targets))
         )
         return 0.5 * jnp.mean(residual**2, axis=-1)
@@ -104,7 +105,7 @@ def draw_least_squares(
     truth = direction / jnp.linalg.norm(direction)
     inputs = jr.normal(input_key, (samples, size))
     return LeastSquares(
-        inputs, inputs @ truth + noise * jr.normal(noise_key, (samples,)), truth
+        inputs, matmul(inputs, truth) + noise * jr.normal(noise_key, (samples,)), truth
     )
 
 
@@ -176,7 +177,7 @@ def descent_iterates(
     (filtered, frozen), _ = jax.lax.scan(body, start, length=steps)
     along = jnp.where(frozen[:, None], 0, filtered) * modes.coefficients[None]
     axis = jnp.zeros_like(problem.truth).at[0].set(freeze)
-    return jnp.where(frozen[:, None], axis[None], along @ modes.directions.T)
+    return jnp.where(frozen[:, None], axis[None], matmul(along, modes.directions.T))
 
 
 class _Modes(eqx.Module):
@@ -197,8 +198,9 @@ def _modes(problem: LeastSquares) -> _Modes:
     n = len(problem.targets)
     x, y = problem.inputs / n**0.5, problem.targets / n**0.5
     if n < len(problem.truth):
-        values, u = eigh(x @ x.T)
+        values, u = eigh(matmul(x, x.T))
         curvatures = jnp.maximum(values, 0)
-        return _Modes(curvatures, u.T @ y, x.T @ u, jnp.sqrt(curvatures))
-    values, v = eigh(x.T @ x)
-    return _Modes(jnp.maximum(values, 0), v.T @ (x.T @ y), v, jnp.ones_like(values))
+        return _Modes(curvatures, matmul(u.T, y), matmul(x.T, u), jnp.sqrt(curvatures))
+    values, v = eigh(matmul(x.T, x))
+    slope = matmul(x.T, y)
+    return _Modes(jnp.maximum(values, 0), matmul(v.T, slope), v, jnp.ones_like(values))

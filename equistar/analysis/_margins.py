@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._eigh import eigh
+from .._numerics import matmul
 from ._require import floating, is_symmetric, positive_semidefinite, require
 
 
@@ -58,7 +59,7 @@ def linear_margin(
     low, high = _extremes(matrix)
     sufficient = jnp.minimum(alpha + low, 2 / _extremes(hessian)[1] - alpha - high)
     root = _power(hessian, 0.5)
-    return Margin(sufficient, _exact(root @ _shifted(alpha, matrix) @ root))
+    return Margin(sufficient, _exact(root, _shifted(alpha, matrix)))
 
 
 def preconditioned_margin(
@@ -80,7 +81,7 @@ def preconditioned_margin(
     limit = 2 / jnp.sqrt(_extremes(hessian)[1])
     sufficient = jnp.minimum(alpha + low, limit - alpha - high)
     root = _power(hessian, 0.25)
-    return Margin(sufficient, _exact(root @ _shifted(alpha, matrix) @ root))
+    return Margin(sufficient, _exact(root, _shifted(alpha, matrix)))
 
 
 def disturbed_margin(
@@ -135,7 +136,7 @@ def disturbed_margin(
     learned = jnp.minimum(alpha / worst + low, (limit - alpha) / worst - high)
     sufficient = jnp.minimum(learned, jnp.minimum(alpha, limit - alpha))
     root = _power(hessian, 0.5)
-    return Margin(sufficient, _exact(root @ _shifted(alpha, disturbed) @ root))
+    return Margin(sufficient, _exact(root, _shifted(alpha, disturbed)))
 
 
 def momentum_margin(
@@ -255,9 +256,10 @@ def _shifted(
 
 def _power(matrix: Float[Array, "n n"], exponent: float) -> Float[Array, "n n"]:
     values, vectors = eigh(matrix)
-    return (vectors * jnp.maximum(values, 0)[None] ** exponent) @ vectors.T
+    return matmul(vectors * jnp.maximum(values, 0)[None] ** exponent, vectors.T)
 
 
-# A is similar to I - M with this symmetric M, whose eigenvalues must lie in [0, 2].
-def _exact(similar: Float[Array, "n n"]) -> Float[Array, ""]:
+# A is similar to I - M with M = R (alpha I + P) R, whose eigenvalues must lie in [0, 2].
+def _exact(root: Float[Array, "n n"], shifted: Float[Array, "n n"]) -> Float[Array, ""]:
+    similar = matmul(matmul(root, shifted), root)
     return 1 - jnp.max(jnp.abs(1 - _values(similar)))

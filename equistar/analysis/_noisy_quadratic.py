@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._eigh import eigh
 from .._kinds import as_count
+from .._numerics import matmul
 from .._unroll import AbstractUnroll
 from ._require import floating, is_symmetric, positive_semidefinite, require
 
@@ -111,15 +112,15 @@ class NoisyQuadratic(AbstractUnroll):
     def step(
         self, theta: LinearOptimizer, carry: Float[Array, " n"], *, key: PRNGKeyArray
     ) -> tuple[Float[Array, " n"], Float[Array, ""]]:
-        distance = carry - self.noise_root @ jr.normal(key, carry.shape, carry.dtype)
-        gradient = self.hessian @ distance
-        loss = 0.5 * distance @ gradient
-        return carry - theta.preconditioner() @ gradient, loss
+        distance = carry - matmul(self.noise_root, jr.normal(key, carry.shape, carry.dtype))
+        gradient = matmul(self.hessian, distance)
+        loss = matmul(0.5 * distance, gradient)
+        return carry - matmul(theta.preconditioner(), gradient), loss
 
     def transition(self, theta: LinearOptimizer) -> Float[Array, "n n"]:
         """$A$, by which the mean of $\\phi$ moves."""
         eye = jnp.eye(len(self.start), dtype=self.start.dtype)
-        return eye - theta.preconditioner() @ self.hessian
+        return eye - matmul(theta.preconditioner(), self.hessian)
 
     def mean(self, theta: LinearOptimizer, t: int | Int[Array, ""]) -> Float[Array, " n"]:
         """$E \\phi_t = A^t \\mu$; NaN where it is beyond the dtype's range."""
@@ -182,7 +183,8 @@ class NoisyQuadratic(AbstractUnroll):
 
         def body(_: Array, c: tuple[Array, Array]) -> tuple[Array, Array]:
             power, covariance = c
-            return power @ power, covariance + power @ covariance @ power.T
+            more = matmul(matmul(power, covariance), power.T)
+            return matmul(power, power), covariance + more
 
         # Until powers of 1 - 8 eps, or less, have vanished. Many more doublings would also
         # make those of 1 - eps vanish, which is 1 after rounding.
@@ -213,8 +215,8 @@ class NoisyQuadratic(AbstractUnroll):
 
     def _shock(self, theta: LinearOptimizer) -> Float[Array, "n n"]:
         # By S and not by its root, which has no derivative where eigenvalues meet.
-        gain = theta.preconditioner() @ self.hessian
-        return gain @ self.noise @ gain.T
+        gain = matmul(theta.preconditioner(), self.hessian)
+        return matmul(matmul(gain, self.noise), gain.T)
 
     # By the bits of t from the highest on: double, and add one where the bit is set.
     def _moments(
@@ -244,8 +246,8 @@ def _product(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..
     bad = lambda x: (~jnp.isfinite(x)).astype(x.dtype)
     there = lambda x: (x != 0).astype(x.dtype)
     finite = lambda x: jnp.where(jnp.isfinite(x), x, 0)
-    overflown = bad(a) @ there(b) + there(a) @ bad(b) > 0
-    return jnp.where(overflown, jnp.nan, finite(a) @ finite(b))
+    overflown = matmul(bad(a), there(b)) + matmul(there(a), bad(b)) > 0
+    return jnp.where(overflown, jnp.nan, matmul(finite(a), finite(b)))
 
 
 def _conjugate(a: Float[Array, "n n"], x: Float[Array, "n n"]) -> Float[Array, "n n"]:
