@@ -246,7 +246,7 @@ class Staggered(AbstractStarts):
     """
 
     def first_length(self, length: Int[Array, ""], *, key: PRNGKeyArray) -> Int[Array, ""]:
-        return jr.randint(key, (), 1, length + 1, length.dtype)
+        return 1 + jr.randint(key, (), 0, length, length.dtype)
 
 
 class LockStep(AbstractStarts):

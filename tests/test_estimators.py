@@ -276,6 +276,14 @@ class _Exploding(eqs.AbstractUnroll):
         return carry * carry * theta, carry
 
 
+def test_first_episodes_may_be_as_long_as_any():
+    length = jnp.asarray(2**31 - 1, jnp.int32)
+    draw = jax.vmap(lambda k: eqs.Staggered().first_length(length, key=k))
+    drawn = draw(jr.split(jr.key(0), 100))
+    # Of a hundred the least is below 2**30 and the largest above but for 2 in 2**100.
+    assert 1 <= drawn.min() < 2**30 < drawn.max()
+
+
 def test_what_follows_a_short_episode_is_no_part_of_its_derivative():
     # At 1.5 x_9 overflows, which the last of nine steps computes, and not what up to eight
     # do; of x_t the derivative is (2^(t + 1) - 1) x_t / theta.
