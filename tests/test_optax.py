@@ -483,6 +483,55 @@ def test_optax_hyperparameters_stay_valid_under_any_perturbation():
     np.testing.assert_allclose(adam.hyperparameters["b1"](), 0.9, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "state",
+    [
+        None,
+        (optax.EmptyState(), optax.EmptyState()),
+        optax.adam(1e-3).init(jnp.ones(3)),
+        # It would broadcast.
+        optax.adam(1e-3).init(jnp.ones(1)),
+    ],
+    ids=["none", "sgd's", "longer", "shorter"],
+)
+def test_a_state_that_does_not_fit_an_optax_optimizer_is_refused(state):
+    adam = eqs.OptaxOptimizer(optax.adam, learning_rate=1e-3)
+    params = jnp.ones(2)
+    with pytest.raises(ValueError, match=r"another optimizer, .*call `init\(params\)`"):
+        adam.update(params, state, params)
+
+
+def _masked_steps(learning_rate):
+    inner = optax.masked(optax.adam(learning_rate), {"w": True, "b": False})
+    return optax.MultiSteps(inner, 2).gradient_transformation()
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        eqs.OptaxOptimizer(optax.inject_hyperparams(optax.adam), learning_rate=0.1),
+        eqs.OptaxOptimizer(
+            optax.inject_hyperparams(optax.sgd),
+            learning_rate=optax.linear_schedule(0.1, 0.0, 9),
+        ),
+        eqs.OptaxOptimizer(_masked_steps, learning_rate=0.1),
+        eqs.OptaxOptimizer(optax.lbfgs),
+        eqs.OptaxOptimizer(optax.add_noise, eta=0.1, gamma=0.5, key=0),
+    ],
+    ids=["injected", "schedule", "masked steps", "lbfgs", "noise"],
+)
+def test_every_state_of_optax_fits_at_each_step(optimizer):
+    def two_steps(params):
+        loss = lambda p: jnp.sum(p["w"])
+        extra = {"value": loss(params), "value_fn": loss, "grad": params}
+        state = optimizer.init(params)
+        for _ in range(2):
+            _, state = optimizer.update(params, state, params, **extra)
+        return state
+
+    jax.eval_shape(two_steps, {"w": jnp.ones(2), "b": jnp.ones(1, jnp.bfloat16)})
+
+
 def test_gradients_that_do_not_fit_an_optax_optimizer_are_named():
     adam, params = eqs.OptaxOptimizer(optax.adam, learning_rate=0.1), {"w": jnp.ones(3)}
     state = adam.init(params)

@@ -1,5 +1,7 @@
 """What each safeguard promises holds for any learned optimizer, and nothing more."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -198,6 +200,16 @@ def test_back_propagation_reaches_the_optimizer_whose_step_was_taken():
     assert learned < 0 and fallback == 0
     learned, fallback = slopes(0.1, 0.5)
     assert learned == 0 and fallback < 0
+
+
+def test_the_state_of_another_optimizer_is_refused(as_users_call):
+    params, sgd = jnp.ones(2), eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+    safe: Any = eqs.Safeguarded(sgd, sgd, eqs.StepBound())
+    with pytest.raises(ValueError, match=r"another optimizer: call `init\(params\)`"):
+        safe.update(params, sgd.init(params), params)
+    count = eqx.tree_at(lambda s: s.fallbacks, safe.init(params), None)
+    with pytest.raises(ValueError, match=r"The fallbacks of .* must be one integer"):
+        safe.update(params, count, params)
 
 
 def test_what_is_missing_or_makes_no_sense_is_said():

@@ -200,6 +200,7 @@ class OptaxOptimizer(AbstractOptimizer):
         transformation = optax.with_extra_args_support(self._transformation())
         # Optax's optimizers promote weak to strong types, which strict promotion refuses.
         with jax.numpy_dtype_promotion("standard"):
+            _check_state(state, eqx.filter_eval_shape(transformation.init, params))
             updates, after = transformation.update(grads, state, params, **extra)
             # Hyperparameters that are arrays promote what has fewer bits.
             return _of_dtypes(updates, params), _of_dtypes(after, state)
@@ -212,6 +213,16 @@ class OptaxOptimizer(AbstractOptimizer):
 def _of_dtypes(tree: PyTree, like: PyTree) -> PyTree:
     cast = lambda x, y: x.astype(y.dtype) if eqx.is_inexact_array(y) else x
     return jtu.tree_map(cast, tree, like)
+
+
+def _check_state(state: PyTree, expected: PyTree) -> None:
+    shapes = lambda tree: [jnp.shape(x) for x in jtu.tree_leaves(tree)]
+    same = jtu.tree_structure(state) == jtu.tree_structure(expected)
+    if not same or shapes(state) != shapes(expected):
+        raise ValueError(
+            "The optimizer's state was made by another optimizer, or for other parameters: "
+            "call `init(params)` of this one with these."
+        )
 
 
 def _check_factory(factory: Any, names: Iterable[str]) -> None:

@@ -21,6 +21,7 @@ from .._numerics import (
     varying_as,
 )
 from ._base import AbstractOptimizer
+from ._trees import check_state
 
 
 class AbstractCriterion(eqx.Module):
@@ -247,6 +248,7 @@ class Safeguarded(AbstractOptimizer):
     def update(
         self, grads: PyTree, state: SafeguardedState, params: PyTree, **extra: Any
     ) -> tuple[PyTree, SafeguardedState]:
+        check_state(state, SafeguardedState, "fallbacks")
         ours, learned = self.learned.update(grads, state.learned, params, **extra)
         theirs, fallback = self.fallback.update(grads, state.fallback, params, **extra)
         allowed = self.criterion(ours, theirs, params, **extra) & all_finite(ours)

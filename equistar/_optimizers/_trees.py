@@ -53,18 +53,24 @@ def check_grads(grads: PyTree, params: PyTree) -> None:
             )
 
 
-def check_state(state: Any, kind: type) -> None:
-    """Raises a `ValueError` if `state` is not of the class that `init` makes."""
+def check_state(state: Any, kind: type, counter: str = "count") -> None:
+    """Raises a `ValueError` if `state` is not of the class that `init` makes.
+
+    **Arguments:**
+
+    - `counter`: the attribute that counts steps, one integer.
+    """
     if not isinstance(state, kind):
         raise ValueError(
             "The optimizer's state was made by another optimizer: call `init(params)` of "
             f"this one; got a {type(state).__name__}."
         )
-    dtype = getattr(state.count, "dtype", None)
-    if dtype is None or state.count.shape or not jnp.issubdtype(dtype, jnp.integer):
+    count = getattr(state, counter)
+    dtype = getattr(count, "dtype", None)
+    if dtype is None or count.shape or not jnp.issubdtype(dtype, jnp.integer):
         raise ValueError(
-            "The count of the optimizer's state must be one integer: call `init(params)` "
-            f"for a state; got {state.count!r:.80}."
+            f"The {counter} of the optimizer's state must be one integer: call "
+            f"`init(params)` for a state; got {count!r:.80}."
         )
 
 
