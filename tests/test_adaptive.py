@@ -201,6 +201,12 @@ def test_noise_meets_the_whole_threshold_and_agreement_hardly_any():
         assert added == pytest.approx(-0.02 * share, rel=0.01, abs=1e-12)
 
 
+def test_a_gradient_whose_square_overflows_is_a_step_that_overshot():
+    steady = jnp.ones((5, 3))
+    # r = 1e160: the step size falls as far as it can.
+    assert _log_step_size([steady] * 11 + [-1e160 * steady]) == -9
+
+
 def test_a_step_that_overshoots_far_becomes_twice_that_to_the_minimum_at_once():
     # On a parabola, at p, whose gradient is the usual one: past the minimum by twice p the
     # slope is twice that. Twice p is the largest step that does not raise the loss.
@@ -244,7 +250,7 @@ def test_a_gain_multiplies_the_learned_terms_and_not_the_decay():
 def test_parts_that_make_no_sense_are_refused(as_users_call):
     with pytest.raises(ValueError, match="one or more feature sets"):
         eqs.JoinedFeatures()
-    with pytest.raises(ValueError, match="number of a momentum"):
+    with pytest.raises(ValueError, match="`index` must be a whole number of at least 0"):
         eqs.GradientScale(-1)
     for wrong in ((0.0, 0.0), (np.inf, 0.0), (0.1, 2.0), (0.1, np.nan)):
         with pytest.raises(ValueError, match="`rate` must be positive"):

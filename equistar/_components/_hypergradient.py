@@ -118,7 +118,8 @@ class HypergradientDescent(AbstractAccumulator):
         eta = eta * jnp.minimum(1, self.burn_in / updates)
         noise = _SIGNIFICANT + 4 / g.size
         tau = tau / (1 + cosine * cosine / noise)
-        turned = -cosine * jnp.sqrt(squares[0]) * per_usual
+        # Not through the cosine: the square of a gradient may overflow.
+        turned = -numbers[0] * per_direction * per_usual
         too_long = jnp.where(turned > 2, jnp.log((1 + jnp.maximum(turned, 2)) / 2), 0)
         change = jnp.where(there, eta * (cosine - tau) - too_long, 0)
         return (jnp.clip(state[0] + change, *self.bounds),)
