@@ -15,7 +15,7 @@ class InBFloat16(AbstractAccumulator):
     """Another accumulator, kept in bfloat16 and rounded stochastically.
 
     A moving average moves by only $1 - b$ of the difference to the new value. bfloat16 has
-    256 numbers in a factor of two, so rounding to the nearest would leave an average with
+    128 numbers in a factor of two, so rounding to the nearest would leave an average with
     $b = .999$ where it is. Here a number is rounded up with a probability equal to its
     position between the two neighbours, so that the average is right in the mean. The
     random bits are a hash of the number, its place in the tensor and the update's count, so

@@ -41,7 +41,7 @@ class GradientDirection(AbstractDirection):
 
 
 class MomentumDirection(AbstractDirection):
-    """The slowest momentum: $m_3$ of $m_1, m_2, m_3$, with indices from 1."""
+    """The last momentum: $m_3$ of $m_1, m_2, m_3$, with indices from 1."""
 
     reads: ClassVar[tuple[str, ...]] = ("momentum",)
 
@@ -72,7 +72,7 @@ class AggMoDirection(AbstractDirection):
 
 
 class AdamDirection(AbstractDirection):
-    """The slowest momentum over the root second moment, Adam's direction:
+    """The last momentum over the root second moment, Adam's direction:
 
     $$A_3 = m_3 R, \\qquad R = 1 / \\sqrt{v + 10^{-6}}$$
 

@@ -128,7 +128,7 @@ class Tensor(eqx.Module):
     """One parameter tensor as the parts of a learned optimizer see it.
 
     Python counts momenta from 0, as `momentum[0]` and the names in `products` do. Equations
-    on other pages count from 1: $m_1$ and $A_1$ belong to the first, fastest momentum.
+    on other pages count from 1: $m_1$ and $A_1$ belong to the first momentum.
 
     **Attributes:**
 
