@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._feed import AbstractFeed, as_feed
-from ._kinds import check_kind
+from ._kinds import as_number, check_kind
 from ._numerics import tree_norm
 from ._unroll import AbstractUnroll
 
@@ -69,10 +69,12 @@ class NormalisedMean(AbstractCombination):
 
     **Raises:**
 
-    `ValueError` if `decay` is not in [0, 1).
+    `ValueError` if `decay` is not one number in [0, 1).
     """
 
-    decay: float = eqx.field(default=0.99, static=True)
+    decay: float = eqx.field(
+        default=0.99, static=True, converter=lambda x: as_number(x, "`decay`", "0.99")
+    )
 
     def __check_init__(self):
         if not 0 <= self.decay < 1:

@@ -50,6 +50,7 @@ def test_a_class_whose_annotations_are_known_to_its_function_only_is_made():
 MADE = {
     "BlackboxMLP": lambda n: eqs.BlackboxMLP(8, width=n, depth=n, key=jr.key(0)),
     "AdafactorFeatures": lambda n: eqs.AdafactorFeatures(timescales=(n, 10)),
+    "GradientScale": lambda n: eqs.GradientScale(n),
     "HypergradientDescent": lambda n: eqs.HypergradientDescent(0.1, 0.02, burn_in=n),
     "PES": lambda n: eqs.PES(n, n, length=eqs.ConstantLength(n)),
     "TruncatedES": lambda n: eqs.TruncatedES(n, n),
@@ -72,6 +73,22 @@ def test_whole_numbers_of_numpy_are_as_those_of_python(name, as_users_call):
         ours, expected = MADE[name](np.int64(3)), MADE[name](3)
     assert jax.tree.structure(ours) == jax.tree.structure(expected)
     assert not any(isinstance(x, np.generic) for x in jax.tree.leaves(ours))
+
+
+NUMBERS = {
+    "NormalisedMean": eqs.NormalisedMean,
+    "StepBound": eqs.StepBound,
+    "PassedEnergyDecrease": eqs.PassedEnergyDecrease,
+    "GaussianLikelihood": eqs.tasks.GaussianLikelihood,
+    "ESGradient": lambda x: eqs.tasks.ESGradient(eqs.tasks.Rosenbrock(), x),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("number", [jnp.asarray(0.5), np.float32(0.5), np.array(0.5)])
+def test_numbers_of_numpy_and_jax_are_as_those_of_python(name, number, as_users_call):
+    ours, expected = NUMBERS[name](number), NUMBERS[name](0.5)
+    assert ours == expected and hash(ours) == hash(expected)
 
 
 def test_verbs_take_whole_numbers_of_numpy(as_users_call):

@@ -205,7 +205,7 @@ SGD = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
             "`trainable` must be",
         ),
         (lambda: untyped.default_outer("a"), "`learning_rate` must be a number"),
-        (lambda: untyped.StepBound("a"), "`multiple` must be positive"),
+        (lambda: untyped.StepBound("a"), "`multiple` must be one number, say 10.0"),
         (
             lambda: untyped.LearnedOptimizer(accumulators=3),
             "must be a dict of accumulators",

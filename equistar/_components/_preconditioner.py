@@ -7,6 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from .._kinds import as_int, check_count
 from ._part import AbstractPart
 from ._tensor import Tensor
 
@@ -54,7 +55,7 @@ class GradientScale(AbstractPreconditioner):
 
     **Attributes:**
 
-    - `index`: which momentum, counted from 0: the default, 0, is the fastest, whose scale
+    - `index`: which momentum, counted from 0: the default, 0, is the first, whose scale
         equations call $rms(A_1)$.
 
     **Raises:**
@@ -64,13 +65,10 @@ class GradientScale(AbstractPreconditioner):
     """
 
     reads: ClassVar[tuple[str, ...]] = ("momentum", "second_moment")
-    index: int = eqx.field(static=True, default=0)
+    index: int = eqx.field(default=0, converter=as_int, static=True)
 
     def __check_init__(self):
-        if not isinstance(self.index, int) or self.index < 0:
-            raise ValueError(
-                f"`index` is the number of a momentum, 0, 1, ...; got {self.index!r}."
-            )
+        check_count(self.index, "index", least=0)
 
     def averaged(self, tensor: Tensor) -> dict[str, Array]:
         number = len(tensor.momentum)

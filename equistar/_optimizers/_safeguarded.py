@@ -8,10 +8,9 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import jax.tree_util as jtu
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._kinds import check_function, check_parts
+from .._kinds import as_number, check_function, check_parts
 from .._numerics import (
     accumulator_dtype,
     all_finite,
@@ -92,9 +91,8 @@ class EnergyDecrease(AbstractCriterion):
         update, if the energy is not one floating-point number.
         """
         check_function(function, "function", "lambda params: loss(params, batch)")
-        _check_factor(factor)
         self.function = function
-        self.factor = float(factor)
+        self.factor = _as_factor(factor)
 
     def __call__(
         self,
@@ -126,8 +124,7 @@ class PassedEnergyDecrease(AbstractCriterion):
 
         As [`equistar.EnergyDecrease`][]; and in an update without `value_fn`.
         """
-        _check_factor(factor)
-        self.factor = float(factor)
+        self.factor = _as_factor(factor)
 
     def __call__(
         self,
@@ -162,15 +159,18 @@ class StepBound(AbstractCriterion):
 
     **Raises:**
 
-    `ValueError` if `multiple` is not positive and finite.
+    `ValueError` if `multiple` is not one positive and finite number.
     """
 
-    multiple: float = eqx.field(default=10.0, static=True)
+    multiple: float = eqx.field(
+        default=10.0, static=True, converter=lambda x: as_number(x, "`multiple`", "10.0")
+    )
 
     def __check_init__(self):
-        number = isinstance(self.multiple, int | float | np.number)
-        if not number or not 0 < self.multiple < float("inf"):
-            raise ValueError(f"`multiple` must be positive; got {self.multiple}.")
+        if not 0 < self.multiple < float("inf"):
+            raise ValueError(
+                f"`multiple` must be positive and finite; got {self.multiple}."
+            )
 
     def __call__(
         self,
@@ -257,9 +257,11 @@ class Safeguarded(AbstractOptimizer):
         return updates, SafeguardedState(learned, fallback, ~allowed, count)
 
 
-def _check_factor(factor: float) -> None:
-    if not isinstance(factor, int | float | np.number) or not 0 < factor <= 1:
-        raise ValueError(f"`factor` must be a number in (0, 1]; got {factor!r}.")
+def _as_factor(value: Any) -> float:
+    factor = as_number(value, "`factor`", "0.5")
+    if not 0 < factor <= 1:
+        raise ValueError(f"`factor` must be in (0, 1]; got {factor}.")
+    return factor
 
 
 def _falls(

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from .._kinds import as_number
+
 
 class AbstractLikelihood(eqx.Module):
     """A distribution of each input number, given one number of a decoder's output."""
@@ -50,10 +52,12 @@ class GaussianLikelihood(AbstractLikelihood):
 
     **Raises:**
 
-    `ValueError` if `deviation` is not positive and finite.
+    `ValueError` if `deviation` is not one positive and finite number.
     """
 
-    deviation: float = eqx.field(default=1.0, static=True)
+    deviation: float = eqx.field(
+        default=1.0, static=True, converter=lambda x: as_number(x, "`deviation`", "0.1")
+    )
 
     def __check_init__(self):
         if not 0 < self.deviation < math.inf:

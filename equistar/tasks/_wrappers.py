@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._keys import apart
-from .._kinds import as_count, check_kind
+from .._kinds import as_count, as_number, check_kind
 from ._base import AbstractTask, Split
 
 
@@ -152,11 +152,12 @@ class ESGradient(AbstractTask):
 
         **Raises:**
 
-        `ValueError` if `task` is not a task, `sigma` is not positive and finite, or `pairs`
-        is below 1.
+        `ValueError` if `task` is not a task, `sigma` is not one positive and finite number,
+        or `pairs` is below 1.
         """
         _check_task(task)
         pairs = as_count(pairs, "pairs")
+        sigma = as_number(sigma, "`sigma`", "0.01")
         if not 0 < sigma < math.inf:
             raise ValueError(f"`sigma` must be positive and finite; got {sigma}.")
         self.task = task
