@@ -171,14 +171,13 @@ def train(
     steps = as_steps(steps, "steps")
     check_key(key)
     init_key, data_key = jr.split(key)
-    return _train(task, optimizer, steps, init_key, jr.split(data_key, steps))
+    return _train(task, optimizer, init_key, jr.split(data_key, steps))
 
 
 @eqx.filter_jit
 def _train(
     task: AbstractTask,
     optimizer: AbstractOptimizer | optax.GradientTransformation,
-    steps: int,
     init_key: PRNGKeyArray,
     keys: Array,
 ) -> TrainResult:

@@ -65,10 +65,10 @@ class AdafactorFeatures(AbstractFeatures):
     # their factors and need no roots.
     def averaged(self, tensor: Tensor) -> dict[str, Array]:
         g, p, ms, v = tensor.grad, tensor.param, tensor.momentum, tensor.second_moment
-        rows, columns = _rows_and_columns(tensor)
+        rows, _ = _rows_and_columns(tensor)
         squares = _products(
             *(g * g, p * p, tuple(m * m for m in ms), v * v, inverse(v + 1e-6)),
-            *_factors(tensor, rows, columns, inverse),
+            *_factors(tensor, rows, inverse),
         )
         if tensor.param.ndim < 2:
             squares += tuple(x * x for x in _with_inverse_roots(rows))
@@ -86,7 +86,7 @@ class AdafactorFeatures(AbstractFeatures):
         return Inputs(
             element=_products(
                 *(g, p, ms, v, tensor.inverse_rms),
-                *_factors(tensor, rows, columns, inverse_root),
+                *_factors(tensor, rows, inverse_root),
             ),
             row=row,
             column=column,
@@ -155,7 +155,7 @@ def _with_inverse_roots(xs: Any) -> Any:
 # What the gradient and the momenta are multiplied by, one factor for each decay, with
 # `root` the inverse square root; their squares, with `root` the reciprocal.
 def _factors(
-    tensor: Tensor, rows: Any, columns: Any, root: Callable[[Array], Array]
+    tensor: Tensor, rows: Any, root: Callable[[Array], Array]
 ) -> tuple[list[Array], list[Array]]:
     if tensor.param.ndim < 2:
         of_grad = [root(jnp.maximum(r + 1e-9, 1e-9)) for r in rows]

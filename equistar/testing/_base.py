@@ -64,11 +64,11 @@ def as_optimizer(optimizer: Optimizer) -> AbstractOptimizer:
     return _Transformation(optimizer)
 
 
-def tree(dtype: str = "float32", seed: int = 1) -> dict[str, Array | None]:
+def tree(seed: int = 1) -> dict[str, Array | None]:
     """The parameters that properties are tried on."""
     keys = jr.split(jr.key(seed), len(SHAPES))
     drawn = {
-        name: jr.normal(k, shape, jnp.float32).astype(dtype)
+        name: jr.normal(k, shape, jnp.float32)
         for k, (name, shape) in zip(keys, SHAPES.items(), strict=True)
     }
     return drawn | {"none": None}
