@@ -2,17 +2,19 @@
 
 from collections.abc import Callable
 
+import jax.random as jr
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
 
 # Rows of that many random sums are equal within a small factor, and more do not help.
-_ROUNDS = 8
+ROUNDS = 8
 
 
 def balance(
-    product: Callable[[np.ndarray], np.ndarray], units: np.ndarray, seed: int = 0
-) -> tuple[np.ndarray, int]:
-    """Units in which the rows of a map are of about equal norm, and the products they took.
+    product: Callable[[np.ndarray], np.ndarray], units: np.ndarray, *, key: PRNGKeyArray
+) -> np.ndarray:
+    """Units in which the rows of a map are of about equal norm, by `ROUNDS` products.
 
     In units $d$ a map $A$ is $D^{-1} A D$: its eigenvalues are the same, but they are found
     far more precisely where no row is much longer than others. The product with a vector
@@ -23,7 +25,7 @@ def balance(
 
     - `product`: $v \\mapsto A v$.
     - `units`: to start from.
-    - `seed`: of the signs.
+    - `key`: the signs are drawn with it.
 
     ??? cite
 
@@ -40,11 +42,9 @@ def balance(
         }
         ```
     """
-    rng = np.random.default_rng(seed)
-    for _ in range(_ROUNDS):
-        signs = rng.choice([-1.0, 1.0], units.size)
+    for signs in np.asarray(jr.rademacher(key, (ROUNDS, units.size)), np.float64):
         rows = np.abs(product(signs * units)) / units
         # What maps to zero has no scale of its own; overflow says nothing.
         known = (rows > 0) & np.isfinite(rows)
         units = units * np.sqrt(np.where(known, rows, 1))
-    return units, _ROUNDS
+    return units

@@ -17,7 +17,7 @@ from .._keys import apart
 from .._kinds import as_count
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
-from ._balance import balance
+from ._balance import balance, ROUNDS
 from ._eigenpairs import eigenpairs, leading_eigenpairs, residual_norms
 from ._joint_map import (
     check_state,
@@ -137,7 +137,8 @@ def joint_spectrum(
         return np.asarray(image, np.float64)
 
     split = ravel_pytree(arrays.params)[0].size
-    units, rounds = balance(raw, _sizes(np.asarray(flat, np.float64), split))
+    sizes = _sizes(np.asarray(flat, np.float64), split)
+    units = balance(raw, sizes, key=apart(key, "unit"))
     product = lambda v: raw(v * units) / units
     if flat.size <= max(_DENSE, number + 2):
         identity = jnp.eye(flat.size, dtype=flat.dtype)
@@ -156,7 +157,7 @@ def joint_spectrum(
     directions = np.abs(vectors * units[:, None]) ** 2
     share = directions[:split].sum(0) / directions.sum(0)
     # Two for the residual of each.
-    products = found.products + rounds + 2 * len(values)
+    products = found.products + ROUNDS + 2 * len(values)
     cost = products * _relative_cost(task, optimizer, state, flat, product, key)
     return JointSpectrum(values, share, residuals, products, cost, converged)
 
