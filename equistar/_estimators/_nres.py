@@ -26,7 +26,7 @@ from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoSha
 from ._windowed import AbstractWindowedPairs
 
 
-class NRESState(eqx.Module):
+class _NRESState(eqx.Module):
     """Particles, and the noise of each one's episode."""
 
     particles: Particles
@@ -85,26 +85,26 @@ class NRES(AbstractWindowedPairs):
 
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
-    ) -> NRESState:
+    ) -> _NRESState:
         check_unroll(unroll, theta, key=key)
         noise_key, start_key = jr.split(key)
         noise = self._pairs.draw(theta, key=noise_key)
         keys = particle_keys(start_key, self.pairs)
         members = self._pairs.perturb(theta, noise)
-        return NRESState(start(unroll, members, self.length, self.starts, keys), noise)
+        return _NRESState(start(unroll, members, self.length, self.starts, keys), noise)
 
     def estimate(
         self,
         unroll: AbstractUnroll,
         theta: PyTree,
-        state: NRESState,
+        state: _NRESState,
         *,
         key: PRNGKeyArray,
-    ) -> tuple[MetaGradient, NRESState]:
+    ) -> tuple[MetaGradient, _NRESState]:
         noise_key, data_key = jr.split(key)
         fresh = self._pairs.draw(theta, key=noise_key)
         fresh_members = self._pairs.perturb(theta, fresh)
-        check_state(state, NRESState, fresh_members, "noise")
+        check_state(state, _NRESState, fresh_members, "noise")
         particles, window = advance(
             unroll,
             self._pairs.perturb(theta, state.noise),
@@ -122,4 +122,4 @@ class NRES(AbstractWindowedPairs):
             lambda e, f: jnp.where(over(began, e), f, e), state.noise, fresh
         )
         meta_gradient = summarise(contributions, values, are_finite(particles.carry))
-        return meta_gradient, NRESState(particles, noise)
+        return meta_gradient, _NRESState(particles, noise)
