@@ -37,7 +37,7 @@ def estimators(window, pairs):
         "TruncatedES": (eqs.TruncatedES(*es), 2 * pairs),
         "FullES": (eqs.FullES(window, pairs), 2 * pairs),
         "ForwardGradient, 1 direction": (
-            eqs.ForwardGradient(window, pairs, eqs.RandomDirections(1), LENGTH),
+            eqs.ForwardGradient(window, pairs, LENGTH, directions=eqs.RandomDirections(1)),
             pairs,
         ),
         "TruncatedBackprop": (eqs.TruncatedBackprop(window, pairs, LENGTH), pairs),

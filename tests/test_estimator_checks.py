@@ -20,9 +20,7 @@ LENGTH, START = eqs.ConstantLength(T), eqs.LockStep()
 EXACT = {
     "FullBackprop": eqs.FullBackprop(T, 2),
     "TruncatedBackprop": eqs.TruncatedBackprop(WINDOW, 2, LENGTH, START),
-    "ForwardGradient": eqs.ForwardGradient(
-        WINDOW, 2, eqs.AllDirections(), length=LENGTH, starts=START
-    ),
+    "ForwardGradient": eqs.ForwardGradient(WINDOW, 2, LENGTH, START),
 }
 SAMPLED = {
     "PES": eqs.PES(WINDOW, 400, 1e-3, LENGTH, START),

@@ -63,7 +63,7 @@ def test_random_directions_are_unbiased_and_their_variance_falls_with_their_numb
     spread = {}
     for number in (1, 4):
         estimator = eqs.ForwardGradient(
-            4, 8, eqs.RandomDirections(number), eqs.ConstantLength(8)
+            4, 8, eqs.ConstantLength(8), directions=eqs.RandomDirections(number)
         )
         out = windows(LinearWalk(0.1), estimator, theta, jr.key(0), 2000)
         b = np.asarray(out.gradient["b"])[100:].reshape(50, -1, 5).mean(1)

@@ -48,7 +48,7 @@ def test_train_lowers(star):
         eqs.TruncatedBackprop(5, 2),
         eqs.FullBackprop(5, 2),
         eqs.PESAnalytic(5, 2, length=eqs.Curriculum({0: eqs.GrowingLength(3, 9, 5)})),
-        eqs.ForwardGradient(5, 2, eqs.RandomDirections(2)),
+        eqs.ForwardGradient(5, 2, directions=eqs.RandomDirections(2)),
     ],
     ids=lambda e: type(e).__name__,
 )

@@ -80,7 +80,7 @@ class RandomDirections(AbstractDirections):
         return jax.vmap(unravel)(signs / jnp.sqrt(float(self.number)).astype(flat.dtype))
 
 
-class ForwardState(eqx.Module):
+class _ForwardState(eqx.Module):
     """Particles with their tangents, and the directions of each one's episode."""
 
     particles: Particles
@@ -102,8 +102,9 @@ class ForwardGradient(AbstractEstimator):
 
     **Arguments:**
 
+    - `window`, `particles`, `length`, `starts`, `objective`: as for
+        [`equistar.TruncatedBackprop`][].
     - `directions`: `AllDirections()` or `RandomDirections(number)`.
-    - the others as for [`equistar.TruncatedBackprop`][].
 
     **Raises:** as [`equistar.TruncatedBackprop`][].
 
@@ -129,12 +130,12 @@ class ForwardGradient(AbstractEstimator):
 
     window: int = eqx.field(default=50, converter=as_int, static=True)
     particles: int = eqx.field(default=8, converter=as_int, static=True)
-    directions: AbstractDirections = AllDirections()
     length: AbstractEpisodeLength = eqx.field(
         default=ConstantLength(2000), converter=as_length
     )
     starts: AbstractStarts = Staggered()
     objective: AbstractStepObjective = MeanLoss()
+    directions: AbstractDirections = AllDirections()
 
     def __check_init__(self):
         check_windowed(self.window, self.objective)
@@ -150,27 +151,27 @@ class ForwardGradient(AbstractEstimator):
 
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
-    ) -> ForwardState:
+    ) -> _ForwardState:
         check_unroll(unroll, theta, key=key)
         direction_key, start_key = jr.split(key)
         directions = self._draw(theta, direction_key)
         keys = particle_keys(start_key, self.particles)
         members = self._members(theta, directions)
         particles = start(_Dual(unroll), members, self.length, self.starts, keys)
-        return ForwardState(particles, directions)
+        return _ForwardState(particles, directions)
 
     def estimate(
         self,
         unroll: AbstractUnroll,
         theta: PyTree,
-        state: ForwardState,
+        state: _ForwardState,
         *,
         key: PRNGKeyArray,
-    ) -> tuple[MetaGradient, ForwardState]:
+    ) -> tuple[MetaGradient, _ForwardState]:
         direction_key, data_key = jr.split(key)
         fresh = self._draw(theta, direction_key)
         fresh_members = self._members(theta, fresh)
-        check_state(state, ForwardState, fresh_members)
+        check_state(state, _ForwardState, fresh_members)
         after, window = advance(
             _Dual(unroll),
             self._members(theta, state.directions),
@@ -197,7 +198,7 @@ class ForwardGradient(AbstractEstimator):
             lambda v, f: jnp.where(over(began, v), f, v), state.directions, fresh
         )
         meta_gradient = summarise(gradients, values(losses), are_finite(after.carry[0]))
-        return meta_gradient, ForwardState(after, directions)
+        return meta_gradient, _ForwardState(after, directions)
 
     def _draw(self, theta: PyTree, key: PRNGKeyArray) -> PyTree[Array]:
         draw = lambda k: self.directions.draw(learned(theta), key=k)
