@@ -1,8 +1,9 @@
-"""Eigenvalues and eigenvectors of symmetric matrices, one matrix at a time."""
+"""Eigenvalues and eigenvectors of symmetric matrices, in batches that cannot hang."""
 
 import jax
+import jax.lax as lax
 import jax.numpy as jnp
-from jax.custom_batching import sequential_vmap
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float
 
 from ._numerics import matmul
@@ -14,7 +15,7 @@ def eigh(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, 
 
     jaxlib's batched LAPACK calls wait, on a thread of XLA's pool, for other threads of it:
     two of them at once hang a machine of two cores for good. Under `jax.vmap` this one
-    takes the matrices in turn.
+    takes the matrices in turn there, and together on a GPU or TPU.
 
     **Arguments:**
 
@@ -25,13 +26,26 @@ def eigh(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, 
     The eigenvalues, rising, and the eigenvectors as columns. Derivatives of the vectors
     are not finite where eigenvalues coincide.
     """
-    return _one_at_a_time(matrix)
+    return _batched_by_device(matrix)
 
 
-@sequential_vmap
-def _one_at_a_time(matrix: Float[Array, "n n"]) -> tuple[Array, Array]:
+def _decomposed(
+    matrix: Float[Array, "... n n"],
+) -> tuple[Float[Array, "... n"], Float[Array, "... n n"]]:
     values, vectors = jnp.linalg.eigh(matrix)
     return values, vectors
+
+
+_batched_by_device = custom_vmap(_decomposed)
+
+
+@_batched_by_device.def_vmap
+def _batch(
+    size: int, batched: list[bool], matrices: Float[Array, "batch n n"]
+) -> tuple[tuple[Array, Array], tuple[bool, bool]]:
+    in_turn = lambda x: lax.map(_batched_by_device, x)
+    found = lax.platform_dependent(matrices, cpu=in_turn, default=_decomposed)
+    return found, (True, True)
 
 
 # d values = diag(V' dA V), d V = V (F * V' dA V) with F_ij = 1 / (values_j - values_i).
