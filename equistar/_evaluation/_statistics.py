@@ -7,6 +7,10 @@ import numpy as np
 from jaxtyping import Bool, Float, PRNGKeyArray
 
 
+_RESAMPLES = 2000
+_LEVELS = 0.025, 0.975
+
+
 def final_losses(losses: Float[np.ndarray, "seeds steps"]) -> Float[np.ndarray, " seeds"]:
     """The mean over the last 10 % of the steps, at least one."""
     last = max(1, losses.shape[1] // 10)
@@ -77,32 +81,26 @@ def _quantile(ordered: np.ndarray, share: float) -> float:
     return float(below if below == above else (1 - weight) * below + weight * above)
 
 
-def interquartile_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+def interquartile_mean(values: np.ndarray) -> np.ndarray:
     """The mean of what is left when a quarter is cut off each end (rounded down)."""
-    ordered = np.sort(values, axis=axis)
-    n = values.shape[axis]
-    middle = np.take(ordered, np.arange(n // 4, n - n // 4), axis=axis)
-    return np.asarray(np.mean(middle, axis=axis))
+    cut = values.shape[-1] // 4
+    middle = np.sort(values, axis=-1)[..., cut : values.shape[-1] - cut]
+    return np.asarray(np.mean(middle, axis=-1))
 
 
 def bootstrap_interval(
-    values: Float[np.ndarray, "tasks seeds"],
-    *,
-    key: PRNGKeyArray,
-    resamples: int = 2000,
-    level: float = 0.95,
+    values: Float[np.ndarray, "tasks seeds"], *, key: PRNGKeyArray
 ) -> tuple[float, float]:
-    """The interval of the interquartile mean of all entries, by the percentile bootstrap.
+    """The 95 % interval of all entries' interquartile mean, by the percentile bootstrap.
 
     Tasks are drawn with replacement, and for each drawn task its seeds are.
     """
     tasks, seeds = values.shape
     task_key, seed_key = jr.split(key)
-    rows = np.asarray(jr.randint(task_key, (resamples, tasks, 1), 0, tasks))
-    columns = np.asarray(jr.randint(seed_key, (resamples, tasks, seeds), 0, seeds))
-    drawn = values[rows, columns].reshape(resamples, -1)
+    rows = np.asarray(jr.randint(task_key, (_RESAMPLES, tasks, 1), 0, tasks))
+    columns = np.asarray(jr.randint(seed_key, (_RESAMPLES, tasks, seeds), 0, seeds))
+    drawn = values[rows, columns].reshape(_RESAMPLES, -1)
     means = interquartile_mean(drawn)
-    ends = (1 - level) / 2, (1 + level) / 2
     method = "linear" if np.all(np.isfinite(means)) else "nearest"
-    low, high = np.quantile(means, ends, method=method)
+    low, high = np.quantile(means, _LEVELS, method=method)
     return float(low), float(high)

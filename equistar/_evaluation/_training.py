@@ -69,9 +69,9 @@ class Programs(eqx.Module):
         return self.compiled[key]
 
 
-def segments(steps: int, most: int = 10) -> int:
+def segments(steps: int) -> int:
     """Into how many equal segments so many steps are cut: a divisor, at most 10."""
-    return max(n for n in range(1, most + 1) if steps % n == 0)
+    return max(n for n in range(1, 11) if steps % n == 0)
 
 
 def train_many(
