@@ -7,7 +7,6 @@ import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._keys import apart
-from ._names import suggest
 from .tasks import AbstractTask, Split
 
 
@@ -65,13 +64,6 @@ class AfterUpdate(AbstractMetaLoss):
         return task.loss(after, key=key)
 
 
-def _as_split(split: str | Split) -> Split:
-    names = [split.value for split in Split]
-    if not isinstance(split, Split) and split not in names:
-        raise ValueError(f"There is no split {split!r}: {suggest(str(split), names)}.")
-    return Split(split)
-
-
 class HeldOut(AbstractMetaLoss):
     """The loss before the update, on a separate minibatch from another split.
 
@@ -80,7 +72,7 @@ class HeldOut(AbstractMetaLoss):
     `Split.OUTER_VALID` is for watching a meta-training. An unknown split is a `ValueError`.
     """
 
-    split: Split = eqx.field(default=Split.INNER_VALID, static=True, converter=_as_split)
+    split: Split = eqx.field(default=Split.INNER_VALID, static=True, converter=Split)
 
     def __call__(
         self,

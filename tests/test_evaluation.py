@@ -70,7 +70,13 @@ def test_gradient_descent_on_a_quadratic_follows_its_closed_form():
     # l = h p^2 / 2 and p <- (1 - eta h) p: the loss falls by (1 - eta h)^2 a step.
     task = eqs.tasks.Quadratic(jnp.array([2.0]))
     evaluation = eqs.evaluate(
-        {"sgd": _sgd(0.3)}, {"quadratic": task}, steps=20, seeds=3, baselines=(), key=KEY
+        {"sgd": _sgd(0.3)},
+        {"quadratic": task},
+        steps=20,
+        seeds=3,
+        baselines=(),
+        held_out="test",
+        key=KEY,
     )
     (run,) = evaluation.results.runs
     factors = (1 - 0.3 * 2.0) ** (2 * np.arange(20))
@@ -682,7 +688,7 @@ UNTYPED: Any = eqs.evaluate
         ({"results": "folder"}, r"`results` must be a store, say `FolderStore\("),
         ({"sweeps": "folder"}, "`sweeps` must be a store"),
         ({"progress": eqs.NoProgress}, "`progress` is a class"),
-        ({"held_out": "test"}, "`held_out` must be a split"),
+        ({"held_out": "tset"}, "no split 'tset': did you mean 'test'"),
         ({"horizons": 4}, "`horizons` must be a list"),
         ({"time_budget": "1 h"}, "`time_budget` must be a number"),
         ({"key": 0}, r"`key` must be one PRNG key, say `jax\.random\.key\(0\)`; got 0"),

@@ -215,8 +215,8 @@ def _safeguarded(energy):
         (lambda: _trained(lambda x: jnp.array(3)), "one floating-.* and dtype int"),
         (lambda: _trained(lambda x: (jnp.sum(x), x)), "nothing besides; got a tuple of 2"),
         (
-            lambda: eqs.tasks.with_label_noise(eqs.tasks.wine(), 0.5, splits=("test",)),  # pyright: ignore
-            r"say `\(Split\.TEST,\)`; got \('test',\)",
+            lambda: eqs.tasks.with_label_noise(eqs.tasks.wine(), 0.5, splits="test"),
+            r"say `\(Split\.TEST,\)`; got 'test'",
         ),
         (
             lambda: eqs.tasks.text_from_tokens(np.arange(100) * 10**8),

@@ -245,6 +245,8 @@ def test_label_noise_reaches_held_out_labels_on_request():
     noisy = tasks.with_label_noise(clean, 1.0, splits=splits)
     differs = lambda split: bool(np.any(noisy[split].targets != clean[split].targets))
     assert [s for s in tasks.Split if differs(s)] == list(splits)
+    by_name = tasks.with_label_noise(clean, 1.0, splits=["train", "inner_valid"])
+    assert eqx.tree_equal(by_name, noisy)
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def evaluate(
     baselines: Sequence[AbstractBaseline] = (TunedAdam(),),
     horizons: Sequence[int] = (1,),
     time_budget: float = 600.0,
-    held_out: Split = Split.TEST,
+    held_out: Split | str = Split.TEST,
     results: AbstractStore = NoStore(),
     sweeps: AbstractStore = NoStore(),
     progress: AbstractProgress = NoProgress(),
@@ -90,8 +90,8 @@ def evaluate(
     settings.
     """
     steps, seeds = as_steps(steps, "steps"), as_count(seeds, "seeds")
-    horizons = _checked_horizons(horizons)
-    _check(time_budget, held_out)
+    horizons, split = _checked_horizons(horizons), Split(held_out)
+    _check_budget(time_budget)
     _check_helpers(results, sweeps, progress, key)
     contestants, makers = as_optimizers(optimizers), as_makers(tasks)
     check_baselines(baselines)
@@ -103,8 +103,8 @@ def evaluate(
         draw_key=draw_key,
         horizons=horizons,
         time_budget=float(time_budget),
-        held_out=HeldOutLoss(held_out),
-        about=_about(steps, seeds, held_out, key),
+        held_out=HeldOutLoss(split),
+        about=_about(steps, seeds, split, key),
         results=results,
         sweeps=sweeps,
         progress=progress,
@@ -132,11 +132,10 @@ def _checked_horizons(horizons: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted({1, *horizons}))
 
 
-def _check(time_budget: float, held_out: Split) -> None:
+def _check_budget(time_budget: float) -> None:
     check_kind(time_budget, int | float | np.number, "`time_budget`", "a number of seconds")
     if not time_budget >= 0:
         raise ValueError(f"`time_budget` must be at least 0; got {time_budget}.")
-    check_kind(held_out, Split, "`held_out`", "a split, say `equistar.tasks.Split.TEST`")
 
 
 def _check_helpers(

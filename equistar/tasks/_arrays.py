@@ -8,7 +8,7 @@ import jax.random as jr
 import numpy as np
 
 from .._warn import warn
-from ._base import Split
+from ._base import split_bounds
 from ._data import Dataset, Examples, RegressionDataset
 
 
@@ -164,13 +164,10 @@ def _checked_scale(scale: float) -> float:
 
 
 def _split(inputs: np.ndarray, targets: np.ndarray, seed: int) -> dict[str, Examples]:
-    n = len(targets)
-    order = np.asarray(jr.permutation(jr.key(seed), n))
-    bounds = [0, round(0.7 * n), round(0.8 * n), round(0.9 * n), n]
-    parts = zip(Split, bounds[:-1], bounds[1:], strict=True)
+    order = np.asarray(jr.permutation(jr.key(seed), len(targets)))
     return {
         split.value: Examples(
             jax.device_put(inputs[order[low:high]]), jnp.asarray(targets[order[low:high]])
         )
-        for split, low, high in parts
+        for split, low, high in split_bounds(len(targets))
     }

@@ -2,18 +2,35 @@
 
 import abc
 import enum
+from typing import NoReturn
 
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._names import suggest
+
 
 class Split(enum.Enum):
-    """Which part of a task's data a loss is taken on."""
+    """Which part of a task's data a loss is taken on.
+
+    Where a split is asked for, its value will do: `"test"` for `Split.TEST`.
+    """
 
     TRAIN = "train"
     INNER_VALID = "inner_valid"
     OUTER_VALID = "outer_valid"
     TEST = "test"
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        names = [split.value for split in cls]
+        raise ValueError(f"There is no split {value!r}: {suggest(str(value), names)}.")
+
+
+def split_bounds(n: int) -> list[tuple[Split, int, int]]:
+    """Where the splits of `n` examples begin and end: 70 % train, 10 % for each other."""
+    bounds = [0, round(0.7 * n), round(0.8 * n), round(0.9 * n), n]
+    return list(zip(Split, bounds[:-1], bounds[1:], strict=True))
 
 
 class AbstractTask(eqx.Module):

@@ -41,7 +41,26 @@ class Examples(eqx.Module):
         return self.inputs[index], self.targets[index]
 
 
-class Dataset(eqx.Module):
+class AbstractDataset(eqx.Module):
+    """Inputs with one target each, in four splits."""
+
+    splits: eqx.AbstractVar[dict[str, Examples]]
+    scale: eqx.AbstractVar[float]
+
+    def __getitem__(self, split: Split | str) -> Examples:
+        return self.splits[Split(split).value]
+
+    @property
+    def in_shape(self) -> tuple[int, ...]:
+        """The shape of one input."""
+        return self[Split.TRAIN].inputs.shape[1:]
+
+    def prepare(self, inputs: Shaped[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Inputs as floating-point numbers, scaled."""
+        return inputs.astype(jnp.zeros(()).dtype) * self.scale
+
+
+class Dataset(AbstractDataset):
     """A classification data set in four splits.
 
     **Attributes:**
@@ -67,20 +86,8 @@ class Dataset(eqx.Module):
         labels = {key: part.targets for key, part in self.splits.items()}
         check_whole_numbers(labels, self.classes, "Labels")
 
-    def __getitem__(self, split: Split) -> Examples:
-        return self.splits[Split(split).value]
 
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """The shape of one input."""
-        return self[Split.TRAIN].inputs.shape[1:]
-
-    def prepare(self, inputs: Shaped[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """Inputs as floating-point numbers, scaled."""
-        return inputs.astype(jnp.zeros(()).dtype) * self.scale
-
-
-class RegressionDataset(eqx.Module):
+class RegressionDataset(AbstractDataset):
     """Inputs and the numbers to predict from them, in four splits.
 
     **Attributes:**
@@ -108,22 +115,10 @@ class RegressionDataset(eqx.Module):
                 f"{shown.dtype} of shape {shown.shape}."
             )
 
-    def __getitem__(self, split: Split) -> Examples:
-        return self.splits[Split(split).value]
-
-    @property
-    def in_shape(self) -> tuple[int, ...]:
-        """The shape of one input."""
-        return self[Split.TRAIN].inputs.shape[1:]
-
     @property
     def out_size(self) -> int:
         """Numbers in one target."""
         return self[Split.TRAIN].targets.shape[1]
-
-    def prepare(self, inputs: Shaped[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """Inputs as floating-point numbers, scaled."""
-        return inputs.astype(jnp.zeros(()).dtype) * self.scale
 
 
 def _check_inputs(splits: dict[str, Examples], name: str) -> None:

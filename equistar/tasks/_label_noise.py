@@ -17,7 +17,7 @@ def with_label_noise(
     share: float,
     *,
     seed: int = 0,
-    splits: Sequence[Split] = (Split.TRAIN,),
+    splits: Sequence[Split | str] = (Split.TRAIN,),
 ) -> Dataset:
     """A data set in which some labels are drawn again, uniformly over the classes.
 
@@ -43,13 +43,14 @@ def with_label_noise(
     check_kind(dataset, Dataset, "`dataset`", "a Dataset with classes, say `digits()`")
     if not 0 <= share <= 1:
         raise ValueError(f"`share` must be between 0 and 1; got {share}.")
-    if isinstance(splits, Split) or not all(isinstance(s, Split) for s in splits):
+    if isinstance(splits, Split | str):
         raise ValueError(
             f"`splits` must be several `Split`s, say `(Split.TEST,)`; got {splits!r:.80}."
         )
+    noisy = [Split(split) for split in splits]
     parts = dict(dataset.splits)
     for i, split in enumerate(Split):
-        if split in splits:
+        if split in noisy:
             key = jr.fold_in(jr.key(seed), i)
             parts[split.value] = _noisy(dataset[split], dataset.classes, share, key)
     return eqx.tree_at(lambda d: d.splits, dataset, parts)

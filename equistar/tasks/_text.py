@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, UInt8
 
-from ._base import Split
+from ._base import Split, split_bounds
 from ._split_checks import check_splits, check_whole_numbers
 
 
@@ -35,7 +35,7 @@ class TextDataset(eqx.Module):
         check_splits(self.splits, "TextDataset", jax.Array, np.ndarray)
         check_whole_numbers(self.splits, self.vocabulary, "Tokens")
 
-    def __getitem__(self, split: Split) -> UInt8[Array, " n"] | Int[Array, " n"]:
+    def __getitem__(self, split: Split | str) -> UInt8[Array, " n"] | Int[Array, " n"]:
         return self.splits[Split(split).value]
 
     def windows(
@@ -71,9 +71,7 @@ def text_from_tokens(tokens: np.ndarray, vocabulary: int | None = None) -> TextD
     if vocabulary is None:
         vocabulary = int(tokens.max()) + 1
     stored = stored_tokens(tokens, vocabulary)
-    n = len(stored)
-    bounds = [0, round(0.7 * n), round(0.8 * n), round(0.9 * n), n]
-    parts = zip(Split, bounds[:-1], bounds[1:], strict=True)
+    parts = split_bounds(len(stored))
     splits = {s.value: jax.device_put(stored[a:b]) for s, a, b in parts}
     return TextDataset(splits, vocabulary)
 
