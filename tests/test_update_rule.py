@@ -144,6 +144,11 @@ def test_number_of_learned_numbers_is_the_papers(variant, number):
     assert eqs.count_learned(VARIANTS[variant](jr.key(0))) == number
 
 
+def test_a_learned_magnitude_scale_is_one_for_each_magnitude():
+    star = eqs.STAR(key=jr.key(0), magnitude_scale=eqs.LearnedScale(0.1))
+    assert eqs.count_learned(star) == 202 + 2
+
+
 def test_fresh_star_is_its_nominal_optimizer():
     # The direction head starts at zero, and the nominal magnitude is exp(1e-3 a).
     star = eqs.STAR(key=jr.key(0), magnitude_scale=0.0)

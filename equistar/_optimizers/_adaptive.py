@@ -89,7 +89,7 @@ class AdaptiveSTAR(AbstractLearnedOptimizer):
         weight_decay: AbstractWeightDecay = NoWeightDecay(),
         nominal_scale: float | AbstractScale = 1e-2,
         blackbox_scale: float | AbstractScale = 1e-2,
-        magnitude_scale: float = 0.1,
+        magnitude_scale: float | AbstractScale = 0.1,
         width: int = 4,
         direction_init: Initializer = jinit.zeros,
     ):

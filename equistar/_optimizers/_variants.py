@@ -77,7 +77,7 @@ class STAR(AbstractLearnedOptimizer):
         weight_decay: AbstractWeightDecay = NoWeightDecay(),
         nominal_scale: float | AbstractScale = 1e-3,
         blackbox_scale: float | AbstractScale = 1e-3,
-        magnitude_scale: float = 1e-3,
+        magnitude_scale: float | AbstractScale = 1e-3,
         width: int = 4,
         direction_init: Initializer = jinit.zeros,
     ):
@@ -90,7 +90,8 @@ class STAR(AbstractLearnedOptimizer):
         - `weight_decay`: an inner weight-decay term.
         - `nominal_scale`: $\\beta_1$, the nominal learning rate.
         - `blackbox_scale`: $\\beta_3$.
-        - `magnitude_scale`: $\\beta_2 = \\beta_4$, on both log-magnitudes.
+        - `magnitude_scale`: $\\beta_2 = \\beta_4$, on both log-magnitudes. If learned, each
+            has one of its own: they start equal and are meta-learned apart.
         - `width`: hidden units in each of the two layers.
         - `direction_init`: initialiser of the direction head; `equistar.release_init`
             is the released implementation's, with which some seeds diverge at once.
@@ -162,7 +163,7 @@ class Blackbox(AbstractLearnedOptimizer):
         aggregation: AbstractAggregation = PerElement(),
         weight_decay: AbstractWeightDecay = NoWeightDecay(),
         blackbox_scale: float | AbstractScale = 1e-3,
-        magnitude_scale: float = 1e-3,
+        magnitude_scale: float | AbstractScale = 1e-3,
         width: int = 4,
         direction_init: Initializer = jinit.zeros,
     ):
@@ -210,7 +211,7 @@ class HyperparamController(AbstractLearnedOptimizer):
         aggregation: AbstractAggregation = PerElement(),
         weight_decay: AbstractWeightDecay = NoWeightDecay(),
         nominal_scale: float | AbstractScale = 1e-3,
-        magnitude_scale: float = 1e-3,
+        magnitude_scale: float | AbstractScale = 1e-3,
         width: int = 4,
     ):
         """**Arguments:** as for [`equistar.STAR`][], without the blackbox term's."""
