@@ -173,9 +173,9 @@ def test_a_file_that_is_not_in_the_layout_is_refused(tmp_path, change, message):
         interop.load_meta_mlp(path)
 
 
-def test_a_damaged_or_missing_file_is_one_sentence(tmp_path):
+def test_a_damaged_or_missing_file_is_one_sentence(tmp_path, monkeypatch):
     path = tmp_path / "weights.safetensors"
-    with pytest.raises(FileNotFoundError, match="There is no file"):
+    with pytest.raises(eqs.WeightsError, match="There is no file"):
         interop.load_meta_mlp(path)
     interop.save_meta_mlp(path, VARIANTS["blackbox"])
     with pytest.raises(ValueError, match="`step_mult` must be finite and at least 0"):
@@ -184,10 +184,18 @@ def test_a_damaged_or_missing_file_is_one_sentence(tmp_path):
     wrong = '{"exp_mult": "x"}', '{"step_mult": [1, 2]}', '{"rms_decays": null}'
     for metadata in "{not json", "3", "[1, 2]", *wrong:
         safetensors.numpy.save_file(arrays, path, {"equistar": metadata})
-        with pytest.raises(ValueError, match="equistar did not write"):
+        with pytest.raises(eqs.WeightsError, match="equistar did not write"):
             interop.load_meta_mlp(path)
     path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(ValueError, match="not a whole safetensors file"):
+    with pytest.raises(eqs.WeightsError, match="not a whole safetensors file"):
+        interop.load_meta_mlp(path)
+
+    # Root may read whatever the permissions are.
+    def refuse(*_, **__):
+        raise PermissionError
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(eqs.WeightsError, match="cannot be read: check its permissions"):
         interop.load_meta_mlp(path)
 
 
@@ -280,7 +288,8 @@ def test_arrays_that_are_none_are_named(tmp_path, as_users_call):
 
 def test_a_folder_that_is_not_there_is_named_with_the_file(tmp_path):
     path = tmp_path / "no" / "weights.safetensors"
-    with pytest.raises(ValueError, match=r"Cannot write .*weights\.safetensors: No such"):
+    message = r"Cannot write .*weights\.safetensors: No such"
+    with pytest.raises(eqs.WeightsError, match=message):
         interop.save_meta_mlp(path, VARIANTS["blackbox"])
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from .._encoding import WeightsError
 from .._files import where_to_write, write_atomically
 from .._kinds import as_number, as_path
 from .._numerics import is_real
@@ -66,8 +67,8 @@ def load_meta_mlp(
 
     **Raises:**
 
-    `FileNotFoundError` if the file is not there, `ValueError` if it is not in the layout,
-    or a number makes no sense.
+    [`equistar.WeightsError`][] if the file is not there, damaged or not in the layout;
+    another `ValueError` if a number that was passed makes no sense.
     """
     arrays, noted = _read(as_path(path, "path"))
     layers = _layers(arrays, path)
@@ -115,8 +116,8 @@ def save_meta_mlp(path: str | os.PathLike, optimizer: AbstractLearnedOptimizer) 
 
     **Raises:**
 
-    `ValueError` if the optimizer has a part that the layout has no place for, its weights
-    are not finite, or the file cannot be written.
+    [`equistar.WeightsError`][] if the file cannot be written; another `ValueError` if the
+    optimizer has a part that the layout has no place for, or its weights are not finite.
     """
     import safetensors.numpy
 
@@ -142,7 +143,7 @@ def save_meta_mlp(path: str | os.PathLike, optimizer: AbstractLearnedOptimizer) 
     try:
         write_atomically(path, lambda file: file.write(content))
     except OSError as e:
-        raise ValueError(f"Cannot write {path}: {e.strerror}. {where_to_write(e)}") from e
+        raise WeightsError(f"Cannot write {path}: {e.strerror}. {where_to_write(e)}") from e
 
 
 def _names(depth: int) -> list[str]:
@@ -154,7 +155,7 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     import safetensors
 
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
+        raise WeightsError(f"There is no file {path}.")
     try:
         # safetensors says of what it may not read that it is not there.
         path.open("rb").close()
@@ -162,7 +163,9 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             arrays = {name: file.get_tensor(name) for name in file.keys()}
             metadata = file.metadata() or {}
     except (safetensors.SafetensorError, ValueError, TypeError) as e:
-        raise ValueError(f"{path} is not a whole safetensors file: {e}") from e
+        raise WeightsError(f"{path} is not a whole safetensors file: {e}") from e
+    except OSError as e:
+        raise WeightsError(f"{path} cannot be read: check its permissions.") from e
     try:
         noted = json.loads(metadata.get(_METADATA, "{}"))
         if not isinstance(noted, dict):
@@ -172,7 +175,7 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             if np.shape(np.asarray(value, float)) != np.shape(_INITIAL[name]):
                 raise ValueError(f"{name} is {value!r:.80}")
     except (ValueError, TypeError) as e:
-        raise ValueError(
+        raise WeightsError(
             f"{path} has metadata '{_METADATA}' that equistar did not write: {e}."
         ) from e
     return arrays, noted
@@ -183,7 +186,7 @@ def _layers(arrays: dict[str, np.ndarray], path: str | os.PathLike) -> list[str]
     layers = _names(min(max(numbers, default=-1), len(arrays)) + 2)
     expected = {f"{name}.{kind}" for name in layers for kind in ("weight", "bias")}
     if arrays.keys() != expected:
-        raise ValueError(
+        raise WeightsError(
             f"{path} is not in the MetaMLP layout: missing are "
             f"{sorted(expected - arrays.keys())}, not known are "
             f"{sorted(arrays.keys() - expected)}."
@@ -195,7 +198,7 @@ def _layers(arrays: dict[str, np.ndarray], path: str | os.PathLike) -> list[str]
         for kind, shape in (("weight", (rows, columns)), ("bias", (rows,))):
             array = arrays[f"{name}.{kind}"]
             if array.shape != shape or not jnp.issubdtype(array.dtype, jnp.floating):
-                raise ValueError(
+                raise WeightsError(
                     f"{path} is not in the MetaMLP layout: {name}.{kind} must be floating-"
                     f"point numbers of shape {shape}, stored (out, in); got {array.dtype} "
                     f"of shape {array.shape}."
