@@ -279,10 +279,14 @@ def test_bfloat16_weights_come_back(tmp_path):
     assert jtu.tree_leaves(again)[0].dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize("rate", [np.float32(0.5), np.float16(0.5), np.int64(1)])
+@pytest.mark.parametrize(
+    "rate", [np.float32(0.5), np.float16(0.5), np.int64(1), np.array(0.5)]
+)
 def test_a_rate_that_is_a_number_of_numpy_comes_back_as_a_python_number(tmp_path, rate):
     sgd = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
-    eqs.save(tmp_path / "scaled.npz", eqs.Scaled(sgd, rate, weight_decay=rate))
+    scaled = eqs.Scaled(sgd, rate, weight_decay=rate)
+    assert eqs.count_learned(scaled) == eqs.count_learned(sgd)
+    eqs.save(tmp_path / "scaled.npz", scaled)
     loaded: Any = eqs.load(tmp_path / "scaled.npz")
     assert (loaded.learning_rate, loaded.weight_decay) == (float(rate), float(rate))
     assert type(loaded.learning_rate) is float

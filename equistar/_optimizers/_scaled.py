@@ -54,6 +54,9 @@ class Scaled(AbstractOptimizer):
         - `weight_decay`: $\\lambda$, a number or an optax schedule; it is multiplied by
             the learning rate, as in `optax.adamw`.
 
+        A JAX array is a leaf of the optimizer: it can be mapped over, and is meta-learned
+        as it is, without a constraint. Numbers of Python and NumPy are fixed.
+
         **Raises:**
 
         `ValueError` if one of them is not a number, negative or not finite. The value of a
@@ -98,7 +101,7 @@ def _checked(name: str, value: ArrayLike | optax.Schedule) -> ArrayLike | optax.
         raise ValueError(f"`{name}` must be a number or a schedule; got {value!r:.80}.")
     if not isinstance(value, jax.Array) and not 0 <= value < math.inf:
         raise ValueError(f"`{name}` must be finite and at least 0; got {value}.")
-    return float(value) if isinstance(value, np.number) else value
+    return float(value) if isinstance(value, np.number | np.ndarray) else value
 
 
 def _value(rate: ArrayLike | optax.Schedule, count: Int[Array, ""]) -> ArrayLike:
