@@ -11,9 +11,16 @@ from rich.table import Table
 
 from .. import tasks
 from .._names import suggest
-from ..tasks._lm1b import BYTES, is_tokenised, NAME as LM1B, token_folder, tokenise
-from ..tasks._prepared import PREPARED
-from ..tasks._tfds import data_folder, prepared_folder
+from ..tasks._preparation import (
+    BYTES,
+    data_folder,
+    is_tokenised,
+    LM1B,
+    PREPARED,
+    prepared_folder,
+    token_folder,
+    tokenise,
+)
 from ._output import CommandError, console
 
 

@@ -16,7 +16,7 @@ from ._text_slabs import text_slabs
 from ._tfds import data_folder, read_split, require_prepared, tfds_errors
 
 
-NAME = "lm1b"
+LM1B = "lm1b"
 BYTES = 256
 """The vocabulary of which each byte is a token, and the line's end parts sentences."""
 _MODEL, _CHUNK = "vocabulary.model", 10_000
@@ -65,8 +65,8 @@ def lm1b_slabs(
     folder = token_folder(vocabulary, data_dir)
     if not is_tokenised(folder):
         raise FileNotFoundError(
-            f"There are no tokens of '{NAME}' with a vocabulary of {vocabulary} in "
-            f"{data_folder(data_dir)}: run `equistar data prepare {NAME} --vocabulary "
+            f"There are no tokens of '{LM1B}' with a vocabulary of {vocabulary} in "
+            f"{data_folder(data_dir)}: run `equistar data prepare {LM1B} --vocabulary "
             f"{vocabulary}`, or say where they are by `data_dir` or the variable "
             "TFDS_DATA_DIR."
         )
@@ -79,7 +79,7 @@ def token_folder(
     vocabulary: int, data_dir: str | os.PathLike | None = None
 ) -> pathlib.Path:
     """Where the tokens of a vocabulary are."""
-    return data_folder(data_dir) / "equistar_tokens" / NAME / str(vocabulary)
+    return data_folder(data_dir) / "equistar_tokens" / LM1B / str(vocabulary)
 
 
 def is_tokenised(folder: pathlib.Path) -> bool:
@@ -104,8 +104,8 @@ def tokenise(
     - `model`: a SentencePiece model of that size, to use in place of a new one.
     - `say`: is told how far it is.
     """
-    source = require_prepared(NAME, data_dir)
-    with tfds_errors(NAME, source):
+    source = require_prepared(LM1B, data_dir)
+    with tfds_errors(LM1B, source):
         splits = {split: read_split(source, split) for split in ("train", "test")}
     folder = token_folder(vocabulary, data_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ def _tokens(folder: pathlib.Path, split: str) -> np.ndarray:
     if found != expected * dtype.itemsize:
         raise ValueError(
             f"{path} is of {found} bytes, not {expected * dtype.itemsize}: delete {folder} "
-            f"and run `equistar data prepare {NAME}` again."
+            f"and run `equistar data prepare {LM1B}` again."
         )
     return np.memmap(path, dtype, mode="r")
 

@@ -10,8 +10,7 @@ import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from ._architectures import AbstractArchitecture
-from ._architectures._base import BATCH
+from ._architectures import AbstractArchitecture, BATCH
 
 
 def init_model(

@@ -1,4 +1,4 @@
-from ._base import AbstractArchitecture as AbstractArchitecture
+from ._base import AbstractArchitecture as AbstractArchitecture, BATCH as BATCH
 from ._convnet import ConvNet as ConvNet
 from ._fourier import FourierMLP as FourierMLP
 from ._mlp import MLP as MLP
