@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import secrets
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any, IO
 
@@ -105,5 +106,14 @@ def _beside(path: pathlib.Path) -> pathlib.Path:
 
 def write_npz_atomically(path: pathlib.Path, contents: dict[str, np.ndarray]) -> None:
     """Writes named arrays as one `.npz` archive, as `write_atomically`."""
-    save: Any = np.savez
-    write_atomically(path, lambda file: save(file, allow_pickle=False, **contents))
+
+    # Not by `np.savez`, whose own arguments are names that no array could have.
+    def write(file: IO[bytes]) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in contents.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(
+                        member, np.asanyarray(array), allow_pickle=False
+                    )
+
+    write_atomically(path, write)

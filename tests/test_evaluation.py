@@ -819,6 +819,21 @@ def test_how_far_beyond_its_length_is_chosen_by_the_suite():
     assert horizons(horizons=(1, 3)) == (1, 3) and horizons(tasks=("quadratic",)) == (1,)
 
 
+def test_arrays_of_an_entry_may_have_any_name(tmp_path):
+    store = eqs.FolderStore(tmp_path)
+    names = "header", "file", "allow_pickle", "array.x"
+    store.save("entry", Entry({"a": 1}, {name: np.ones(2) for name in names}))
+    found: Any = store.load("entry")
+    assert set(found.arrays) == set(names) and found.header["a"] == 1
+
+
+def test_entries_without_a_prefix_to_their_arrays_are_read(tmp_path):
+    header = np.frombuffer(b'{"name": "entry"}', np.uint8)
+    np.savez(tmp_path / "entry.npz", header=header, losses=np.ones(2))
+    found: Any = eqs.FolderStore(tmp_path).load("entry")
+    np.testing.assert_array_equal(found.arrays["losses"], 1)
+
+
 def test_an_overwritten_evaluation_leaves_weights_alone(tmp_path):
     weights = tmp_path / "mine.npz"
     eqs.save(weights, eqs.HyperparamController(key=jr.key(0)))

@@ -20,7 +20,7 @@ ABOUT = "about"
 """The name of the entry that says what all others were made with."""
 LEFT_OUT = "left out"
 """In the header of an entry that says in a sentence what was not run, and why."""
-_HEADER = "header"
+_HEADER, _ARRAY = "header", "array."
 
 
 class Entry(eqx.Module):
@@ -92,7 +92,8 @@ class FolderStore(AbstractStore):
         self.path.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"name": name, **entry.header}, allow_nan=False)
         header = np.frombuffer(text.encode(), np.uint8)
-        write_npz_atomically(self._file(name), {_HEADER: header, **entry.arrays})
+        arrays = {_ARRAY + key: array for key, array in entry.arrays.items()}
+        write_npz_atomically(self._file(name), {_HEADER: header, **arrays})
 
     def entries(self) -> Iterator[Entry]:
         """All entries that can be read, in the order of their files' names."""
@@ -144,8 +145,10 @@ def _read(path: pathlib.Path) -> Entry | None:
     # A file that cannot be read is one that has to be made again.
     try:
         with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        header = json.loads(arrays.pop(_HEADER).tobytes())
+            stored = {name: archive[name] for name in archive.files}
+        header = json.loads(stored.pop(_HEADER).tobytes())
+        # Files of before the prefix are read as well.
+        arrays = {name.removeprefix(_ARRAY): x for name, x in stored.items()}
         # Weights have a header too; an entry's says the name that its file has.
         is_entry = path.stem == file_name(header["name"])
     except Exception:
