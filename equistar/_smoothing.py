@@ -1,7 +1,13 @@
-"""The moving average that meta-losses are shown and compared by."""
+"""What curves are shown and compared by: a moving average, and how they end."""
+
+import math
+from typing import TypeVar
 
 import numpy as np
+from jaxtyping import Array
 
+
+_Values = TypeVar("_Values", np.ndarray, Array)
 
 SMOOTHING = 0.98
 """Decay of the exponential moving average in the STAR paper's plots."""
@@ -27,13 +33,27 @@ def smoothed(values: np.ndarray, decay: float = SMOOTHING) -> np.ndarray:
 
     `ValueError` if `decay` is not in [0, 1).
     """
-    from scipy.signal import lfilter
-
     if not 0 <= decay < 1:
         raise ValueError(f"`decay` must be in [0, 1); got {decay}.")
-    values = np.asarray(values, np.float64)
-    known = np.isfinite(values)
-    total = lambda x: np.asarray(lfilter([1.0], [1.0, -decay], x))
-    weights = total(known.astype(np.float64))
-    sums = total(np.where(known, values, 0.0))
-    return np.divide(sums, weights, out=np.full_like(sums, np.nan), where=weights > 0)
+    smoother = Smoother(decay)
+    return np.array([smoother(float(value)) for value in values], np.float64)
+
+
+class Smoother:
+    """`smoothed`, one value after the other."""
+
+    def __init__(self, decay: float = SMOOTHING):
+        self.decay = decay
+        self.total, self.weight = 0.0, 0.0
+
+    def __call__(self, value: float) -> float:
+        """The average of the values so far; NaN before the first finite one."""
+        known = math.isfinite(value)
+        self.total = self.decay * self.total + (value if known else 0.0)
+        self.weight = self.decay * self.weight + float(known)
+        return self.total / self.weight if self.weight > 0 else math.nan
+
+
+def last_tenth(values: _Values) -> _Values:
+    """The last 10 % of the last axis, at least one."""
+    return values[..., -max(1, values.shape[-1] // 10) :]

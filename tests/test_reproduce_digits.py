@@ -12,7 +12,7 @@ from equistar._reproduce._digits_runs import (
     DigitsRuns,
     far_beyond,
     meta_loss,
-    smoothed,
+    stretches,
     within,
 )
 from equistar._reproduce._star_ablations import Ablations
@@ -89,7 +89,7 @@ def test_a_network_that_is_not_finite_is_infinitely_far():
     assert far_beyond(data, "a") == np.inf and within(data, "a", 50) == 1
     # Of the last tenth: of 18, 19 and of 38, 39; the median of both.
     assert meta_loss(data, "a") == pytest.approx((18.5 + 38.5) / 2)
-    at, mean = smoothed(np.arange(10.0), 5)
+    at, mean = stretches(np.arange(10.0), 5)
     assert list(at) == [2, 4, 6, 8, 10] and list(mean) == [0.5, 2.5, 4.5, 6.5, 8.5]
 
 

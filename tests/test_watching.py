@@ -378,6 +378,7 @@ def test_smoothing_is_the_moving_average_without_the_bias_of_its_start():
     last = (0.125 + 0.75 + 5) / (0.125 + 0.25 + 1)
     np.testing.assert_allclose(smooth, [1, 3.5 / 1.5, 3.5 / 1.5, last])
     assert np.isnan(plot.smoothed(np.array([np.inf, 1.0]))[0])
+    assert plot.smoothed(np.ones(0)).shape == (0,)
     with pytest.raises(ValueError, match="decay"):
         plot.smoothed(np.ones(2), 1.0)
 

@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.text import Text
 
 from .._logger import Metrics
-from .._smoothing import SMOOTHING
+from .._smoothing import Smoother
 from ._watchers import AbstractWatcher, Watched, watching
 
 
@@ -41,8 +41,7 @@ class Display(AbstractWatcher):
         self.total = total
         self.pairs = pairs
         self.members = members
-        # Of the smoothed loss: weighted sum and sum of weights.
-        self.loss, self.weight = 0.0, 0.0
+        self.smoother, self.loss = Smoother(), np.nan
         # The first meta-step of this process and when it was made, and the last line.
         self.began: tuple[int, float] | None = None
         self.printed = time.monotonic()
@@ -59,7 +58,7 @@ class Display(AbstractWatcher):
 
     def begin(self, history: Sequence[Metrics], theta: PyTree) -> None:
         for metrics in history:
-            self._smooth(metrics)
+            self.loss = self.smoother(float(np.asarray(metrics.meta_loss)))
         if history:
             over = "Done already" if len(history) == self.total else "Going on"
             self.console.print(f"{over} after {len(history)} meta-steps.")
@@ -72,7 +71,7 @@ class Display(AbstractWatcher):
 
     def step(self, step: int, metrics: Metrics, theta: PyTree) -> None:
         now = time.monotonic()
-        self._smooth(metrics)
+        self.loss = self.smoother(float(np.asarray(metrics.meta_loss)))
         if self.began is None:
             # The first step compiles: it would spoil the speed.
             self.began = step, now
@@ -92,12 +91,6 @@ class Display(AbstractWatcher):
         if self.live is not None and self.live.is_started:
             self.live.stop()
 
-    def _smooth(self, metrics: Metrics) -> None:
-        loss = float(np.asarray(metrics.meta_loss))
-        known = np.isfinite(loss)
-        self.loss = SMOOTHING * self.loss + (loss if known else 0.0)
-        self.weight = SMOOTHING * self.weight + float(known)
-
     def _show(self, step: int, text: str) -> None:
         if self.live is not None:
             self.progress.update(self.task, completed=step)
@@ -108,11 +101,10 @@ class Display(AbstractWatcher):
         self.console.print(line, highlight=False, soft_wrap=True)
 
     def _text(self, metrics: Metrics, speed: float) -> str:
-        smooth = self.loss / self.weight if self.weight else np.nan
         silent = int(np.asarray(metrics.dead)) + int(np.asarray(metrics.dropped))
         skipped = int(np.asarray(metrics.skipped))
         parts = [
-            f"meta-loss {smooth:.4f} (now {float(np.asarray(metrics.meta_loss)):.4f})",
+            f"meta-loss {self.loss:.4f} (now {float(np.asarray(metrics.meta_loss)):.4f})",
             f"gradient {float(np.asarray(metrics.gradient_norm)):.2g}",
             f"diverged {self._share(metrics):.0%}",
             f"dead {silent / self.pairs:.0%}",

@@ -19,6 +19,7 @@ from .. import tasks
 from .._files import LOCK, locked
 from .._logger import Metrics
 from .._names import suggest
+from .._smoothing import last_tenth
 
 
 # Of the meta-training curve that a weights file keeps, each the mean of a stretch.
@@ -126,7 +127,7 @@ def loss_table(title: str, rows: Sequence[tuple[str, np.ndarray]]) -> Table:
     for name, curves in rows:
         means = np.asarray(curves, np.float64).mean(axis=1)
         spread = means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.nan
-        last = curves[:, -max(1, curves.shape[1] // 10) :].mean()
+        last = last_tenth(curves).mean()
         table.add_row(name, f"{means.mean():.4f}", f"{spread:.4f}", f"{last:.4f}")
     return table
 
@@ -144,7 +145,7 @@ def provenance(settings: Mapping[str, Any], seed: int, history: Metrics) -> dict
         "seed": seed,
         "meta_steps": len(losses),
         "meta_loss_first_10_percent": mean(losses[: max(1, len(losses) // 10)]),
-        "meta_loss_last_10_percent": mean(losses[-max(1, len(losses) // 10) :]),
+        "meta_loss_last_10_percent": mean(last_tenth(losses)),
         "meta_training_curve": curve,
         "date": datetime.date.today().isoformat(),
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",

@@ -6,6 +6,8 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Bool, Float, PRNGKeyArray
 
+from .._smoothing import last_tenth
+
 
 _RESAMPLES = 2000
 _LEVELS = 0.025, 0.975
@@ -13,8 +15,7 @@ _LEVELS = 0.025, 0.975
 
 def final_losses(losses: Float[np.ndarray, "seeds steps"]) -> Float[np.ndarray, " seeds"]:
     """The mean over the last 10 % of the steps, at least one."""
-    last = max(1, losses.shape[1] // 10)
-    return mean_losses(losses[:, -last:])
+    return mean_losses(last_tenth(losses))
 
 
 def mean_losses(losses: Float[np.ndarray, "seeds steps"]) -> Float[np.ndarray, " seeds"]:

@@ -17,6 +17,7 @@ from .._meta_train import meta_train
 from .._optimizers import AbstractOptimizer
 from .._outer import default_outer
 from .._results import RESULTS
+from .._smoothing import last_tenth
 from ..tasks import digits_mlp
 from ._base import uninterrupted
 
@@ -106,8 +107,7 @@ class DigitsRuns(eqx.Module):
 def meta_loss(data: Mapping[str, np.ndarray], name: str) -> float:
     """The median over seeds of the mean meta-loss of the last tenth."""
     curves = data[f"{name} meta"]
-    last = max(1, curves.shape[1] // 10)
-    return float(np.median(curves[:, -last:].mean(1)))
+    return float(np.median(last_tenth(curves).mean(1)))
 
 
 def within(data: Mapping[str, np.ndarray], name: str, length: int) -> float:
@@ -125,12 +125,10 @@ def median_loss(curves: Float[np.ndarray, "networks steps"]) -> float:
 def far_beyond(data: Mapping[str, np.ndarray], name: str) -> float:
     """The median over networks of the mean training loss of the last tenth; infinite
     where that is not finite."""
-    curves = data[f"{name} inner"]
-    last = curves[:, -max(1, curves.shape[1] // 10) :].mean(1)
-    return float(np.median(np.where(np.isfinite(last), last, np.inf)))
+    return median_loss(last_tenth(data[f"{name} inner"]))
 
 
-def smoothed(curve: Float[np.ndarray, " n"], points: int = 100) -> tuple:
+def stretches(curve: Float[np.ndarray, " n"], points: int = 100) -> tuple:
     """`(position, mean)` of stretches of a curve."""
     parts = np.array_split(np.asarray(curve, np.float64), min(points, len(curve)))
     ends = np.cumsum([len(p) for p in parts])
@@ -138,13 +136,13 @@ def smoothed(curve: Float[np.ndarray, " n"], points: int = 100) -> tuple:
 
 
 def band(axes: Any, curves: Float[np.ndarray, "runs n"], label: str | None) -> None:
-    """Draws the median of smoothed curves, and all that lies between them in a shade."""
-    ends, _ = smoothed(curves[0])
-    means = np.stack([smoothed(curve)[1] for curve in curves])
+    """Draws the median of curves' stretches, and all that lies between them in a shade."""
+    ends, _ = stretches(curves[0])
+    means = np.stack([stretches(curve)[1] for curve in curves])
     (line,) = axes.plot(ends, np.median(means, 0), label=label)
     low, high = means.min(0), means.max(0)
     axes.fill_between(ends, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
 
 
 def _tail(curve: np.ndarray) -> float:
-    return float(curve[-max(1, len(curve) // 10) :].mean())
+    return float(last_tenth(curve).mean())

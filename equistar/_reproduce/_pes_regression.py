@@ -21,6 +21,7 @@ from .._estimators import (
     TruncatedBackprop,
     TruncatedES,
 )
+from .._smoothing import last_tenth
 from .._toy_unrolls import RuggedRegression
 from ._base import AbstractExperiment, Claim
 from ._meta_descent import meta_descent
@@ -82,7 +83,7 @@ class LearningRateSchedule(AbstractExperiment):
             say(f"{name}: {self.steps // share} meta-steps ...")
             path = self._descend(unroll, estimator, start, share)
             # The schedule moves on within sigma of the optimum: the median says where.
-            last = episode_loss(unroll, path[-max(1, len(path) // 10) :])
+            last = episode_loss(unroll, last_tenth(path.T).T)
             data[name] = np.asarray(path)
             data[f"{name} final loss"] = np.asarray(jnp.median(last))
         return data

@@ -17,7 +17,7 @@ from .._components import (
 )
 from .._optimizers import Blackbox, STAR
 from ._base import AbstractExperiment, Claim
-from ._digits_runs import Contestant, DigitsRuns, far_beyond, meta_loss, smoothed
+from ._digits_runs import Contestant, DigitsRuns, far_beyond, meta_loss, stretches
 from ._listed import listed_by_name
 
 
@@ -86,8 +86,8 @@ class Ablations(AbstractExperiment):
         for i, name in enumerate(CONTESTANTS):
             style = {"color": f"C{i % 10}", "linestyle": "-" if i < 4 else "--"}
             meta, inner = (np.median(data[f"{name} {k}"], 0) for k in ("meta", "inner"))
-            left.plot(*smoothed(meta), label=name, **style)
-            right.plot(*smoothed(inner), **style)
+            left.plot(*stretches(meta), label=name, **style)
+            right.plot(*stretches(inner), **style)
         right.axvline(self.runs.length, color="grey", linewidth=0.8)
         left.set(xlabel="meta-step", title="meta-loss", yscale="log")
         right.set(xlabel="step", title="training loss", xscale="log", yscale="log")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._optimizers import Blackbox, HyperparamController, STAR
+from .._smoothing import last_tenth
 from ._base import AbstractExperiment, Claim
 from ._digits_runs import (
     band,
@@ -104,5 +105,4 @@ class MetaTrainingCurves(AbstractExperiment):
 
 
 def _at_the_end(data: Mapping[str, np.ndarray], name: str, length: int) -> float:
-    curves = data[f"{name} inner"][:, :length]
-    return median_loss(curves[:, -max(1, length // 10) :])
+    return median_loss(last_tenth(data[f"{name} inner"][:, :length]))

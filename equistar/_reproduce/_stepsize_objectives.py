@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from .._smoothing import last_tenth
 from ..analysis import StepSizeProblem
 from ._base import AbstractExperiment, Claim
 from ._stepsize_objectives_claims import claims, hardest
@@ -60,7 +61,7 @@ class StepSizeObjectives(AbstractExperiment):
         for i, name in enumerate(("step_size", "zero_gradients", "non_finite_gradients")):
             data[name] = np.array([[case[i] for case in row] for row in runs.values()])
         # Of the last tenth, where the meta-steps still jump to and fro.
-        tail = data["step_size"][..., -max(1, self.steps // 10) :]
+        tail = last_tenth(data["step_size"])
         data["error"] = np.abs(tail / best[:, None] - 1).mean(-1)
         return data
 
