@@ -1,5 +1,6 @@
 """Figures, as PNG files. Nothing is ever shown on a screen."""
 
+import math
 import os
 import pathlib
 from collections.abc import Mapping
@@ -25,28 +26,27 @@ def training_curves(
     - `path`: the PNG file to write.
     - `curves`: by label, arrays of shape (seeds, steps).
     - `title`, `ylabel`: text of the figure.
-    - `smoothing`: steps that are averaged into one point.
+    - `smoothing`: steps that are averaged into one point, at most.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    positive = False
     for label, curve in curves.items():
         curve = np.asarray(curve, np.float64)
-        width = max(1, min(smoothing, curve.shape[1]))
-        points = curve.shape[1] // width
-        binned = curve[:, : points * width].reshape(len(curve), points, width).mean(-1)
-        steps = (np.arange(points) + 0.5) * width
+        # Of nearly equal widths, so that none is of a few steps left over.
+        points = max(1, math.ceil(curve.shape[1] / max(1, smoothing)))
+        bins = np.array_split(curve, points, axis=1)
+        binned = np.stack([each.mean(1) for each in bins], 1)
+        widths = np.array([each.shape[1] for each in bins])
+        steps = np.cumsum(widths) - widths / 2
         # A diverged seed counts as worst, so that quantiles stay defined.
         worst = np.where(np.isfinite(binned), binned, np.inf)
         quantiles = np.quantile(worst, [0.25, 0.5, 0.75], axis=0, method="nearest")
         low, middle, high = np.where(np.isfinite(quantiles), quantiles, np.nan)
-        positive |= bool(np.any(middle > 0))
         (line,) = axes.plot(steps, middle, label=as_label(label))
         axes.fill_between(steps, low, high, alpha=0.2, color=line.get_color())
-    scale = "log" if positive else "linear"
-    axes.set(xlabel="step", ylabel=ylabel, yscale=scale, title=as_label(title))
+    axes.set(xlabel="step", ylabel=ylabel, yscale=scale_of(axes), title=as_label(title))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
     save_figure(figure, path)
@@ -86,7 +86,7 @@ def meta_training_curves(
         axes[1].plot(steps, losses, marker=".", label=as_label(label))
         axes[1].set(ylabel="mean training loss", title="evaluation on fresh networks")
     for panel in axes:
-        panel.set(xlabel="meta-step", yscale=_scale(panel))
+        panel.set(xlabel="meta-step", yscale=scale_of(panel))
         panel.grid(alpha=0.3)
         panel.legend(frameon=False, fontsize="small")
     save_figure(figure, path)
@@ -119,7 +119,16 @@ def save_figure(figure: Any, path: str | os.PathLike) -> None:
     figure.savefig(path, dpi=150, format=ending[1:] if ending else "png")
 
 
-def _scale(axes: Any) -> str:
-    """Logarithmic if every number drawn is positive."""
-    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
-    return "log" if np.all(values[np.isfinite(values)] > 0) else "linear"
+def scale_of(axes: Any) -> str:
+    """The scale that shows all lines: logarithmic if every number drawn is positive.
+
+    **Arguments:**
+
+    - `axes`: of matplotlib, with the lines.
+
+    **Returns:**
+
+    `"log"` or `"linear"`, for matplotlib's `yscale`.
+    """
+    lines = [np.asarray(line.get_ydata(), float) for line in axes.lines]
+    return "log" if all(np.all(y[np.isfinite(y)] > 0) for y in lines) else "linear"

@@ -383,6 +383,25 @@ def test_smoothing_is_the_moving_average_without_the_bias_of_its_start():
         plot.smoothed(np.ones(2), 1.0)
 
 
+def _drawn(monkeypatch, curves, **settings):
+    figures = []
+    monkeypatch.setattr(plot, "save_figure", lambda figure, path: figures.append(figure))
+    plot.training_curves("curves.png", curves, **settings)
+    return figures[0].axes[0]
+
+
+def test_no_curve_is_off_the_axis_that_it_is_drawn_on(monkeypatch):
+    curves = {"above": np.ones((1, 20)), "below": -np.ones((1, 20))}
+    assert _drawn(monkeypatch, curves).get_yscale() == "linear"
+    assert _drawn(monkeypatch, {"above": curves["above"]}).get_yscale() == "log"
+
+
+def test_the_last_steps_are_drawn_where_points_do_not_divide_them(monkeypatch):
+    axes = _drawn(monkeypatch, {"a": np.arange(19.0)[None]}, smoothing=10)
+    # Steps 0 to 9 and 10 to 18, each point in the middle of its own.
+    np.testing.assert_allclose(axes.lines[0].get_xydata(), [[5, 4.5], [14.5, 14]])
+
+
 def test_curves_of_runs_are_drawn_as_far_as_they_are(whole, tmp_path, monkeypatch, capsys):
     going = tmp_path / "going"
     going.mkdir()

@@ -36,8 +36,7 @@ def draw_held_out(path: pathlib.Path, results: Results, task: str, steps: int) -
             shown = np.where(np.isfinite(middle), middle, np.nan)
             marker = "." if points <= 20 else ""
             axes.plot(where, shown, marker=marker, label=plot.as_label(run.optimizer))
-    positive = any(line.get_ydata()[0] > 0 for line in axes.lines)  # pyright: ignore
-    axes.set(xlabel="step", ylabel="held-out loss", yscale="log" if positive else "linear")
+    axes.set(xlabel="step", ylabel="held-out loss", yscale=plot.scale_of(axes))
     axes.set_title(plot.as_label(f"{task}, {steps:,} steps, held out"))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", frameon=False)
