@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from ._feed import AbstractFeed
@@ -12,7 +13,15 @@ from ._unroll import AbstractUnroll, check_is_unroll
 
 
 def _as_reference(value: Any) -> float:
-    return as_number(value, "`reference`", "0.5")
+    reference = as_number(value, "`reference`", "0.5")
+    if not 0 < reference < math.inf:
+        raise ValueError(f"`reference` must be positive and finite; got {reference}.")
+    return reference
+
+
+# Equal unrolls share a program whatever their references, as these are arguments of it.
+def _as_array(value: Any) -> Float[Array, ""]:
+    return jnp.array(_as_reference(value), jnp.zeros(()).dtype)
 
 
 class Relative(AbstractUnroll):
@@ -32,11 +41,10 @@ class Relative(AbstractUnroll):
     """
 
     unroll: AbstractUnroll
-    reference: float = eqx.field(static=True, converter=_as_reference)
+    reference: Float[Array, ""] = eqx.field(converter=_as_array)
 
     def __check_init__(self):
         check_is_unroll(self.unroll)
-        _check(self.reference)
 
     def init(self, theta: PyTree, *, key: PRNGKeyArray) -> PyTree[Array]:
         return self.unroll.init(theta, key=key)
@@ -45,7 +53,7 @@ class Relative(AbstractUnroll):
         self, theta: PyTree, carry: PyTree[Array], *, key: PRNGKeyArray
     ) -> tuple[PyTree[Array], Float[Array, ""]]:
         carry, loss = self.unroll.step(theta, carry, key=key)
-        return carry, loss / self.reference
+        return carry, loss / self.reference.astype(loss.dtype)
 
 
 class RelativeFeed(AbstractFeed):
@@ -66,12 +74,6 @@ class RelativeFeed(AbstractFeed):
 
     def __check_init__(self):
         check_kind(self.feed, AbstractFeed, "`feed`")
-        _check(self.reference)
 
     def at(self, step: int) -> AbstractUnroll:
         return Relative(self.feed.at(step), self.reference)
-
-
-def _check(reference: float) -> None:
-    if not 0 < reference < math.inf:
-        raise ValueError(f"`reference` must be positive and finite; got {reference}.")

@@ -13,6 +13,7 @@ import pytest
 
 import equistar as eqs
 from equistar._feed import as_feed
+from equistar._meta_step import _estimate
 
 from .helpers import QuadraticDescent
 
@@ -56,6 +57,22 @@ def test_a_mixture_of_one_is_the_unroll_itself():
     for a, b in zip(jtu.tree_leaves(alone), jtu.tree_leaves(mixed), strict=True):
         if eqx.is_inexact_array_like(a):
             np.testing.assert_array_equal(a, b)
+
+
+def test_unrolls_that_differ_in_numbers_alone_share_a_program():
+    sgd = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+    noisy = [eqs.tasks.Quadratic(jnp.ones(2), noise) for noise in (0.0, 0.1)]
+    relative = [eqs.Relative(_slopes(6.0)[0], reference) for reference in (1.0, 3.0)]
+    training = [eqs.InnerTraining(task) for task in noisy]
+
+    def losses(unrolls, theta):
+        _estimate._cached._clear_cache()  # pyright: ignore
+        history = _meta_train(eqs.Mixture(unrolls), theta).history
+        assert _estimate._cached._cache_size() == 1  # pyright: ignore
+        return history.unroll_losses
+
+    losses(training, sgd)
+    np.testing.assert_allclose(losses(relative, jnp.ones(())), [[6, 6 / 3]], rtol=1e-12)
 
 
 def test_the_gradients_are_averaged_by_weight():

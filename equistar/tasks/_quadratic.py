@@ -20,7 +20,7 @@ class Quadratic(AbstractTask):
     """
 
     curvature: Float[Array, " n"]
-    noise: float = eqx.field(static=True)
+    noise: Float[Array, ""]
     loss_bounds: tuple[float, float] = eqx.field(static=True)
 
     def __init__(
@@ -41,7 +41,8 @@ class Quadratic(AbstractTask):
         noise is not finite and at least 0.
         """
         self.curvature = checked_curvature(curvature)
-        self.noise = checked_noise(noise)
+        # An argument of programs, so that tasks of other noise share them.
+        self.noise = jnp.array(checked_noise(noise), jnp.zeros(()).dtype)
         self.loss_bounds = loss_bounds
 
     def init(self, *, key: PRNGKeyArray) -> Float[Array, " n"]:
@@ -54,7 +55,8 @@ class Quadratic(AbstractTask):
         key: PRNGKeyArray,
         split: Split = Split.TRAIN,
     ) -> Float[Array, ""]:
-        optimum = self.noise * jr.normal(key, params.shape, params.dtype)
+        noise = self.noise.astype(params.dtype)
+        optimum = noise * jr.normal(key, params.shape, params.dtype)
         curvature = self.curvature.astype(params.dtype)
         return 0.5 * jnp.sum(curvature * (params - optimum) ** 2)
 
