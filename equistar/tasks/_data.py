@@ -79,6 +79,12 @@ class Dataset(AbstractDataset):
     classes: int = eqx.field(static=True)
     scale: float = eqx.field(static=True)
 
+    # To a type checker the base's fields would come first.
+    def __init__(self, splits: dict[str, Examples], classes: int, scale: float):
+        self.splits = splits
+        self.classes = classes
+        self.scale = scale
+
     def __check_init__(self):
         _check_inputs(self.splits, "Dataset")
         if self.classes < 2:
