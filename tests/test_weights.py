@@ -429,11 +429,11 @@ def test_what_a_file_cannot_hold_is_named_and_the_old_file_stays(saved):
 def test_a_failed_write_leaves_the_old_file_and_no_other(saved, monkeypatch):
     before = saved.read_bytes()
 
-    def full(file, **arrays):
+    def full(file, *_, **__):
         file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", full)
+    monkeypatch.setattr(np.lib.format, "write_array", full)
     with pytest.raises(eqs.WeightsError, match="No space left"):
         eqs.save(saved, eqs.STAR(key=jr.key(0)))
     assert saved.read_bytes() == before
