@@ -120,7 +120,7 @@ def save_figure(figure: Any, path: str | os.PathLike) -> None:
 
 
 def scale_of(axes: Any) -> str:
-    """The scale that shows all lines: logarithmic if every number drawn is positive.
+    """The scale that shows all lines: logarithmic, unless one is below zero or only zero.
 
     **Arguments:**
 
@@ -131,4 +131,6 @@ def scale_of(axes: Any) -> str:
     `"log"` or `"linear"`, for matplotlib's `yscale`.
     """
     lines = [np.asarray(line.get_ydata(), float) for line in axes.lines]
-    return "log" if all(np.all(y[np.isfinite(y)] > 0) for y in lines) else "linear"
+    # A loss that ends at zero leaves the axis there, and is seen before.
+    shown = [np.all(y >= 0) and np.any(y > 0) for y in (y[np.isfinite(y)] for y in lines)]
+    return "log" if all(shown) else "linear"

@@ -393,7 +393,9 @@ def _drawn(monkeypatch, curves, **settings):
 def test_no_curve_is_off_the_axis_that_it_is_drawn_on(monkeypatch):
     curves = {"above": np.ones((1, 20)), "below": -np.ones((1, 20))}
     assert _drawn(monkeypatch, curves).get_yscale() == "linear"
-    assert _drawn(monkeypatch, {"above": curves["above"]}).get_yscale() == "log"
+    assert _drawn(monkeypatch, {"zero": np.zeros((1, 20))}).get_yscale() == "linear"
+    for shown in (curves["above"], np.linspace(1, 0, 20)[None]):
+        assert _drawn(monkeypatch, {"above": shown}, smoothing=1).get_yscale() == "log"
 
 
 def test_the_last_steps_are_drawn_where_points_do_not_divide_them(monkeypatch):
