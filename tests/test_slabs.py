@@ -224,6 +224,48 @@ def test_labels_that_are_no_classes_are_refused():
         )
 
 
+def _pairs(pair, **options):
+    """The first slab of 100 pairs."""
+    train, test = [pair(i) for i in range(100)], [pair(0)]
+    options = {"classes": 2, "size": 30, "held_out": 2, "ahead": 0} | options
+    slabs: Any = tasks.classification_slabs
+    return slabs(train, test, **options)[0]
+
+
+@pytest.mark.parametrize(
+    "pair, options, message",
+    [
+        (lambda i: (np.array([2**40 + i]), 0), {}, "Inputs are kept as int32"),
+        (lambda i: (np.array([1e300]), 0), {}, "Inputs are kept as float32"),
+        (lambda i: (np.array([np.nan]), 0), {}, "Inputs must be finite real numbers"),
+        (lambda i: (np.ones(1), 0.7), {}, "Labels must be integers .* dtype float64"),
+        (lambda i: (np.ones(1), np.eye(2)[0]), {}, "one whole number for each example"),
+        (lambda i: (np.ones(1 + i % 2), 0), {}, r"one has \(2,\) where .* \(1,\): crop"),
+        (lambda i: (np.ones(1), 0), {"scale": np.nan}, "`scale` must be a finite number"),
+        (lambda i: (np.ones(1), 0), {"held_out": 2.0}, "`held_out` must be a whole"),
+        (lambda i: (np.ones(1), 0), {"classes": "2"}, "`classes` must be a whole"),
+    ],
+)
+def test_examples_of_slabs_are_checked_as_those_of_arrays(
+    pair, options, message, as_users_call
+):
+    with pytest.raises(ValueError, match=message):
+        _pairs(pair, **options)
+
+
+def test_a_slab_is_checked_when_it_is_asked_for():
+    # It is not among the four that are held out, which are read before.
+    with pytest.raises(ValueError, match="Inputs must be finite real numbers"):
+        _pairs(lambda i: (np.array([np.nan if i == 50 else 1.0]), 0), size=96)
+
+
+def test_inputs_of_slabs_may_be_lists():
+    first = _pairs(lambda i: ([i, 2], i % 2))
+    part = first[tasks.Split.TRAIN]
+    assert first.in_shape == (2,)
+    np.testing.assert_array_equal(part.inputs[:, 0] % 2, part.targets)
+
+
 def test_held_out_images_stay_and_are_in_no_slab():
     held = [s for s in tasks.Split if s is not tasks.Split.TRAIN]
     with _images() as slabs:

@@ -40,16 +40,7 @@ def dataset_from_arrays(
     """
     inputs, labels = _whole(inputs, "Inputs"), _whole(labels, "Labels")
     _check_examples(inputs, labels, "label")
-    if labels.ndim != 1:
-        raise ValueError(
-            f"Labels must be one whole number for each example; got shape {labels.shape}: "
-            "pass `labels.argmax(1)` for one-hot rows, `labels[:, 0]` for one column."
-        )
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"Labels must be integers from 0 up; got dtype {labels.dtype}: pass "
-            "`np.unique(labels, return_inverse=True)[1]`."
-        )
+    check_labels(labels)
     low, high = int(labels.min()), int(labels.max())
     if not 0 <= low <= high < np.iinfo(np.int32).max:
         raise ValueError(
@@ -64,8 +55,8 @@ def dataset_from_arrays(
             f"Of the classes 0, ..., {high} only {occurring} occur in the labels: if the "
             "others never will, pass `np.unique(labels, return_inverse=True)[1]`."
         )
-    splits = _split(_stored(inputs, "Inputs"), labels.astype(np.int32), seed)
-    return Dataset(splits, high + 1, _checked_scale(scale))
+    splits = _split(stored(inputs, "Inputs"), labels.astype(np.int32), seed)
+    return Dataset(splits, high + 1, checked_scale(scale))
 
 
 def regression_from_arrays(
@@ -99,9 +90,9 @@ def regression_from_arrays(
     _check_examples(inputs, targets, "target")
     if np.issubdtype(targets.dtype, np.integer):
         targets = targets.astype(np.float64)
-    rows = _stored(targets.reshape(len(targets), -1), "Targets").astype(np.float32)
-    splits = _split(_stored(inputs, "Inputs"), rows, seed)
-    return RegressionDataset(splits, _checked_scale(scale))
+    rows = stored(targets.reshape(len(targets), -1), "Targets").astype(np.float32)
+    splits = _split(stored(inputs, "Inputs"), rows, seed)
+    return RegressionDataset(splits, checked_scale(scale))
 
 
 # As an array a masked one has what stands below its mask.
@@ -127,6 +118,20 @@ def _check_examples(inputs: np.ndarray, targets: np.ndarray, name: str) -> None:
         )
 
 
+def check_labels(labels: np.ndarray) -> None:
+    """Raises a `ValueError` unless they are whole numbers along one axis."""
+    if labels.ndim != 1:
+        raise ValueError(
+            f"Labels must be one whole number for each example; got shape {labels.shape}: "
+            "pass `labels.argmax(1)` for one-hot rows, `labels[:, 0]` for one column."
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"Labels must be integers from 0 up; got dtype {labels.dtype}: pass "
+            "`np.unique(labels, return_inverse=True)[1]`."
+        )
+
+
 _STORAGE = {
     np.floating: np.float32,
     np.signedinteger: np.int32,
@@ -134,12 +139,12 @@ _STORAGE = {
 }
 
 
-def _stored(x: np.ndarray, name: str) -> np.ndarray:
+def stored(x: np.ndarray, name: str) -> np.ndarray:
     """Finite real numbers in their storage type, of 32 bits at most."""
     if x.dtype == bool:
         return x.astype(np.uint8)
     kinds = [kind for kind in _STORAGE if jnp.issubdtype(x.dtype, kind)]
-    if not kinds or not np.all(np.isfinite(x)):
+    if not kinds or (kinds[0] is np.floating and not np.all(np.isfinite(x))):
         raise ValueError(
             f"{name} must be finite real numbers: drop or fill what is missing first; got "
             f"dtype {x.dtype}."
@@ -157,7 +162,8 @@ def _stored(x: np.ndarray, name: str) -> np.ndarray:
     return x.astype(_STORAGE[kinds[0]])
 
 
-def _checked_scale(scale: float) -> float:
+def checked_scale(scale: Any) -> float:
+    """What inputs are multiplied by; a `ValueError` if it is no finite number."""
     if not isinstance(scale, int | float | np.number) or not np.isfinite(scale):
         raise ValueError(f"`scale` must be a finite number; got {scale!r}.")
     return float(scale)

@@ -2,14 +2,14 @@
 
 import os
 import pathlib
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from .._kinds import check_kind
+from .._kinds import as_count, check_kind
+from ._arrays import check_labels, checked_scale, stored
 from ._base import Split
 from ._data import Dataset, Examples
 from ._slabs import RandomAccess, Slabs
@@ -49,13 +49,17 @@ def classification_slabs(
 
     **Raises:**
 
-    `ValueError` if `train` or `test` is not a sequence of pairs, or if `train` has fewer
-    examples than a slab and two held-out splits.
+    `ValueError` if an argument is not of its kind, or if `train` has fewer examples than a
+    slab and two held-out splits. Inputs and labels that
+    [`equistar.tasks.dataset_from_arrays`][] refuses are refused here too, those of a slab
+    when it is asked for.
     """
+    size, held_out = as_count(size, "size"), as_count(held_out, "held_out")
+    classes, scale = as_count(classes, "classes", 2), checked_scale(scale)
     _check_pairs(train, "train")
     _check_pairs(test, "test")
     left = len(train) - 2 * held_out
-    if held_out < 1 or left < size:
+    if left < size:
         raise ValueError(
             f"Slabs of {size} examples and two held-out splits of {held_out} do not fit "
             f"into {len(train)} examples: make `size` or `held_out` smaller."
@@ -118,16 +122,23 @@ def tfds_image_slabs(
 
 
 class _Chosen:
-    """Some of a source's examples, in an order."""
+    """Some of a source's pairs of an input and a label, as arrays, in an order."""
 
     def __init__(self, source: RandomAccess, index: np.ndarray):
         self.source, self.index = source, index
+        self.shape = np.shape(source[0][0])
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, i: int) -> Any:
-        return self.source[int(self.index[i])]
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        inputs, label = self.source[int(self.index[i])]
+        if np.shape(inputs) != self.shape:
+            raise ValueError(
+                f"Inputs must have one shape, and one has {np.shape(inputs)} where the "
+                f"first has {self.shape}: crop or pad them."
+            )
+        return np.asarray(inputs), np.asarray(label)
 
 
 class _Images:
@@ -164,8 +175,11 @@ def _all(source: RandomAccess, classes: int) -> Examples:
 
 
 def _examples(inputs: np.ndarray, labels: np.ndarray, classes: int) -> Examples:
+    check_labels(labels)
     if not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(
             f"Labels must be from 0 to {classes - 1}; got {labels.min()} to {labels.max()}."
         )
-    return Examples(jax.device_put(inputs), jnp.asarray(labels, jnp.int32))
+    return Examples(
+        jax.device_put(stored(inputs, "Inputs")), jnp.asarray(labels, jnp.int32)
+    )
