@@ -210,6 +210,60 @@ def test_a_data_set_that_is_put_together_by_hand_is_checked(make, message):
         make()
 
 
+def _by_hand(train, **others):
+    parts = {s.value: others.get(s.value, train) for s in tasks.Split}
+    rows = {
+        k: _part(np.asarray(x)[:, None], np.zeros(len(x), int)) for k, x in parts.items()
+    }
+    return tasks.Dataset(rows, 2, 1.0)
+
+
+def _regression(targets):
+    return tasks.Regression(tasks.regression_from_arrays(np.ones((20, 5)), targets))
+
+
+GAUSSIAN = tasks.GaussianLikelihood()
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (
+            lambda: tasks.VariationalAutoencoding(_by_hand([0.0, 1.0], test=[50.0])),
+            r"inputs in \[0, 1\]; those of 'test' are in \[50, 50\]",
+        ),
+        (
+            lambda: tasks.VariationalAutoencoding(_by_hand([0.0, 1.0], test=[np.nan])),
+            r"those of 'test' are in \[nan, nan\]",
+        ),
+        (
+            lambda: tasks.VariationalAutoencoding(
+                _by_hand([0.0, np.inf]), likelihood=GAUSSIAN
+            ),
+            "The inputs of the training split, or their squares, are not finite",
+        ),
+        (lambda: tasks.Autoencoding(_by_hand([0.0, np.nan])), "inputs .* not finite"),
+        (lambda: _regression(np.full(20, 1e30)), "not finite.* standardise the targets"),
+        (lambda: _regression(np.ones((20, 0))), r"one target for each.*\(20, 0\)"),
+        (
+            lambda: tasks.RegressionDataset(
+                dict.fromkeys(_splits(), _part(np.ones((4, 5)), np.ones((4, 0)))), 1.0
+            ),
+            r"Targets must be rows .* of shape \(4, 0\)",
+        ),
+    ],
+)
+def test_data_that_have_no_finite_loss_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_bounds_of_many_inputs_in_an_order_are_of_inputs_from_everywhere():
+    # One in six is 1, at the end; every second one is looked at.
+    task = tasks.Autoencoding(_by_hand([0.0] * 5000 + [1.0] * 1000))
+    np.testing.assert_allclose(task.loss_bounds[1], 1.5 / 6, rtol=1e-6)
+
+
 def test_data_sets_by_hand_that_are_whole_are_taken():
     assert tasks.Dataset(_splits(), 3, 1.0).in_shape == (5,)
     assert tasks.TextDataset(TOKENS, 9).vocabulary == 9

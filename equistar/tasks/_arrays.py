@@ -111,7 +111,8 @@ def _check_examples(inputs: np.ndarray, targets: np.ndarray, name: str) -> None:
             "Inputs need an axis of examples and at least one of numbers: pass "
             f"`inputs[:, None]` for one number each; got shape {inputs.shape}."
         )
-    if targets.ndim < 1 or len(inputs) != len(targets) or len(targets) < 10:
+    n = len(inputs)
+    if n < 10 or targets.ndim < 1 or len(targets) != n or targets.size == 0:
         raise ValueError(
             f"A data set needs at least 10 examples and one {name} for each; got inputs of "
             f"shape {inputs.shape} and {name}s of {targets.shape}."

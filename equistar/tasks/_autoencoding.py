@@ -13,6 +13,7 @@ from ._base import AbstractTask, Split
 from ._data import Dataset, RegressionDataset
 from ._likelihoods import AbstractLikelihood, BernoulliLikelihood
 from ._model import apply_model, init_model
+from ._split_checks import clipping_bound
 
 
 _DATA = "a Dataset or a RegressionDataset, say `dataset_from_arrays(inputs, labels)`"
@@ -45,8 +46,8 @@ class Autoencoding(AbstractTask):
 
         **Raises:**
 
-        `ValueError` if an argument is not of its kind, `batch_size` is below 1, or all
-        inputs are zero.
+        `ValueError` if an argument is not of its kind, `batch_size` is below 1, or the
+        training inputs are all zero, or have squares that are not finite.
         """
         check_kind(dataset, Dataset | RegressionDataset, "`dataset`", _DATA)
         check_kind(architecture, AbstractArchitecture, "`architecture`")
@@ -54,12 +55,7 @@ class Autoencoding(AbstractTask):
         self.dataset = dataset
         self.architecture = architecture
         self.batch_size = batch_size
-        square = float(jnp.mean(_some_inputs(dataset) ** 2))
-        if square == 0:
-            raise ValueError(
-                "All inputs of the training split are zero: nothing is learned."
-            )
-        self.loss_bounds = 0.0, 1.5 * square
+        self.loss_bounds = 0.0, clipping_bound(_some_inputs(dataset) ** 2, "inputs")
 
     def init(self, *, key: PRNGKeyArray) -> PyTree[Array]:
         shape = self.dataset.in_shape
@@ -135,7 +131,7 @@ class VariationalAutoencoding(AbstractTask):
         **Raises:**
 
         `ValueError` if an argument is not of its kind, `latent` or `batch_size` is below 1,
-        or the inputs are outside of the likelihood's support.
+        or inputs of a split are outside of the likelihood's support, or not finite.
         """
         check_kind(dataset, Dataset | RegressionDataset, "`dataset`", _DATA)
         check_kind(encoder, AbstractArchitecture, "`encoder`")
@@ -143,7 +139,6 @@ class VariationalAutoencoding(AbstractTask):
         check_kind(likelihood, AbstractLikelihood, "`likelihood`")
         latent = as_count(latent, "latent")
         batch_size = as_count(batch_size, "batch_size")
-        _check_support(dataset, likelihood)
         self.dataset = dataset
         self.encoder = encoder
         self.decoder = decoder
@@ -151,8 +146,9 @@ class VariationalAutoencoding(AbstractTask):
         self.latent = latent
         self.batch_size = batch_size
         x = _some_inputs(dataset)
-        of_zeros = jnp.mean(likelihood.negative_log(jnp.zeros_like(x), x))
-        self.loss_bounds = 0.0, 1.5 * float(of_zeros)
+        of_zeros = likelihood.negative_log(jnp.zeros_like(x), x)
+        self.loss_bounds = 0.0, clipping_bound(of_zeros, "inputs")
+        _check_support(dataset, likelihood)
 
     def init(self, *, key: PRNGKeyArray) -> PyTree[Array]:
         encoder_key, decoder_key = jr.split(key)
@@ -207,19 +203,22 @@ def _flat(x: Float[Array, "batch ..."]) -> Float[Array, "batch numbers"]:
 
 def _some_inputs(dataset: Dataset | RegressionDataset) -> Float[Array, "n ..."]:
     # As many as tell a mean well: all of them might not fit as floating-point numbers.
-    return dataset.prepare(dataset[Split.TRAIN].inputs[:4096])
+    # From everywhere, since they may be in an order.
+    inputs = dataset[Split.TRAIN].inputs
+    return dataset.prepare(inputs[:: math.ceil(len(inputs) / 4096)])
 
 
 def _check_support(
     dataset: Dataset | RegressionDataset, likelihood: AbstractLikelihood
 ) -> None:
-    inputs = dataset[Split.TRAIN].inputs
-    found = sorted(dataset.scale * float(x) for x in (inputs.min(), inputs.max()))
     low, high = likelihood.support
-    # A scale such as 1/255 is rounded.
-    if found[0] < low - 1e-6 or found[1] > high + 1e-6:
-        raise ValueError(
-            f"The likelihood is for inputs in [{low:g}, {high:g}]; these are in "
-            f"[{found[0]:g}, {found[1]:g}]. Scale the data set, or use "
-            "`likelihood=GaussianLikelihood()`."
-        )
+    for split in Split:
+        inputs = dataset[split].inputs
+        least, most = sorted(dataset.scale * float(x) for x in (inputs.min(), inputs.max()))
+        # A scale such as 1/255 is rounded. NaN is in no interval.
+        if not (low - 1e-6 <= least and most <= high + 1e-6):
+            raise ValueError(
+                f"The likelihood is for inputs in [{low:g}, {high:g}]; those of "
+                f"'{split.value}' are in [{least:g}, {most:g}]. Scale the data set, or use "
+                "`likelihood=GaussianLikelihood()`."
+            )

@@ -115,7 +115,11 @@ class RegressionDataset(AbstractDataset):
         targets = {key: part.targets for key, part in self.splits.items()}
         check_alike(targets, "Targets")
         shown = targets[Split.TRAIN.value]
-        if shown.ndim != 2 or not jnp.issubdtype(shown.dtype, jnp.floating):
+        if (
+            shown.ndim != 2
+            or shown.size == 0
+            or not jnp.issubdtype(shown.dtype, jnp.floating)
+        ):
             raise ValueError(
                 "Targets must be rows of floating-point numbers, one for each input; got "
                 f"{shown.dtype} of shape {shown.shape}."

@@ -9,6 +9,7 @@ from ._architectures import AbstractArchitecture, MLP
 from ._base import AbstractTask, Split
 from ._data import RegressionDataset
 from ._model import apply_model, init_model
+from ._split_checks import clipping_bound
 
 
 class Regression(AbstractTask):
@@ -39,8 +40,8 @@ class Regression(AbstractTask):
 
         **Raises:**
 
-        `ValueError` if an argument is not of its kind, `batch_size` is below 1, or all
-        training targets are zero.
+        `ValueError` if an argument is not of its kind, `batch_size` is below 1, or the
+        training targets are all zero, or have squares that are not finite.
         """
         wanted = "a RegressionDataset, say `regression_from_arrays(inputs, targets)`"
         check_kind(dataset, RegressionDataset, "`dataset`", wanted)
@@ -49,12 +50,8 @@ class Regression(AbstractTask):
         self.dataset = dataset
         self.architecture = architecture
         self.batch_size = batch_size
-        square = float(jnp.mean(dataset[Split.TRAIN].targets ** 2))
-        if square == 0:
-            raise ValueError(
-                "All targets of the training split are zero: nothing is learned."
-            )
-        self.loss_bounds = 0.0, 1.5 * square
+        squares = dataset[Split.TRAIN].targets ** 2
+        self.loss_bounds = 0.0, clipping_bound(squares, "targets")
 
     def init(self, *, key: PRNGKeyArray) -> PyTree[Array]:
         shape, size = self.dataset.in_shape, self.dataset.out_size

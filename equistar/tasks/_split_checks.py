@@ -1,11 +1,13 @@
 """What must hold of the four splits of a data set."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ._base import Split
 
@@ -54,6 +56,22 @@ def check_whole_numbers(arrays: Mapping[str, Any], below: int, what: str) -> Non
                 f"{what} must be from 0 to {below - 1}; those of '{key}' go from {low} to "
                 f"{high}."
             )
+
+
+def clipping_bound(losses: Float[Array, "..."], what: str) -> float:
+    """1.5 times the mean loss of an output of zeros, to which meta-training clips.
+
+    Raises a `ValueError` if it is none, for what is learned is zero or not finite.
+    """
+    mean = float(jnp.mean(losses))
+    if mean == 0:
+        raise ValueError(f"All {what} of the training split are zero: nothing is learned.")
+    if not math.isfinite(mean):
+        raise ValueError(
+            f"The {what} of the training split, or their squares, are not finite: drop or "
+            f"fill what is missing, and standardise the {what}."
+        )
+    return 1.5 * mean
 
 
 # Traced values are not, nor are those on the devices of other processes.
