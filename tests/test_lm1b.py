@@ -106,6 +106,19 @@ def test_what_is_missing_or_damaged_is_one_sentence(prepared, monkeypatch):
         _prepare(prepared, 600, prepared / "nowhere")
 
 
+@pytest.mark.parametrize("said", ["", "{}", "[1]", '{"vocabulary": "a", "tokens": {}}'])
+def test_a_damaged_description_is_one_sentence(prepared, said):
+    folder = _prepare(prepared, 256)
+    (folder / "about.json").write_text(said)
+    with pytest.raises(ValueError, match=r"about\.json is damaged: delete .* and run"):
+        _slabs(prepared, 256)
+
+
+def test_a_vocabulary_that_is_no_number_is_named(prepared, as_users_call):
+    with pytest.raises(ValueError, match="`vocabulary` must be a whole number"):
+        _slabs(prepared, "256")
+
+
 def test_tokens_that_were_not_finished_are_not_there(prepared, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt

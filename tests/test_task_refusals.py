@@ -264,6 +264,18 @@ def test_bounds_of_many_inputs_in_an_order_are_of_inputs_from_everywhere():
     np.testing.assert_allclose(task.loss_bounds[1], 1.5 / 6, rtol=1e-6)
 
 
+def test_data_sets_by_hand_may_be_of_numpy_arrays(as_users_call):
+    def drawn(array):
+        part = untyped.Examples(array(np.arange(8.0)), array(np.arange(8)))
+        text = untyped.TextDataset({s.value: array(np.arange(9)) for s in tasks.Split}, 9)
+        batch = jax.jit(lambda key: part.batch(5, key=key))(jr.key(0))
+        windows = jax.jit(lambda key: text.windows("test", 3, 2, key=key))(jr.key(0))
+        return *batch, windows
+
+    for ours, theirs in zip(drawn(np.asarray), drawn(jnp.asarray), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_data_sets_by_hand_that_are_whole_are_taken():
     assert tasks.Dataset(_splits(), 3, 1.0).in_shape == (5,)
     assert tasks.TextDataset(TOKENS, 9).vocabulary == 9

@@ -101,6 +101,12 @@ def test_slabs_of_damaged_data_name_them(tmp_path, monkeypatch):
         tasks.named("imagenet32_resnet")
 
 
+def test_a_seed_that_is_none_is_no_fault_of_the_data(as_users_call):
+    images: Any = tasks.tfds_images
+    with pytest.raises(ValueError, match=r"`seed` must be a whole number .*; got None"):
+        images("cifar10", data_dir=FOLDER, seed=None)
+
+
 def test_the_variable_says_where_data_sets_are(monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(FOLDER))
     assert tasks.tfds_images("cifar10").classes == 10

@@ -38,7 +38,8 @@ class Examples(eqx.Module):
     ) -> tuple[Shaped[Array, "batch ..."], Shaped[Array, "batch ..."]]:
         """`size` examples drawn with replacement."""
         index = jr.randint(key, (size,), 0, len(self.targets))
-        return self.inputs[index], self.targets[index]
+        # NumPy's cannot be indexed inside of jit.
+        return jnp.asarray(self.inputs)[index], jnp.asarray(self.targets)[index]
 
 
 class AbstractDataset(eqx.Module):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._files import write_atomically
+from .._kinds import as_count
 from ._slabs import Slabs
 from ._text import TextDataset
 from ._text_slabs import text_slabs
@@ -47,7 +48,8 @@ def lm1b_slabs(
 
     **Raises:**
 
-    `FileNotFoundError` if there is no such copy, `ValueError` if its files are damaged.
+    `FileNotFoundError` if there is no such copy, `ValueError` if its files are damaged or
+    an argument is not of its kind.
 
     ??? cite
 
@@ -62,6 +64,7 @@ def lm1b_slabs(
         }
         ```
     """
+    vocabulary = as_count(vocabulary, "vocabulary")
     folder = token_folder(vocabulary, data_dir)
     if not is_tokenised(folder):
         raise FileNotFoundError(
@@ -136,15 +139,17 @@ def _dtype(vocabulary: int) -> str:
 
 
 def _tokens(folder: pathlib.Path, split: str) -> np.ndarray:
-    about = json.loads((folder / "about.json").read_text())
-    path, expected = folder / f"{split}.tokens", about["tokens"][split]
-    dtype = np.dtype(_dtype(about["vocabulary"]))
+    path, about = folder / f"{split}.tokens", folder / "about.json"
+    again = f"delete {folder} and run `equistar data prepare {LM1B}` again."
+    try:
+        said = json.loads(about.read_text())
+        dtype = np.dtype(_dtype(said["vocabulary"]))
+        expected = said["tokens"][split] * dtype.itemsize
+    except (ValueError, LookupError, TypeError) as e:
+        raise ValueError(f"{about} is damaged: {again}") from e
     found = path.stat().st_size if path.is_file() else 0
-    if found != expected * dtype.itemsize:
-        raise ValueError(
-            f"{path} is of {found} bytes, not {expected * dtype.itemsize}: delete {folder} "
-            f"and run `equistar data prepare {LM1B}` again."
-        )
+    if found != expected:
+        raise ValueError(f"{path} is of {found} bytes, not {expected}: {again}")
     return np.memmap(path, dtype, mode="r")
 
 

@@ -42,7 +42,8 @@ class TextDataset(eqx.Module):
         self, split: Split, length: int, size: int, *, key: PRNGKeyArray
     ) -> Int[Array, "size length"]:
         """`size` windows of `length` tokens, from positions drawn at random."""
-        tokens = self[split]
+        # NumPy's cannot be indexed inside of jit.
+        tokens = jnp.asarray(self[split])
         starts = jr.randint(key, (size, 1), 0, len(tokens) - length + 1)
         return tokens[starts + jnp.arange(length)[None]].astype(jnp.int32)
 
