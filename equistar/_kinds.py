@@ -91,6 +91,16 @@ def check_counts(numbers: Any, name: str) -> None:
         )
 
 
+def check_range(bounds: Any, name: str, least: int = 1) -> None:
+    """Raises a `ValueError` unless `bounds` are two whole numbers, in order."""
+    whole = isinstance(bounds, tuple) and all(_is_count(n, least) for n in bounds)
+    if not whole or len(bounds) != 2 or bounds[0] > bounds[1]:
+        raise ValueError(
+            f"`{name}` must be two whole numbers, {least} <= least <= largest; got "
+            f"{_shown(bounds)}."
+        )
+
+
 def as_number(value: Any, name: str, example: str) -> float:
     """A real number, of Python, NumPy or JAX; raises a `ValueError` for what is none.
 

@@ -24,6 +24,11 @@ TEXT = tasks.text_from_tokens(np.arange(400) % 7)
 QUADRATIC = tasks.Quadratic(jnp.ones(3))
 
 
+def _text_slabs(tokens=np.arange(400) % 7, vocabulary: Any = 7, **options):
+    options = {"size": 3, "row": 20, "held_out": 2} | options
+    return untyped.text_slabs(tokens, tokens, vocabulary, **options)
+
+
 def _loss(task, **kwargs):
     return task.loss(task.init(key=jr.key(0)), key=jr.key(1), **kwargs)
 
@@ -89,6 +94,56 @@ def _loss(task, **kwargs):
         (lambda: tasks.Quadratic(-jnp.ones(3)), "finite and at least 0"),
         (lambda: tasks.Quadratic(jnp.ones((3, 3))), "a vector of eigenvalues"),
         (lambda: tasks.LinearTeacher(-jnp.ones(3), key=jr.key(0)), "at least 0"),
+        (lambda: untyped.Quadratic("abc"), "`curvature` must be a vector .*; got 'abc'"),
+        (
+            lambda: untyped.Quadratic(jnp.ones(3), "a"),
+            "`noise` must be one number, say 0.1",
+        ),
+        (lambda: untyped.LinearTeacher(jnp.ones(3), key=1), "`key` must be one PRNG key"),
+        (lambda: untyped.Reparametrised(QUADRATIC, key=0), "`key` must be one PRNG key"),
+        (lambda: untyped.LowPrecision(QUADRATIC, "bf"), r"say `jnp\.bfloat16`; got 'bf'"),
+        (lambda: untyped.LowPrecision(QUADRATIC, None), r"say `jnp\.bfloat16`; got None"),
+        (lambda: untyped.with_label_noise(ROWS, "a"), "`share` must be one number"),
+        (lambda: untyped.with_label_noise(ROWS, 0.1, seed=0.5), "`seed` must be a whole"),
+        (lambda: untyped.digits("a"), "`seed` must be a whole number"),
+        (lambda: untyped.digits_mlp(32), r"`hidden` must be a tuple .*got 32\."),
+        (lambda: untyped.digits_convnet(32), r"`channels` must be a tuple .*got 32\."),
+        (lambda: untyped.named(["digits_mlp"]), r"There is no task '\['digits_mlp'\]': "),
+        (lambda: untyped.suite(["smoke"]), "There is no suite"),
+        (lambda: untyped.tfds_images("cifar"), "did you mean 'cifar10'"),
+        (lambda: untyped.tfds_images("cifar10", data_dir=3), "`data_dir` must be a path"),
+        (
+            lambda: untyped.text_from_tokens(np.arange(40), "256"),
+            "`vocabulary` must be a w",
+        ),
+        (
+            lambda: untyped.text_from_tokens(np.arange(40), 256.0),
+            "`vocabulary` must be a w",
+        ),
+        (lambda: _text_slabs(row="a"), "`row` must be a whole number of at least 20"),
+        (lambda: _text_slabs(vocabulary="a"), "`vocabulary` must be a whole number"),
+        (lambda: untyped.Slabs(5, 1, len), "`source` must be examples by their number"),
+        (lambda: untyped.Slabs(iter("ab"), 1, len), "`source` must be examples by their"),
+        (lambda: untyped.Slabs(np.ones(9), 4, "x"), "`make` must be a function"),
+        (lambda: _loss(tasks.Classification(ROWS), split="tset"), "did you mean 'test'"),
+        (lambda: untyped.PerceptronFamily("digits"), "`dataset` must be a Dataset, say"),
+        (
+            lambda: untyped.PerceptronFamily(ROWS, batch_sizes=32),
+            r"`batch_sizes` must be two whole numbers, 1 <= least <= largest; got 32\.",
+        ),
+        (lambda: untyped.PerceptronFamily(ROWS, widths=(1, 2, 3)), "`widths` must be two"),
+        (lambda: untyped.PerceptronFamily(ROWS, depths=(1.5, 2)), "`depths` must be two"),
+        (lambda: untyped.ConvNetFamily(ROWS, depths=(0, 1)), "two whole numbers, 1 <= l"),
+        (lambda: untyped.QuadraticFamily(5), "`sizes` must be two whole numbers, 2 <= l"),
+        (lambda: untyped.QuadraticFamily().sample(key=0), "`key` must be one PRNG key"),
+        (lambda: untyped.PerceptronFamily(ROWS).sample(key=0), "`key` must be one PRNG"),
+        (lambda: untyped.ConvNetFamily(ROWS).sample(key=0), "`key` must be one PRNG key"),
+        (lambda: untyped.Dataset(_splits(), "3", 1.0), "`classes` must be a whole number"),
+        (lambda: untyped.Dataset(_splits(), 3.5, 1.0), "`classes` must be a whole number"),
+        (lambda: untyped.Dataset(_splits(), 3, None), "`scale` must be one number"),
+        (lambda: untyped.Dataset(_splits(), 3, np.inf), "`scale` must be a finite number"),
+        (lambda: untyped.TextDataset(TOKENS, 9.5), "`vocabulary` must be a whole number"),
+        (lambda: untyped.Examples(jnp.ones((4, 5)), None), "`targets` must be an array"),
     ],
 )
 def test_arguments_of_another_kind_are_named(as_users_call, make, message):
@@ -121,6 +176,10 @@ def test_lists_whole_numbers_and_names_of_splits_are_taken_as_they_are_meant(as_
     assert untyped.ConvNet([4], [1]) == tasks.ConvNet((4,), (1,))
     whole = untyped.Quadratic([1, 2, 3])
     assert _loss(whole) == _loss(tasks.Quadratic(jnp.array([1.0, 2.0, 3.0])))
+    lists, arrays = (
+        _text_slabs(x, ahead=0) for x in ([*range(7)] * 60, np.arange(420) % 7)
+    )
+    np.testing.assert_array_equal(lists[0]["train"], arrays[0]["train"])
     task = tasks.Classification(ROWS)
     assert _loss(task, split="test") == _loss(task, split=tasks.Split.TEST)
 
@@ -180,7 +239,10 @@ TOKENS = {s.value: jnp.arange(9) for s in tasks.Split}
         (lambda: tasks.Dataset({"train": ROWS[tasks.Split.TRAIN]}, 3, 1.0), "four keys"),
         (lambda: tasks.Dataset(_splits(test=jnp.ones(3)), 3, 1.0), "must be Examples"),
         (lambda: tasks.Dataset(_splits(), 2, 1.0), "Labels must be from 0 to 1; .* to 2"),
-        (lambda: tasks.Dataset(_splits(), 1, 1.0), "`classes` must be at least 2"),
+        (
+            lambda: tasks.Dataset(_splits(), 1, 1.0),
+            "`classes` must be .* least 2; got 1",
+        ),
         (
             lambda: tasks.Dataset(_splits(test=_part(np.ones((1, 5)), [-1])), 3, 1.0),
             "those of 'test' go from -1 to 0",

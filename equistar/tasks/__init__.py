@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from .._names import suggest as _suggest
+from .._names import look_up as _look_up
 from ._architectures import (
     AbstractArchitecture as AbstractArchitecture,
     AbstractCell as AbstractCell,
@@ -121,6 +121,4 @@ def named(name: str) -> AbstractTask:
 
     `ValueError` that lists the right names if there is none.
     """
-    if name not in NAMED:
-        raise ValueError(f"There is no task '{name}': {_suggest(name, sorted(NAMED))}.")
-    return NAMED[name]()
+    return _look_up(name, NAMED, "task")()

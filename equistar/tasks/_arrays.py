@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from .._kinds import as_count
 from .._warn import warn
 from ._base import split_bounds
 from ._data import Dataset, Examples, RegressionDataset
+from ._split_checks import checked_scale
 
 
 def dataset_from_arrays(
@@ -163,14 +165,8 @@ def stored(x: np.ndarray, name: str) -> np.ndarray:
     return x.astype(_STORAGE[kinds[0]])
 
 
-def checked_scale(scale: Any) -> float:
-    """What inputs are multiplied by; a `ValueError` if it is no finite number."""
-    if not isinstance(scale, int | float | np.number) or not np.isfinite(scale):
-        raise ValueError(f"`scale` must be a finite number; got {scale!r}.")
-    return float(scale)
-
-
 def _split(inputs: np.ndarray, targets: np.ndarray, seed: int) -> dict[str, Examples]:
+    seed = as_count(seed, "seed", 0)
     order = np.asarray(jr.permutation(jr.key(seed), len(targets)))
     return {
         split.value: Examples(

@@ -24,7 +24,7 @@ class Split(enum.Enum):
     @classmethod
     def _missing_(cls, value: object) -> NoReturn:
         names = [split.value for split in cls]
-        raise ValueError(f"There is no split {value!r}: {suggest(str(value), names)}.")
+        raise ValueError(f"There is no split {value!r}: {suggest(value, names)}.")
 
 
 def split_bounds(n: int) -> list[tuple[Split, int, int]]:

@@ -1,12 +1,20 @@
 """Data that tasks hold on the device."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
+from .._kinds import as_int, check_count, check_kind
 from ._base import Split
-from ._split_checks import check_alike, check_splits, check_whole_numbers
+from ._split_checks import (
+    check_alike,
+    check_splits,
+    check_whole_numbers,
+    checked_scale,
+)
 
 
 class Examples(eqx.Module):
@@ -19,13 +27,16 @@ class Examples(eqx.Module):
 
     **Raises:**
 
-    `ValueError` if there are not as many targets as inputs, or none.
+    `ValueError` if they are no arrays, or if there are not as many targets as inputs, or
+    none.
     """
 
     inputs: Shaped[Array, "n ..."]
     targets: Shaped[Array, "n ..."]
 
     def __check_init__(self):
+        for name in ("inputs", "targets"):
+            check_kind(getattr(self, name), jax.Array | np.ndarray, f"`{name}`", "an array")
         n, m = len(self.inputs), len(self.targets)
         if n != m or n == 0:
             raise ValueError(
@@ -73,12 +84,12 @@ class Dataset(AbstractDataset):
     **Raises:**
 
     `ValueError` if a split is missing, inputs differ in shape or dtype between splits,
-    there are fewer than two classes, or a label is none of them.
+    there are fewer than two classes, a label is none of them, or `scale` is not finite.
     """
 
     splits: dict[str, Examples]
-    classes: int = eqx.field(static=True)
-    scale: float = eqx.field(static=True)
+    classes: int = eqx.field(converter=as_int, static=True)
+    scale: float = eqx.field(converter=checked_scale, static=True)
 
     # To a type checker the base's fields would come first.
     def __init__(self, splits: dict[str, Examples], classes: int, scale: float):
@@ -88,8 +99,7 @@ class Dataset(AbstractDataset):
 
     def __check_init__(self):
         _check_inputs(self.splits, "Dataset")
-        if self.classes < 2:
-            raise ValueError(f"`classes` must be at least 2; got {self.classes}.")
+        check_count(self.classes, "classes", 2)
         labels = {key: part.targets for key, part in self.splits.items()}
         check_whole_numbers(labels, self.classes, "Labels")
 
@@ -105,11 +115,11 @@ class RegressionDataset(AbstractDataset):
     **Raises:**
 
     `ValueError` if a split is missing, inputs or targets differ in shape or dtype between
-    splits, or targets are not rows of floating-point numbers.
+    splits, targets are not rows of floating-point numbers, or `scale` is not finite.
     """
 
     splits: dict[str, Examples]
-    scale: float = eqx.field(static=True)
+    scale: float = eqx.field(converter=checked_scale, static=True)
 
     def __check_init__(self):
         _check_inputs(self.splits, "RegressionDataset")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
-from .._kinds import as_tuple
+from .._kinds import as_tuple, check_key, check_range
 from ._base import AbstractTask
 from ._quadratic import checked_noise, Quadratic
 
@@ -48,13 +48,13 @@ class QuadraticFamily(AbstractFamily):
     noise: float = eqx.field(default=0.1, static=True)
 
     def __check_init__(self):
-        if not 2 <= self.sizes[0] <= self.sizes[1]:
-            raise ValueError(f"`sizes` must be 2 <= least <= largest; got {self.sizes}.")
+        check_range(self.sizes, "sizes", 2)
         if not 1 <= self.condition < math.inf:
             raise ValueError(f"`condition` must be at least 1; got {self.condition}.")
         checked_noise(self.noise)
 
     def sample(self, *, key: PRNGKeyArray) -> Quadratic:
+        check_key(key)
         size_key, condition_key, spectrum_key, noise_key = jr.split(key, 4)
         size = log_uniform(size_key, self.sizes)
         depth = math.log(self.condition) * jr.uniform(condition_key)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from .._keys import apart
-from .._kinds import as_tuple
+from .._kinds import as_tuple, check_key, check_kind, check_range
 from ._architectures import (
     AbstractArchitecture,
     AbstractNorm,
@@ -50,8 +50,8 @@ class PerceptronFamily(AbstractFamily):
 
     **Raises:**
 
-    `ValueError` if a least value is too small, or above the largest, or there is nothing to
-    choose from.
+    `ValueError` if an attribute is not of its kind, a least value is too small, or above
+    the largest, or there is nothing to choose from.
     """
 
     dataset: Dataset
@@ -67,10 +67,13 @@ class PerceptronFamily(AbstractFamily):
     shares: tuple[float, float] = eqx.field(default=(1.0, 1.0), static=True)
 
     def __check_init__(self):
-        _check(self.widths, self.depths, 0, self.batch_sizes, self.shares)
+        check_range(self.widths, "widths")
+        check_range(self.depths, "depths", 0)
+        _check_data(self.dataset, self.batch_sizes, self.shares)
         _check_choices(self.activations, self.norms)
 
     def sample(self, *, key: PRNGKeyArray) -> Classification:
+        check_key(key)
         depth_key, width_key, activation_key, norm_key = jr.split(key, 4)
         widths = _widths(self.widths, self.depths, depth_key, width_key)
         activation = self.activations[choice(activation_key, len(self.activations))]
@@ -109,10 +112,13 @@ class ConvNetFamily(AbstractFamily):
     shares: tuple[float, float] = eqx.field(default=(1.0, 1.0), static=True)
 
     def __check_init__(self):
-        _check(self.channels, self.depths, 1, self.batch_sizes, self.shares)
+        check_range(self.channels, "channels")
+        check_range(self.depths, "depths")
+        _check_data(self.dataset, self.batch_sizes, self.shares)
         _check_choices(self.activations, self.norms)
 
     def sample(self, *, key: PRNGKeyArray) -> Classification:
+        check_key(key)
         depth_key, channel_key, activation_key, norm_key = jr.split(key, 4)
         channels = _widths(self.channels, self.depths, depth_key, channel_key)
         activation = self.activations[choice(activation_key, len(self.activations))]
@@ -131,20 +137,11 @@ def _check_choices(activations: Any, norms: Any) -> None:
             )
 
 
-def _check(
-    widths: tuple[int, int],
-    depths: tuple[int, int],
-    shallowest: int,
-    batch_sizes: tuple[int, int],
-    shares: tuple[float, float],
+def _check_data(
+    dataset: Dataset, batch_sizes: tuple[int, int], shares: tuple[float, float]
 ) -> None:
-    for name, (low, high) in (("Widths", widths), ("`batch_sizes`", batch_sizes)):
-        if not 1 <= low <= high:
-            raise ValueError(f"{name} must be 1 <= least <= largest; got {low}, {high}.")
-    if not shallowest <= depths[0] <= depths[1]:
-        raise ValueError(
-            f"`depths` must be {shallowest} <= least <= largest; got {depths}."
-        )
+    check_kind(dataset, Dataset, "`dataset`", "a Dataset, say `digits()`")
+    check_range(batch_sizes, "batch_sizes")
     if not 0 < shares[0] <= shares[1] <= 1:
         raise ValueError(f"`shares` must be 0 < least <= largest <= 1; got {shares}.")
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float
 
+from .._kinds import as_tuple, check_counts
 from ._architectures import (
     AbstractArchitecture,
     AbstractCell,
@@ -47,7 +48,7 @@ def digits_mlp(hidden: Sequence[int] = (32, 32), batch_size: int = 64) -> Classi
 
     A [`equistar.tasks.Classification`][].
     """
-    return Classification(digits(), MLP(tuple(hidden)), batch_size)
+    return Classification(digits(), MLP(as_tuple(hidden)), batch_size)
 
 
 def digits_convnet(
@@ -64,8 +65,10 @@ def digits_convnet(
 
     A [`equistar.tasks.Classification`][].
     """
+    channels = as_tuple(channels)
+    check_counts(channels, "channels")
     strides = (2,) + (1,) * (len(channels) - 1)
-    return Classification(digits(), ConvNet(tuple(channels), strides), batch_size)
+    return Classification(digits(), ConvNet(channels, strides), batch_size)
 
 
 def digits_resnet(widths: Sequence[int] = (8, 16), batch_size: int = 64) -> Classification:
@@ -80,7 +83,7 @@ def digits_resnet(widths: Sequence[int] = (8, 16), batch_size: int = 64) -> Clas
 
     A [`equistar.tasks.Classification`][].
     """
-    return Classification(digits(), ResNet(tuple(widths)), batch_size)
+    return Classification(digits(), ResNet(as_tuple(widths)), batch_size)
 
 
 def digits_vit(width: int = 16, batch_size: int = 64) -> Classification:
@@ -112,7 +115,7 @@ def digits_autoencoder(
 
     A [`equistar.tasks.Autoencoding`][].
     """
-    return Autoencoding(digits(), MLP(tuple(hidden)), batch_size)
+    return Autoencoding(digits(), MLP(as_tuple(hidden)), batch_size)
 
 
 def digits_vae(latent: int = 8, batch_size: int = 64) -> VariationalAutoencoding:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .._kinds import as_number
 from ._base import AbstractTask, Split
 
 
@@ -63,14 +64,21 @@ class Quadratic(AbstractTask):
 
 def checked_noise(noise: float) -> float:
     """A standard deviation; a `ValueError` if it is none."""
-    if not 0 <= noise < math.inf:
+    deviation = as_number(noise, "`noise`", "0.1")
+    if not 0 <= deviation < math.inf:
         raise ValueError(f"`noise` must be finite and at least 0; got {noise}.")
-    return float(noise)
+    return deviation
 
 
 def checked_curvature(curvature: Any) -> Float[Array, " n"]:
     """Eigenvalues in floating point; a `ValueError` if they are none of a convex loss."""
-    values = jnp.asarray(curvature)
+    try:
+        values = jnp.asarray(curvature)
+    except (TypeError, ValueError) as e:
+        raise ValueError(
+            "`curvature` must be a vector of eigenvalues, say `jnp.logspace(-2, 0, 16)`; "
+            f"got {curvature!r:.80}."
+        ) from e
     if values.ndim != 1 or values.size == 0 or jnp.iscomplexobj(values):
         raise ValueError(
             "`curvature` must be a vector of eigenvalues, say `jnp.logspace(-2, 0, 16)`; "

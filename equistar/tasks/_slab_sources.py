@@ -9,10 +9,11 @@ import jax.random as jr
 import numpy as np
 
 from .._kinds import as_count, check_kind
-from ._arrays import check_labels, checked_scale, stored
+from ._arrays import check_labels, stored
 from ._base import Split
 from ._data import Dataset, Examples
 from ._slabs import RandomAccess, Slabs
+from ._split_checks import checked_scale
 from ._tfds import ImageSource, prepared_sources, tfds_errors
 
 
@@ -55,7 +56,8 @@ def classification_slabs(
     when it is asked for.
     """
     size, held_out = as_count(size, "size"), as_count(held_out, "held_out")
-    classes, scale = as_count(classes, "classes", 2), checked_scale(scale)
+    classes, seed = as_count(classes, "classes", 2), as_count(seed, "seed", 0)
+    scale = checked_scale(scale)
     _check_pairs(train, "train")
     _check_pairs(test, "test")
     left = len(train) - 2 * held_out

@@ -6,7 +6,7 @@ from typing import Any, Generic, Protocol, runtime_checkable, TypeVar
 
 import numpy as np
 
-from .._kinds import as_count
+from .._kinds import as_count, check_function, check_kind
 
 
 _Data = TypeVar("_Data")
@@ -61,11 +61,14 @@ class Slabs(Generic[_Data]):
         **Raises:**
 
         `ValueError` if `size` is not between 1 and the number of examples, `ahead` is below
-        0, `seed` is out of range, or one is no whole number.
+        0, `seed` is out of range, or an argument is not of its kind.
         """
         # Imported here: it takes a while, and most tasks do without.
         import grain
 
+        wanted = "examples by their number, say an array or a list"
+        check_kind(source, RandomAccess, "`source`", wanted)
+        check_function(make, "make", "lambda slab: slab")
         size = as_count(size, "size")
         ahead = as_count(ahead, "ahead", 0)
         seed = as_count(seed, "seed", 0)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._kinds import as_number
 from ._base import Split
 
 
@@ -56,6 +57,14 @@ def check_whole_numbers(arrays: Mapping[str, Any], below: int, what: str) -> Non
                 f"{what} must be from 0 to {below - 1}; those of '{key}' go from {low} to "
                 f"{high}."
             )
+
+
+def checked_scale(scale: Any) -> float:
+    """What inputs are multiplied by; a `ValueError` if it is no finite number."""
+    value = as_number(scale, "`scale`", "1 / 255")
+    if not math.isfinite(value):
+        raise ValueError(f"`scale` must be a finite number; got {value}.")
+    return value
 
 
 def clipping_bound(losses: Float[Array, "..."], what: str) -> float:

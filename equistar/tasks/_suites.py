@@ -1,6 +1,6 @@
 """Named groups of named tasks."""
 
-from .._names import suggest
+from .._names import look_up
 from ._varied import VARIED
 
 
@@ -95,6 +95,4 @@ def suite(name: str) -> tuple[str, ...]:
 
     `ValueError` that lists the right names if there is no such suite.
     """
-    if name not in SUITES:
-        raise ValueError(f"There is no suite '{name}': {suggest(name, sorted(SUITES))}.")
-    return SUITES[name]
+    return look_up(name, SUITES, "suite")

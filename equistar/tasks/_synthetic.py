@@ -6,7 +6,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._keys import apart
-from .._kinds import as_count
+from .._kinds import as_count, check_key
 from ._base import AbstractTask, Split
 from ._quadratic import checked_curvature, checked_noise
 
@@ -47,8 +47,9 @@ class LinearTeacher(AbstractTask):
         **Raises:**
 
         `ValueError` if the curvature is not a vector of finite numbers of at least 0,
-        `noise` is not finite and at least 0, or `batch_size` is below 1.
+        `noise` is not finite and at least 0, `batch_size` is below 1, or `key` is no key.
         """
+        check_key(key)
         batch_size = as_count(batch_size, "batch_size")
         self.curvature = checked_curvature(curvature)
         # So that the start of the same key is not the teacher.

@@ -10,6 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray, UInt8
 
+from .._kinds import as_count, as_int, check_count
 from ._base import Split, split_bounds
 from ._split_checks import check_splits, check_whole_numbers
 
@@ -25,13 +26,14 @@ class TextDataset(eqx.Module):
     **Raises:**
 
     `ValueError` if a split is missing, or holds something else than whole numbers from 0 up
-    and below `vocabulary`.
+    and below `vocabulary`, or if that is no whole number.
     """
 
     splits: dict[str, UInt8[Array, " n"] | Int[Array, " n"]]
-    vocabulary: int = eqx.field(static=True)
+    vocabulary: int = eqx.field(converter=as_int, static=True)
 
     def __check_init__(self):
+        check_count(self.vocabulary, "vocabulary")
         check_splits(self.splits, "TextDataset", jax.Array, np.ndarray)
         check_whole_numbers(self.splits, self.vocabulary, "Tokens")
 
@@ -64,13 +66,14 @@ def text_from_tokens(tokens: np.ndarray, vocabulary: int | None = None) -> TextD
 
     **Raises:**
 
-    `ValueError` if there are fewer than 20 tokens, or some are not whole numbers below
-    `vocabulary`.
+    `ValueError` if there are fewer than 20 tokens, some are not whole numbers below
+    `vocabulary`, or that is no whole number.
     """
     tokens = np.asarray(tokens)
     _check_tokens(tokens)
     if vocabulary is None:
         vocabulary = int(tokens.max()) + 1
+    vocabulary = as_count(vocabulary, "vocabulary")
     stored = stored_tokens(tokens, vocabulary)
     parts = split_bounds(len(stored))
     splits = {s.value: jax.device_put(stored[a:b]) for s, a, b in parts}

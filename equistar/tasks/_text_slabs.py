@@ -4,6 +4,7 @@ import jax
 import numpy as np
 from jaxtyping import Shaped
 
+from .._kinds import as_count
 from ._base import Split
 from ._slabs import Slabs
 from ._text import stored_tokens, TextDataset
@@ -43,11 +44,15 @@ def text_slabs(
 
     **Raises:**
 
-    `ValueError` if `train` has fewer rows than a slab and two held-out splits, `row` is
-    below 20, or tokens are not whole numbers below `vocabulary`.
+    `ValueError` if an argument is not of its kind, `train` has fewer rows than a slab and
+    two held-out splits, `row` is below 20, or tokens are not whole numbers below
+    `vocabulary`.
     """
+    size, row = as_count(size, "size"), as_count(row, "row", 20)
+    held_out = as_count(held_out, "held_out")
+    vocabulary = as_count(vocabulary, "vocabulary")
     rows = len(train) // row - 2 * held_out
-    if row < 20 or held_out < 1 or rows < size:
+    if rows < size:
         raise ValueError(
             f"Slabs of {size} rows of {row} tokens and two held-out splits of {held_out} "
             f"rows do not fit into {len(train)} tokens: make `size`, `row` or `held_out` "
@@ -58,7 +63,7 @@ def text_slabs(
         Split.OUTER_VALID: train[(rows + held_out) * row : (rows + 2 * held_out) * row],
         Split.TEST: test[: held_out * row],
     }
-    put = lambda tokens: jax.device_put(stored_tokens(tokens, vocabulary))
+    put = lambda tokens: jax.device_put(stored_tokens(np.asarray(tokens), vocabulary))
     kept = {split.value: put(tokens) for split, tokens in fixed.items()}
 
     def make(slab: Shaped[np.ndarray, "size row"]) -> TextDataset:

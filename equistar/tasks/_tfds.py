@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from .._kinds import as_count
-from .._names import suggest
+from .._kinds import as_count, as_path
+from .._names import look_up
 from ._base import Split
 from ._data import Dataset, Examples
 
@@ -97,7 +97,7 @@ def prepared_sources(
     name: str, data_dir: str | os.PathLike | None = None
 ) -> tuple[ImageSource, pathlib.Path, Sequence[Any], Sequence[Any]]:
     """A prepared data set: its kind, its folder, its train and its test examples."""
-    source = _source(name)
+    source = look_up(name, IMAGES, "data set")
     folder = require_prepared(name, data_dir)
     with tfds_errors(name, folder):
         train, test = (read_split(folder, split) for split in ("train", source.test))
@@ -143,7 +143,7 @@ def data_folder(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
     """Where data sets are prepared: an argument, or the variable, or the default."""
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     try:
-        folder = pathlib.Path(chosen).expanduser()
+        folder = as_path(chosen, "data_dir").expanduser()
     except RuntimeError as e:
         raise ValueError(
             "There is no home folder to keep data in: set TFDS_DATA_DIR to a folder."
@@ -166,12 +166,6 @@ def prepared_folder(
 def _version(folder: pathlib.Path) -> tuple[int, ...] | None:
     parts = folder.name.split(".")
     return tuple(map(int, parts)) if all(p.isdigit() for p in parts) else None
-
-
-def _source(name: str) -> ImageSource:
-    if name not in IMAGES:
-        raise ValueError(f"There is no data set '{name}': {suggest(name, sorted(IMAGES))}.")
-    return IMAGES[name]
 
 
 def _dataset(

@@ -1,6 +1,7 @@
 """Tasks made of another task: its weights, its gradient or its precision changed."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._keys import apart
-from .._kinds import as_count, as_number, check_kind
+from .._kinds import as_count, as_number, check_key, check_kind
 from ._base import AbstractTask, Split
 
 
@@ -49,10 +50,11 @@ class Reparametrised(AbstractTask):
 
         **Raises:**
 
-        `ValueError` if `task` is not a task, or unless 0 < `minimum` <= `maximum`, both
-        finite.
+        `ValueError` if `task` is not a task, `key` no key, or unless 0 < `minimum` <=
+        `maximum`, both finite.
         """
         _check_task(task)
+        check_key(key)
         if not 0 < minimum <= maximum < math.inf:
             raise ValueError(
                 "Scales need `0 < minimum <= maximum`, both finite; got "
@@ -105,10 +107,8 @@ class LowPrecision(AbstractTask):
         `ValueError` if `task` is not a task, or `dtype` not of floating-point numbers.
         """
         _check_task(task)
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise ValueError(f"`dtype` must be of floating-point numbers; got {dtype}.")
         self.task = task
-        self.dtype = jnp.dtype(dtype)
+        self.dtype = _floating(dtype)
 
     @property
     def loss_bounds(self) -> tuple[float, float]:
@@ -175,6 +175,18 @@ class ESGradient(AbstractTask):
         self, params: PyTree[Array], *, key: PRNGKeyArray, split: Split = Split.TRAIN
     ) -> Float[Array, ""]:
         return _es_loss(params, wrapper=self, key=key, split=split)
+
+
+def _floating(dtype: Any) -> np.dtype:
+    try:
+        # NumPy takes `None` for float64.
+        if dtype is not None and jnp.issubdtype(jnp.dtype(dtype), jnp.floating):
+            return jnp.dtype(dtype)
+    except TypeError:
+        pass
+    raise ValueError(
+        f"`dtype` must be of floating-point numbers, say `jnp.bfloat16`; got {dtype!r:.80}."
+    )
 
 
 def _check_task(task: AbstractTask) -> None:
