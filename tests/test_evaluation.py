@@ -461,6 +461,24 @@ def test_results_of_another_optimizer_are_not_those_of_one_that_fails(tmp_path):
     assert loaded.results.find("quadratic", "mine", 20) is None
 
 
+def test_results_without_one_of_their_arrays_are_made_again(tmp_path):
+    tasks, heard = {"quadratic": _quadratic}, Heard()
+    first = _evaluate({"sgd": _sgd(0.3)}, tasks, tmp_path, heard)
+    (path,) = tmp_path.glob("quadratic-sgd*.npz")
+    with np.load(path) as archive:
+        fewer = {name: archive[name] for name in archive.files if name != "held_out"}
+    np.savez(path, **fewer)
+    found = eqs.load_evaluation(tmp_path).results
+    assert found.find("quadratic", "sgd", 20) is None
+    again = _evaluate({"sgd": _sgd(0.3)}, tasks, tmp_path, heard)
+    # The baseline's are whole.
+    assert heard.count("there from before") == 1
+    assert eqx.tree_equal(again.failures, first.failures)
+    one, other = (e.results.find("quadratic", "sgd", 20) for e in (first, again))
+    assert one is not None and other is not None
+    np.testing.assert_array_equal(one.held_out, other.held_out)
+
+
 def test_results_whose_settings_were_lost_are_made_again_under_others(tmp_path):
     tasks = {"quadratic": _quadratic}
     first = _evaluate({"sgd": _sgd(0.3)}, tasks, tmp_path, Heard())
@@ -685,6 +703,8 @@ UNTYPED: Any = eqs.evaluate
         ({"tasks": {"a": eqs.tasks.Quadratic}}, "The task 'a' is a class"),
         ({"tasks": {"a": lambda seed: QUADRATIC}}, "a function without arguments"),
         ({"tasks": {"a": NoSplit()}}, "`loss` of NoSplit takes no `split`"),
+        ({"optimizers": {1: _sgd(0.1)}}, "The name of an optimizer .* string.*; got 1"),
+        ({"tasks": {1: QUADRATIC}}, "The name of an optimizer or a task must be a string"),
         ({"results": "folder"}, r"`results` must be a store, say `FolderStore\("),
         ({"sweeps": "folder"}, "`sweeps` must be a store"),
         ({"progress": eqs.NoProgress}, "`progress` is a class"),
@@ -699,6 +719,30 @@ def test_arguments_of_another_kind_are_refused(as_users_call, arguments, message
     settings = {"optimizers": {"sgd": _sgd(0.1)}, "tasks": ["digits_mlp"], "key": KEY}
     with pytest.raises(ValueError, match=message):
         UNTYPED(**{**settings, **arguments})
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda e, f: eqs.FolderStore(f / "file"), "file is a file: results are kept in a"),
+        (lambda e, f: eqs.FolderStore(f / "file" / "in"), "file is a file: results are"),
+        (lambda e, f: e.report(f), r"is a folder: name a file, say .*report\.md"),
+        (lambda e, f: e.report(3), "`path` must be a path"),
+        (lambda e, f: eqs.load_evaluation(3), "`path` must be a path"),  # pyright: ignore
+        (lambda e, f: eqs.compare_evaluations([e]), "`evaluations` must be a dictionary"),  # pyright: ignore
+        (
+            lambda e, f: eqs.compare_evaluations({"a": f}),
+            r"evaluation 'a' must be an Evaluation, say `load_evaluation\('folder'\)`",
+        ),
+        (lambda e, f: eqs.TunedMomentum(momentum="x"), "`momentum` must be one number"),  # pyright: ignore
+    ],
+)
+def test_what_is_no_folder_file_or_evaluation_is_named(
+    evaluated, tmp_path, as_users_call, call, message
+):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=message):
+        call(evaluated[0], tmp_path)
 
 
 def test_a_transformation_of_optax_trains_as_the_optimizer_that_it_is():

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._kinds import as_int, check_count
 from .._optimizers import AbstractOptimizer, OptaxOptimizer
-from ._rates import check_rates, HALF_ORDERS
+from ._rates import as_momentum, check_rates, HALF_ORDERS
 
 
 # A setting or a draw of it, and one number for each draw of a sweep.
@@ -86,7 +86,7 @@ class TunedMomentum(AbstractRateSweep):
     """Gradient descent with `momentum`, $m \\leftarrow \\mu m + g$, at its best rate."""
 
     rates: tuple[float, ...] = eqx.field(default=HALF_ORDERS, static=True)
-    momentum: float = eqx.field(default=0.9, static=True)
+    momentum: float = eqx.field(default=0.9, converter=as_momentum, static=True)
     name: str = eqx.field(default="tuned momentum", static=True)
 
     def optimizer(self, settings: Settings, steps: Float[Array, ""]) -> AbstractOptimizer:

@@ -24,6 +24,7 @@ def as_optimizers(optimizers: Any) -> dict[str, AbstractOptimizer]:
 
 
 def _as_optimizer(name: str, optimizer: Any) -> AbstractOptimizer:
+    _check_name(name)
     kinds = AbstractOptimizer | optax.GradientTransformation
     wanted = "an optimizer, say `STAR(key=...)` or `optax.adam(1e-3)`"
     check_kind(optimizer, kinds, f"The optimizer '{name}'", wanted)
@@ -74,7 +75,12 @@ def check_task(task: Any, name: str) -> None:
     check_takes_split(task)
 
 
+def _check_name(name: Any) -> None:
+    check_kind(name, str, "The name of an optimizer or a task", "a string, say `'mine'`")
+
+
 def _maker(name: str, task: Any) -> Any:
+    _check_name(name)
     if callable(task) and not isinstance(task, AbstractTask) and _needs_nothing(task):
         return task
     check_task(task, name)

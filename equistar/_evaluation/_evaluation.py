@@ -1,13 +1,13 @@
 """The results of an evaluation, and several of them beside each other."""
 
 import os
-import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import equinox as eqx
 from rich.table import Table
 
+from .._kinds import as_path, check_kind
 from .._text import as_text
 from ._report import write_report
 from ._results import Failure, Results, Run
@@ -51,8 +51,14 @@ class Evaluation(eqx.Module):
 
         - `path`: the file, say `evaluation/report.md`; its folder is made. Figures are
             PNG files in `figures/` there.
+
+        **Raises:**
+
+        `ValueError` if it is not a path of a file.
         """
-        path = pathlib.Path(path)
+        path = as_path(path, "path")
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder: name a file, say {path / 'report.md'}.")
         write_report(path, self.results, self.failures, self.notes, self.about)
 
 
@@ -70,9 +76,10 @@ def load_evaluation(path: str | os.PathLike) -> Evaluation:
 
     **Raises:**
 
-    `ValueError` if there are no results in it, or if what says their settings is damaged.
+    `ValueError` if it is not a path, if there are no results in it, or if what says their
+    settings is damaged.
     """
-    path = pathlib.Path(path)
+    path = as_path(path, "path")
     store = FolderStore(path)
     store = store if store.is_evaluation() else FolderStore(path / "results")
     entry = store.load(ABOUT)
@@ -157,10 +164,16 @@ def compare_evaluations(evaluations: Mapping[str, Evaluation]) -> Evaluation:
 
     **Raises:**
 
-    `ValueError` if there are none, or if they differ in steps, seeds, the split of
-    held-out losses, the precision, or what a task is that they have by one name. Between
-    versions of equistar a task cannot be compared: there is a note instead.
+    `ValueError` if they are no evaluations by label, or there are none, or if they differ
+    in steps, seeds, the split of held-out losses, the precision, or what a task is that
+    they have by one name. Between versions of equistar a task cannot be compared: there is
+    a note instead.
     """
+    wanted = "a dictionary of evaluations by label, say `{'mine': evaluation}`"
+    check_kind(evaluations, Mapping, "`evaluations`", wanted)
+    for label, each in evaluations.items():
+        wanted = "an Evaluation, say `load_evaluation('folder')`"
+        check_kind(each, Evaluation, f"The evaluation '{label}'", wanted)
     if not evaluations:
         raise ValueError("There is nothing to compare: give at least one evaluation.")
     first_label, first = next(iter(evaluations.items()))

@@ -1,7 +1,9 @@
-"""The learning rates that a sweep tries."""
+"""The learning rates that a sweep tries, and what goes with them."""
 
 import math
 from typing import Any
+
+from .._kinds import as_number
 
 
 # Half orders of magnitude, 1e-6 .. 1.
@@ -16,3 +18,8 @@ def check_rates(rates: Any) -> None:
             "`rates` must be a tuple of positive, finite learning rates, say (1e-3, 1e-2); "
             f"got {rates!r:.80}."
         )
+
+
+def as_momentum(value: Any) -> float:
+    """A number of Python's; raises a `ValueError` for what is none."""
+    return as_number(value, "`momentum`", "0.9")

@@ -20,7 +20,7 @@ ABOUT = "about"
 """The name of the entry that says what all others were made with."""
 LEFT_OUT = "left out"
 """In the header of an entry that says in a sentence what was not run, and why."""
-_HEADER, _ARRAY = "header", "array."
+_HEADER, _ARRAYS, _ARRAY = "header", "arrays", "array."
 
 
 class Entry(eqx.Module):
@@ -73,9 +73,12 @@ class FolderStore(AbstractStore):
 
         **Raises:**
 
-        `ValueError` if it is not a path.
+        `ValueError` if it is not a path, or if a file is in its way.
         """
         self.path = as_path(path, "path")
+        for place in (self.path, *self.path.parents):
+            if place.is_file():
+                raise ValueError(f"{place} is a file: results are kept in a folder.")
 
     def load(self, name: str) -> Entry | None:
         entry = _read(self._file(name))
@@ -90,10 +93,10 @@ class FolderStore(AbstractStore):
 
     def save(self, name: str, entry: Entry) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"name": name, **entry.header}, allow_nan=False)
-        header = np.frombuffer(text.encode(), np.uint8)
+        header = {"name": name, **entry.header, _ARRAYS: sorted(entry.arrays)}
+        text = np.frombuffer(json.dumps(header, allow_nan=False).encode(), np.uint8)
         arrays = {_ARRAY + key: array for key, array in entry.arrays.items()}
-        write_npz_atomically(self._file(name), {_HEADER: header, **arrays})
+        write_npz_atomically(self._file(name), {_HEADER: text, **arrays})
 
     def entries(self) -> Iterator[Entry]:
         """All entries that can be read, in the order of their files' names."""
@@ -151,6 +154,7 @@ def _read(path: pathlib.Path) -> Entry | None:
         arrays = {name.removeprefix(_ARRAY): x for name, x in stored.items()}
         # Weights have a header too; an entry's says the name that its file has.
         is_entry = path.stem == file_name(header["name"])
+        is_whole = header.get(_ARRAYS, sorted(arrays)) == sorted(arrays)
     except Exception:
         return None
-    return Entry(header, arrays) if is_entry else None
+    return Entry(header, arrays) if is_entry and is_whole else None
