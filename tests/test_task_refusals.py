@@ -24,7 +24,7 @@ TEXT = tasks.text_from_tokens(np.arange(400) % 7)
 QUADRATIC = tasks.Quadratic(jnp.ones(3))
 
 
-def _text_slabs(tokens=np.arange(400) % 7, vocabulary: Any = 7, **options):
+def _text_slabs(tokens: Any = np.arange(400) % 7, vocabulary: Any = 7, **options):
     options = {"size": 3, "row": 20, "held_out": 2} | options
     return untyped.text_slabs(tokens, tokens, vocabulary, **options)
 
