@@ -763,7 +763,7 @@ def test_a_transformation_of_optax_trains_as_the_optimizer_that_it_is():
 
 @pytest.mark.parametrize(
     "baseline",
-    [eqs.TunedMomentum((0.1,)), eqs.TunedNAdamW(2), eqs.ScheduleFree()],
+    [eqs.TunedMomentum(rates=(0.1,)), eqs.TunedNAdamW(number=2), eqs.ScheduleFree()],
     ids=lambda b: b.name,
 )
 def test_baselines_train_parameters_of_fewer_bits_than_their_settings(baseline):

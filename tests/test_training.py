@@ -318,7 +318,7 @@ def test_optimizers_of_optax_train_under_strict_promotion(optimizer):
 )
 def test_parameters_that_are_no_real_numbers_are_refused(optimizer, start, message):
     class Own(eqs.tasks.AbstractTask):
-        loss_bounds = (0.0, 1.0)
+        loss_bounds: tuple[float, float] = eqx.field(default=(0.0, 1.0), static=True)
 
         def init(self, *, key):
             return jnp.asarray([start])
