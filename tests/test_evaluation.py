@@ -466,7 +466,7 @@ def test_results_without_one_of_their_arrays_are_made_again(tmp_path):
     first = _evaluate({"sgd": _sgd(0.3)}, tasks, tmp_path, heard)
     (path,) = tmp_path.glob("quadratic-sgd*.npz")
     with np.load(path) as archive:
-        fewer = {name: archive[name] for name in archive.files if name != "held_out"}
+        fewer = {name: archive[name] for name in archive.files if name != "array.held_out"}
     np.savez(path, **fewer)
     found = eqs.load_evaluation(tmp_path).results
     assert found.find("quadratic", "sgd", 20) is None
