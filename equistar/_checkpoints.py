@@ -24,7 +24,7 @@ from ._checkpoint_file import (
     read_checkpoint,
     restore_checkpoint,
 )
-from ._devices import any_process
+from ._devices import alike_everywhere, any_process
 from ._files import link_or_copy, LOCK, locked, write_npz_atomically
 from ._kinds import as_path, check_count, check_kind
 from ._logger import Metrics, stack_metrics
@@ -148,6 +148,10 @@ class Checkpoints(AbstractCheckpoints):
                 # The processes of one run share its folder.
                 if jax.process_index() == 0:
                     stack.enter_context(locked(self.folder))
+                    # What a kill in the middle of a write has left.
+                    for name in (_NEWEST, _BEST):
+                        for path in self.folder.glob(f".{name}.*"):
+                            path.unlink(missing_ok=True)
             except BlockingIOError as e:
                 raise CheckpointError(
                     f"Another run is using {self.folder}: wait for it, or choose another "
@@ -163,6 +167,8 @@ class Checkpoints(AbstractCheckpoints):
     def restore(self, fresh: PyTree) -> tuple[PyTree, Metrics | None]:
         self._clock.set()
         paths = self._newest_first()
+        # The best one is as whole a state as any, if an earlier one.
+        paths += self._best() if paths else []
         state, history = self._first_whole(paths, fresh)
         if paths and history is None:
             raise CheckpointError(
@@ -170,6 +176,7 @@ class Checkpoints(AbstractCheckpoints):
                 "another folder, or remove them to begin anew (`--overwrite` on the "
                 "command line, `clear` of `Checkpoints` in Python)."
             )
+        self._check_alike(history)
         return state, history
 
     def restore_best(self, fresh: PyTree) -> tuple[PyTree, Metrics | None]:
@@ -263,6 +270,17 @@ class Checkpoints(AbstractCheckpoints):
         for old in former:
             if old != best:
                 old.unlink(missing_ok=True)
+
+    def _check_alike(self, history: Metrics | None) -> None:
+        losses = np.zeros(0) if history is None else np.asarray(history.meta_loss)
+        restored = np.array([len(losses), *losses[-1:], 0.0][:2], np.float64)
+        # As bits, of which those of NaN are equal too.
+        if not alike_everywhere(restored.view(np.int32)):
+            raise CheckpointError(
+                f"The processes of the run do not find the same checkpoints (this one has "
+                f"made {len(losses)} meta-steps): {self.folder} must be one folder, on a "
+                "file system that all of them share."
+            )
 
     def _check_settings(self, path: pathlib.Path, saved: dict[str, Any]) -> None:
         ours = plain_settings(self.settings)

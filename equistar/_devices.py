@@ -130,6 +130,14 @@ def any_process(flag: bool) -> bool:
     return bool(_all_gather(np.array([flag])).any())
 
 
+def alike_everywhere(numbers: np.ndarray) -> bool:
+    """Whether all processes of the run pass the same numbers; all must ask."""
+    if jax.process_count() == 1:
+        return True
+    found = _all_gather(numbers)
+    return bool(np.all(found == found[:1]))
+
+
 def _all_gather(x: Any, tiled: bool = False) -> np.ndarray:
     from jax.experimental import multihost_utils
 

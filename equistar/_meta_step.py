@@ -68,7 +68,8 @@ def meta_train_init(
     mixture = as_mixture(unroll)
     unrolls, theta, key = replicate((mixture.at(0), theta, key))
     init_key, run_key = jr.split(key)
-    zero = replicate(jnp.zeros((), jnp.int32))
+    # Not one array twice, which nobody could donate.
+    steps, skipped = (replicate(jnp.zeros((), jnp.int32)) for _ in range(2))
     # A weakly typed array would become a strong one, and the next step compile again.
     strong = lambda x: x.astype(x.dtype) if eqx.is_inexact_array(x) else x
     theta = jtu.tree_map(strong, theta)
@@ -85,7 +86,7 @@ def meta_train_init(
     )
     combination_state = replicate(mixture.combination.init(len(unrolls)))
     return MetaTrainState(
-        theta, outer_state, particles, combination_state, run_key, zero, zero
+        theta, outer_state, particles, combination_state, run_key, steps, skipped
     )
 
 

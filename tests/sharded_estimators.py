@@ -81,6 +81,27 @@ def compare_resumed():
         np.testing.assert_allclose(resumed(first, second), expected, rtol=1e-5)
 
 
+def refuse_folders_apart():
+    """Only the first process writes: the other finds nothing in a folder of its own."""
+    theta = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+    unroll, steps = eqs.InnerTraining(eqs.tasks.Quadratic(jnp.ones(2))), 0
+    with tempfile.TemporaryDirectory() as folder, jax.set_mesh(eqs.particle_mesh()):
+        try:
+            for steps in (1, 2):
+                eqs.meta_train(
+                    unroll,
+                    ESTIMATORS["PES"],
+                    theta,
+                    steps=steps,
+                    key=jr.key(0),
+                    checkpoints=eqs.Checkpoints(folder),
+                )
+        except eqs.CheckpointError as e:
+            assert "do not find the same checkpoints" in str(e) and steps == 2
+            return
+    raise AssertionError("the processes went on from different states")
+
+
 def main():
     output, *distributed = sys.argv[1:]
     if distributed:
@@ -88,7 +109,9 @@ def main():
         jax.distributed.initialize(address, int(processes), int(process))
     with jax.set_mesh(eqs.particle_mesh()):
         sharded = results()
-    if not distributed:
+    if distributed:
+        refuse_folders_apart()
+    else:
         compare_resumed()
         alone = results()
         for name in alone:

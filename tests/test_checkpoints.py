@@ -130,6 +130,26 @@ def test_what_is_damaged_does_not_crowd_out_what_is_whole(tmp_path, unbroken):
     assert whole.exists()
 
 
+def test_the_best_is_used_where_no_other_is_whole(tmp_path, unbroken):
+    _run(12, eqs.Checkpoints(tmp_path, every=4, keep=2))
+    for path in tmp_path.glob("checkpoint-*.npz"):
+        # The best may be a second name of the same file.
+        path.unlink()
+        path.write_text("text")
+    with pytest.warns(UserWarning, match="damaged"):
+        _assert_same(_run(12, eqs.Checkpoints(tmp_path)), unbroken)
+
+
+def test_what_a_kill_in_a_write_has_left_is_removed_and_nothing_else(tmp_path):
+    left = tmp_path / ".checkpoint-0000000002.npz.0123456789abcdef"
+    also = tmp_path / ".best-0000000002.npz.0123456789abcdef"
+    own = tmp_path / ".notes.0123456789abcdef"
+    for path in (left, also, own):
+        path.write_text("half")
+    _run(1, eqs.Checkpoints(tmp_path))
+    assert not left.exists() and not also.exists() and own.exists()
+
+
 def test_a_checkpoint_of_a_newer_version_is_called_that(tmp_path, monkeypatch):
     with monkeypatch.context() as newer:
         newer.setattr("equistar._checkpoint_file.FORMAT_VERSION", 99)

@@ -15,7 +15,7 @@ from rich.console import Console
 from .. import plot
 from .._checkpoint_file import check_reach, CheckpointError
 from .._checkpoints import Checkpoints
-from .._devices import particle_mesh
+from .._devices import any_process, particle_mesh
 from .._meta_train import meta_train, MetaTrainResult
 from .._recipes import Recipe
 from .._results import RESULTS
@@ -78,7 +78,7 @@ class MetaTrain:
         processes = join_processes(out) if self.folder.distributed else one_process()
         out.quiet = self.watch.quiet or not processes.first
         checkpoints = self._checkpoints()
-        if self._is_finished(checkpoints):
+        if any_process(self._is_finished(checkpoints, processes)):
             out.print(f"Done already after {self.recipe.steps} meta-steps.")
             self._say_what_next(out)
             return 0
@@ -137,12 +137,12 @@ class MetaTrain:
         if self.folder.overwrite:
             check_outside(self.recipe.optimizer.start_from, self.folder.output)
 
-    def _is_finished(self, checkpoints: Checkpoints) -> bool:
+    def _is_finished(self, checkpoints: Checkpoints, processes: Processes) -> bool:
         """Whether the folder holds this run whole; refuses that of another run."""
         output, steps = self.folder.output, self.recipe.steps
         if self.folder.overwrite:
             return False
-        if not checkpoints.are_of_runs():
+        if processes.first and not checkpoints.are_of_runs():
             check_folder(output, overwrite=False)
         history = checkpoints.history()
         made = 0 if history is None else len(history.meta_loss)
@@ -159,6 +159,8 @@ class MetaTrain:
             if self.folder.overwrite:
                 checkpoints.clear()
                 remove_files(self.folder.output)
+        # No other process looks into the folder before it is ready.
+        any_process(False)
 
     def _finish(
         self, result: MetaTrainResult, checkpoints: Checkpoints, out: Console
