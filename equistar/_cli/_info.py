@@ -20,9 +20,9 @@ from ._output import console
 class Info:
     """Say what a weights file holds: the optimizer, its parts, and how it was made.
 
-    For the optimizers that come with the package also how well they train 22 tasks, none
-    of which but digits_mlp they have seen before. Without a name it lists those
-    optimizers.
+    For the optimizers that come with the package also how well they train 22 tasks, of
+    which only digits_mlp is one that they were meta-trained on (some others share its
+    data, or that of other such tasks). Without a name it lists those optimizers.
     """
 
     weights: Annotated[pathlib.Path | None, tyro.conf.Positional] = None

@@ -36,8 +36,8 @@ def check_grads(grads: PyTree, params: PyTree) -> None:
     grad_tree, param_tree = jtu.tree_structure(grads), jtu.tree_structure(params)
     if grad_tree != param_tree:
         raise ValueError(
-            "Gradients and parameters must have one tree structure; got "
-            f"{grad_tree} and {param_tree}. Differentiate with respect to these params."
+            "Gradients and parameters must have one tree structure, and "
+            f"{_apart(grads, params)}. Differentiate with respect to these params."
         )
     named = jtu.tree_leaves_with_path(grads)
     for (path, g), p in zip(named, jtu.tree_leaves(params), strict=True):
@@ -51,6 +51,20 @@ def check_grads(grads: PyTree, params: PyTree) -> None:
                 f"grads{jtu.keystr(path)} has shape {g.shape} but its parameter has "
                 f"shape {p.shape}: pass gradients with respect to these params."
             )
+
+
+def _apart(grads: PyTree, params: PyTree) -> str:
+    """The first leaf that only one tree has, or their structures."""
+    one, other = (
+        [jtu.keystr(path) for path, _ in jtu.tree_leaves_with_path(tree)]
+        for tree in (grads, params)
+    )
+    for path in (x for x in other if x not in one):
+        return f"grads have no {path}"
+    for path in (x for x in one if x not in other):
+        return f"params have no {path}"
+    structures = jtu.tree_structure(grads), jtu.tree_structure(params)
+    return "theirs are {!s:.200} and {!s:.200}".format(*structures)
 
 
 def check_state(state: Any, kind: type, counter: str = "count") -> None:

@@ -30,6 +30,10 @@ def read_recipe(path: pathlib.Path) -> Recipe:
         data = json.loads(text, object_pairs_hook=_each_once)
     except FileNotFoundError as e:
         raise FileNotFoundError(f"The recipe {path} is not there.") from e
+    except IsADirectoryError as e:
+        raise ValueError(
+            f"{path} is a folder: give the path of a recipe in it, say its recipe.json."
+        ) from e
     except (OSError, ValueError, RecursionError) as e:
         raise ValueError(f"{path} is no recipe in JSON: {e}.") from e
     return _typed(Recipe, data, path, "")
