@@ -6,6 +6,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._eigh import eigh
+from .._numerics import matmul
 from .._unroll import AbstractUnroll
 from ..analysis import RenormalisedUnroll, StepSizeProblem
 
@@ -19,10 +20,9 @@ def draw_problem(
     """
     matrix_key, start_key = jr.split(key)
     x = jr.normal(matrix_key, (size, columns), jnp.float32)
-    eigenvalues, vectors = eigh(x @ x.T / jnp.float32(divisor))
-    return StepSizeProblem(
-        eigenvalues, vectors.T @ jr.normal(start_key, (size,), jnp.float32)
-    )
+    eigenvalues, vectors = eigh(matmul(x, x.T) / jnp.float32(divisor))
+    start = jr.normal(start_key, (size,), jnp.float32)
+    return StepSizeProblem(eigenvalues, matmul(vectors.T, start))
 
 
 class Descent(eqx.Module):

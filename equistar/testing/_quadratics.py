@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import given, settings, strategies as st
 from jaxtyping import Array, Float, PyTree
 
+from .._numerics import matmul
 from .._optimizers import AbstractOptimizer
 from ._base import AbstractProperty, PHASES
 from ._strategies import spd_matrices
@@ -65,7 +66,7 @@ def _apart(
     shocks: Float[Array, "steps n"],
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     run = lambda p: _descend(optimizer, hessian, p, shocks)
-    size = lambda d: d @ hessian @ d
+    size = lambda d: matmul(matmul(d, hessian), d)
     return size(start), size(run(start) - run(jnp.zeros_like(start)))
 
 
@@ -81,9 +82,10 @@ def _descend(
     def body(c: tuple[Array, PyTree], xi: Array) -> tuple[tuple[Array, PyTree], None]:
         p, arrays = c
         state = eqx.combine(arrays, rest)
-        value_fn = lambda p: 0.5 * (p - xi) @ hessian @ (p - xi)
-        extra = {"value": value_fn(p), "value_fn": value_fn, "grad": hessian @ (p - xi)}
-        updates, state = optimizer.update(hessian @ (p - xi), state, p, **extra)
+        value_fn = lambda p: matmul(matmul(0.5 * (p - xi), hessian), p - xi)
+        grad = matmul(hessian, p - xi)
+        extra = {"value": value_fn(p), "value_fn": value_fn, "grad": grad}
+        updates, state = optimizer.update(grad, state, p, **extra)
         return (p + updates, eqx.filter(state, eqx.is_array)), None
 
     (p, _), _ = jax.lax.scan(body, (start, arrays), shocks)
