@@ -166,13 +166,13 @@ class Checkpoints(AbstractCheckpoints):
 
     def restore(self, fresh: PyTree) -> tuple[PyTree, Metrics | None]:
         self._clock.set()
-        paths = self._newest_first()
-        # The best one is as whole a state as any, if an earlier one.
-        paths += self._best() if paths else []
-        state, history = self._first_whole(paths, fresh)
-        if paths and history is None:
+        newest = self._newest_first()
+        # The best one is a state of the run like any, if an earlier one.
+        best = self._best() if newest else []
+        state, history = self._first_whole([*newest, *best], fresh)
+        if newest and history is None:
             raise CheckpointError(
-                f"None of the {len(paths)} checkpoints in {self.folder} is whole: choose "
+                f"None of the {len(newest)} checkpoints in {self.folder} is whole: choose "
                 "another folder, or remove them to begin anew (`--overwrite` on the "
                 "command line, `clear` of `Checkpoints` in Python)."
             )
@@ -273,7 +273,8 @@ class Checkpoints(AbstractCheckpoints):
 
     def _check_alike(self, history: Metrics | None) -> None:
         losses = np.zeros(0) if history is None else np.asarray(history.meta_loss)
-        restored = np.array([len(losses), *losses[-1:], 0.0][:2], np.float64)
+        last = float(losses[-1]) if len(losses) else 0.0
+        restored = np.array([len(losses), last], np.float64)
         # As bits, of which those of NaN are equal too.
         if not alike_everywhere(restored.view(np.int32)):
             raise CheckpointError(

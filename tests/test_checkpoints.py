@@ -111,6 +111,8 @@ def test_a_theta_of_another_dtype_is_refused_and_of_its_own_goes_on(tmp_path, dt
     assert again.theta.dtype == dtype and again.theta == first.theta
     with pytest.raises(eqs.CheckpointError, match="and this one float64 of shape"):
         run(jnp.asarray(0.1, jnp.float64), 2)
+    longer = run(theta, 2).history.meta_loss
+    assert longer.shape == (2,) and longer[0] == first.history.meta_loss[0]
 
 
 def test_only_the_newest_are_kept(tmp_path):
