@@ -124,9 +124,11 @@ def test_wrong_coordinator_variables_are_refused(environment, message):
 
 def test_particles_that_do_not_divide_over_devices_are_refused():
     unroll, estimator = LinearWalk(0.0), eqs.PES(pairs=8)
+    theta, key = jax.numpy.zeros(2), jax.random.key(0)
+    begin = lambda key: estimator.init(unroll, theta, key=key)
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((3,), ("particles",))):
         with pytest.raises(ValueError, match="choose a multiple of 3"):
-            estimator.init(unroll, jax.numpy.zeros(2), key=jax.random.key(0))
+            jax.eval_shape(begin, key)
 
 
 def test_importing_the_library_starts_no_device():
