@@ -31,10 +31,15 @@ def smoothed(values: np.ndarray, decay: float = SMOOTHING) -> np.ndarray:
 
     **Raises:**
 
-    `ValueError` if `decay` is not in [0, 1).
+    `ValueError` if `decay` is not in [0, 1), or `values` are no vector.
     """
     if not 0 <= decay < 1:
         raise ValueError(f"`decay` must be in [0, 1); got {decay}.")
+    if np.ndim(values) != 1:
+        raise ValueError(
+            "`values` must be a vector, one for each step: smooth each row of a matrix "
+            f"apart; got shape {np.shape(values)}."
+        )
     smoother = Smoother(decay)
     return np.array([smoother(float(value)) for value in values], np.float64)
 

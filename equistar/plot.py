@@ -122,6 +122,8 @@ def save_figure(figure: Any, path: str | os.PathLike) -> None:
 def scale_of(axes: Any) -> str:
     """The scale that shows all lines: logarithmic, unless one is below zero or only zero.
 
+    Of a line without finite values nothing is shown.
+
     **Arguments:**
 
     - `axes`: of matplotlib, with the lines.
@@ -131,6 +133,7 @@ def scale_of(axes: Any) -> str:
     `"log"` or `"linear"`, for matplotlib's `yscale`.
     """
     lines = [np.asarray(line.get_ydata(), float) for line in axes.lines]
+    finite = [y[np.isfinite(y)] for y in lines]
     # A loss that ends at zero leaves the axis there, and is seen before.
-    shown = [np.all(y >= 0) and np.any(y > 0) for y in (y[np.isfinite(y)] for y in lines)]
+    shown = [np.all(y >= 0) and np.any(y > 0) for y in finite if y.size]
     return "log" if all(shown) else "linear"

@@ -381,6 +381,8 @@ def test_smoothing_is_the_moving_average_without_the_bias_of_its_start():
     assert plot.smoothed(np.ones(0)).shape == (0,)
     with pytest.raises(ValueError, match="decay"):
         plot.smoothed(np.ones(2), 1.0)
+    with pytest.raises(ValueError, match=r"smooth each row .*got shape \(2, 3\)"):
+        plot.smoothed(np.ones((2, 3)))
 
 
 def _drawn(monkeypatch, curves, **settings):
@@ -394,6 +396,9 @@ def test_no_curve_is_off_the_axis_that_it_is_drawn_on(monkeypatch):
     curves = {"above": np.ones((1, 20)), "below": -np.ones((1, 20))}
     assert _drawn(monkeypatch, curves).get_yscale() == "linear"
     assert _drawn(monkeypatch, {"zero": np.zeros((1, 20))}).get_yscale() == "linear"
+    # Of one that diverged at once nothing is shown.
+    diverged = {"above": np.ones((1, 20)), "diverged": np.full((1, 20), np.nan)}
+    assert _drawn(monkeypatch, diverged).get_yscale() == "log"
     for shown in (curves["above"], np.linspace(1, 0, 20)[None]):
         assert _drawn(monkeypatch, {"above": shown}, smoothing=1).get_yscale() == "log"
 
