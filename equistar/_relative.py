@@ -53,7 +53,10 @@ class Relative(AbstractUnroll):
         self, theta: PyTree, carry: PyTree[Array], *, key: PRNGKeyArray
     ) -> tuple[PyTree[Array], Float[Array, ""]]:
         carry, loss = self.unroll.step(theta, carry, key=key)
-        return carry, loss / self.reference.astype(loss.dtype)
+        # Losses may be whole numbers, say of errors, of which evolution strategies learn.
+        inexact = jnp.issubdtype(loss.dtype, jnp.inexact)
+        dtype = loss.dtype if inexact else self.reference.dtype
+        return carry, loss.astype(dtype) / self.reference.astype(dtype)
 
 
 class RelativeFeed(AbstractFeed):

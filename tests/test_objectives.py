@@ -364,6 +364,16 @@ def test_losses_relative_to_a_reference_have_the_gradient_in_its_units():
     )
 
 
+def test_losses_that_are_counts_are_divided_by_the_reference_as_it_is(as_users_call):
+    class Errors(_Parabola):
+        def step(self, theta, carry, *, key):
+            return carry, jnp.array(3, jnp.int32)
+
+    zero = jnp.zeros(())
+    _, loss = eqs.Relative(Errors(), 0.4).step(zero, zero, key=jr.key(0))
+    np.testing.assert_allclose(loss, 7.5)
+
+
 @pytest.mark.parametrize("reference", [0, -1.0, np.inf, np.nan])
 def test_a_reference_is_positive(reference):
     with pytest.raises(ValueError, match="`reference` must be positive and finite"):

@@ -501,6 +501,13 @@ def test_a_state_that_does_not_fit_an_optax_optimizer_is_refused(state):
         adam.update(params, state, params)
 
 
+def test_updates_of_numpy_parameters_have_their_dtype():
+    sgd = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+    params: Any = np.ones(3, jnp.bfloat16)
+    updates, _ = sgd.update(params, sgd.init(params), params)
+    assert updates.dtype == jnp.bfloat16
+
+
 def _masked_steps(learning_rate):
     inner = optax.masked(optax.adam(learning_rate), {"w": True, "b": False})
     return optax.MultiSteps(inner, 2).gradient_transformation()

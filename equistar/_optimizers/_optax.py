@@ -211,7 +211,9 @@ class OptaxOptimizer(AbstractOptimizer):
 
 
 def _of_dtypes(tree: PyTree, like: PyTree) -> PyTree:
-    cast = lambda x, y: x.astype(y.dtype) if eqx.is_inexact_array(y) else x
+    # Arrays of NumPy too.
+    is_inexact = lambda y: hasattr(y, "dtype") and jnp.issubdtype(y.dtype, jnp.inexact)
+    cast = lambda x, y: x.astype(y.dtype) if is_inexact(y) else x
     return jtu.tree_map(cast, tree, like)
 
 
