@@ -1,11 +1,13 @@
 """Arguments that must be of a kind, and what to say of one that is not."""
 
 import dataclasses
+import operator
 import os
 import pathlib
 import textwrap
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 import equinox as eqx
@@ -136,6 +138,21 @@ def check_key(key: Any) -> None:
         )
 
 
+def as_seed(seed: Any) -> int:
+    """A whole number of Python's, for `jax.random.key`, from a number or a scalar array."""
+    try:
+        if isinstance(seed, bool):
+            raise TypeError
+        number = operator.index(seed)
+    except TypeError as e:
+        raise ValueError(
+            f"`seed` must be a whole number, say 0, and no traced one; got {_shown(seed)}."
+        ) from e
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"`seed` must have 64 bits at most; got {_shown(seed)}.")
+    return number
+
+
 def as_path(path: Any, name: str) -> pathlib.Path:
     """A path; raises a `ValueError` for what is none."""
     wanted = "a path, say `'folder/name'` or a `pathlib.Path`"
@@ -149,10 +166,11 @@ def as_int(value: Any) -> Any:
 
 
 def as_tuple(values: Any) -> Any:
-    """A list or a vector as a tuple, which can be hashed; anything else as it is."""
+    """A sequence or a vector as a tuple, which can be hashed; anything else as it is."""
     if isinstance(values, np.ndarray | jax.Array) and values.ndim == 1:
         return tuple(values.tolist())
-    return tuple(map(as_int, values)) if isinstance(values, list | tuple) else values
+    is_sequence = isinstance(values, Sequence) and not isinstance(values, str | bytes)
+    return tuple(map(as_int, values)) if is_sequence else values
 
 
 def _is_count(number: Any, least: int) -> bool:

@@ -91,6 +91,19 @@ def test_numbers_of_numpy_and_jax_are_as_those_of_python(name, number, as_users_
     assert ours == expected and hash(ours) == hash(expected)
 
 
+def test_a_seed_is_any_that_jax_takes(as_users_call):
+    draw: Any = lambda seed: eqs.tasks.digits(seed=seed)[eqs.tasks.Split.TRAIN].inputs
+    assert jnp.array_equal(draw(jnp.asarray(3)), draw(3))
+    assert not jnp.array_equal(draw(-3), draw(3))
+    with pytest.raises(ValueError, match="`seed` must have 64 bits at most"):
+        draw(2**63)
+
+
+def test_widths_are_any_sequence():
+    task = eqs.tasks.digits_mlp(range(8, 10))
+    assert task.architecture == eqs.tasks.MLP((8, 9))
+
+
 def test_verbs_take_whole_numbers_of_numpy(as_users_call):
     two: Any = np.int64(2)
     key = jr.key(0)

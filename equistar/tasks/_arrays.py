@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from .._kinds import as_count
+from .._kinds import as_seed
 from .._warn import warn
 from ._base import split_bounds
 from ._data import Dataset, Examples, RegressionDataset
@@ -166,7 +166,7 @@ def stored(x: np.ndarray, name: str) -> np.ndarray:
 
 
 def _split(inputs: np.ndarray, targets: np.ndarray, seed: int) -> dict[str, Examples]:
-    seed = as_count(seed, "seed", 0)
+    seed = as_seed(seed)
     order = np.asarray(jr.permutation(jr.key(seed), len(targets)))
     return {
         split.value: Examples(

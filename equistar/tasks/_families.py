@@ -2,15 +2,23 @@
 
 import abc
 import math
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
-from .._kinds import as_tuple, check_key, check_range
+from .._kinds import as_number, as_tuple, check_key, check_range
 from ._base import AbstractTask
 from ._quadratic import checked_noise, Quadratic
+
+
+def _as_condition(value: Any) -> float:
+    condition = as_number(value, "`condition`", "1e4")
+    if not 1 <= condition < math.inf:
+        raise ValueError(f"`condition` must be at least 1; got {condition}.")
+    return condition
 
 
 class AbstractFamily(eqx.Module):
@@ -44,14 +52,11 @@ class QuadraticFamily(AbstractFamily):
     """
 
     sizes: tuple[int, int] = eqx.field(default=(2, 100), converter=as_tuple, static=True)
-    condition: float = eqx.field(default=1e4, static=True)
-    noise: float = eqx.field(default=0.1, static=True)
+    condition: float = eqx.field(default=1e4, converter=_as_condition, static=True)
+    noise: float = eqx.field(default=0.1, converter=checked_noise, static=True)
 
     def __check_init__(self):
         check_range(self.sizes, "sizes", 2)
-        if not 1 <= self.condition < math.inf:
-            raise ValueError(f"`condition` must be at least 1; got {self.condition}.")
-        checked_noise(self.noise)
 
     def sample(self, *, key: PRNGKeyArray) -> Quadratic:
         check_key(key)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
-from .._kinds import as_count, as_number, check_kind
+from .._kinds import as_number, as_seed, check_kind
 from ._base import Split
 from ._data import Dataset, Examples
 
@@ -41,7 +41,7 @@ def with_label_noise(
     are no splits.
     """
     check_kind(dataset, Dataset, "`dataset`", "a Dataset with classes, say `digits()`")
-    share, seed = as_number(share, "`share`", "0.1"), as_count(seed, "seed", 0)
+    share, seed = as_number(share, "`share`", "0.1"), as_seed(seed)
     if not 0 <= share <= 1:
         raise ValueError(f"`share` must be between 0 and 1; got {share}.")
     if isinstance(splits, Split | str):

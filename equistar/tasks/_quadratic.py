@@ -18,6 +18,7 @@ class Quadratic(AbstractTask):
     """The diagonal noisy quadratic $l(p) = \\frac12 \\sum_i h_i (p_i - \\xi_i)^2$.
 
     $\\xi$ is drawn from $N(0, s^2 I)$ at each step; parameters start from $N(0, I)$.
+    The eigenvalues $h$ and $s$ are arrays: of several tasks, both are stacked.
     """
 
     curvature: Float[Array, " n"]

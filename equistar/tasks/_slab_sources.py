@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from .._kinds import as_count, check_kind
+from .._kinds import as_count, as_seed, check_kind
 from ._arrays import check_labels, stored
 from ._base import Split
 from ._data import Dataset, Examples
@@ -56,7 +56,7 @@ def classification_slabs(
     when it is asked for.
     """
     size, held_out = as_count(size, "size"), as_count(held_out, "held_out")
-    classes, seed = as_count(classes, "classes", 2), as_count(seed, "seed", 0)
+    classes, seed = as_count(classes, "classes", 2), as_seed(seed)
     scale = checked_scale(scale)
     _check_pairs(train, "train")
     _check_pairs(test, "test")

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
-from .._kinds import as_count, as_path
+from .._kinds import as_path, as_seed
 from .._names import look_up
 from ._base import Split
 from ._data import Dataset, Examples
@@ -87,7 +87,7 @@ def tfds_images(
     `ValueError` if there is no such name or its files cannot be used, `FileNotFoundError`
     if it is not prepared.
     """
-    seed = as_count(seed, "seed", 0)
+    seed = as_seed(seed)
     source, folder, train, test = prepared_sources(name, data_dir)
     with tfds_errors(name, folder):
         return _dataset(source, train, test, seed)
