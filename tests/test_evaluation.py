@@ -431,6 +431,17 @@ def test_an_optimizer_that_fails_or_diverges_loses_nothing_else(tmp_path):
     assert "not today" in (tmp_path / "report.md").read_text()
 
 
+def test_a_result_that_cannot_be_read_is_named(tmp_path):
+    _evaluate({"sgd": _sgd(0.3)}, {"quadratic": _quadratic}, tmp_path, Heard())
+    (result,) = (p for p in tmp_path.glob("*.npz") if "sgd" in p.stem)
+    # Files of others are none of its own.
+    np.savez(tmp_path / "mine.npz", x=np.ones(2))
+    assert not eqs.load_evaluation(tmp_path).notes
+    result.write_bytes(result.read_bytes()[:100])
+    (note,) = eqs.load_evaluation(tmp_path).notes
+    assert note.startswith(f"{result} cannot be read and is left out")
+
+
 def test_the_budget_of_tuning_is_that_of_the_last_evaluation(tmp_path):
     budgets = []
     # The rate that is too small is never chosen.

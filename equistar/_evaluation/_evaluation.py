@@ -109,6 +109,11 @@ def load_evaluation(path: str | os.PathLike) -> Evaluation:
     missing = [h for h in left_out if (h["task"], h["steps"]) not in there]
     notes = tuple(header[LEFT_OUT] for header in missing)
     notes += tuple(
+        f"{damaged} cannot be read and is left out: evaluate what is missing again, or "
+        "remove it."
+        for damaged in store.damaged()
+    )
+    notes += tuple(
         f"'{task}' is not the same task in all of its results, so their ratios mean "
         "nothing: evaluate all optimizers on it again."
         for task in _several(_contents(runs))

@@ -1,6 +1,7 @@
 """Results on disk: named entries, each one atomic file, nothing unpickled."""
 
 import abc
+import contextlib
 import hashlib
 import json
 import os
@@ -102,6 +103,10 @@ class FolderStore(AbstractStore):
         """All entries that can be read, in the order of their files' names."""
         return (entry for _, entry in self._files())
 
+    def damaged(self) -> list[pathlib.Path]:
+        """The files of entries that cannot be read, in order."""
+        return [path for path in sorted(self.path.glob("*.npz")) if _is_damaged(path)]
+
     def is_evaluation(self) -> bool:
         """Whether this is where an evaluation keeps its results, damaged or not."""
         return self._file(ABOUT).is_file()
@@ -142,19 +147,33 @@ def difference(
     return ", ".join(f"{n}: {show(one, n)} {there}, {show(other, n)} {here}" for n in names)
 
 
+# A file that cannot be read is one that has to be made again.
 def _read(path: pathlib.Path) -> Entry | None:
-    if not path.is_file():
-        return None
-    # A file that cannot be read is one that has to be made again.
+    with contextlib.suppress(Exception):
+        return _entry(path)
+    return None
+
+
+def _is_damaged(path: pathlib.Path) -> bool:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            stored = {name: archive[name] for name in archive.files}
-        header = json.loads(stored.pop(_HEADER).tobytes())
-        # Files of before the prefix are read as well.
-        arrays = {name.removeprefix(_ARRAY): x for name, x in stored.items()}
-        # Weights have a header too; an entry's says the name that its file has.
-        is_entry = path.stem == file_name(header["name"])
-        is_whole = header.get(_ARRAYS, sorted(arrays)) == sorted(arrays)
+        _entry(path)
     except Exception:
+        return True
+    return False
+
+
+# None for a file that is of something else; what NumPy or JSON cannot read raises.
+def _entry(path: pathlib.Path) -> Entry | None:
+    with np.load(path, allow_pickle=False) as archive:
+        stored = {name: archive[name] for name in archive.files}
+    if _HEADER not in stored:
         return None
-    return Entry(header, arrays) if is_entry and is_whole else None
+    header = json.loads(stored.pop(_HEADER).tobytes())
+    # Weights have a header too; an entry's says the name that its file has.
+    if path.stem != file_name(header.get("name", "")):
+        return None
+    # Files of before the prefix are read as well.
+    arrays = {name.removeprefix(_ARRAY): x for name, x in stored.items()}
+    if header.get(_ARRAYS, sorted(arrays)) != sorted(arrays):
+        raise ValueError(f"{path} lacks arrays.")
+    return Entry(header, arrays)
