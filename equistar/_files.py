@@ -72,8 +72,11 @@ def write_atomically(path: pathlib.Path, write: Callable[[Any], object]) -> None
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, path)
-    except BaseException:
+    except BaseException as e:
         new.unlink(missing_ok=True)
+        # Where there is no room, the system says no name.
+        if isinstance(e, OSError) and e.filename in (None, str(new)):
+            e.filename = str(path)
         raise
 
 

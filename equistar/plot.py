@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ._files import write_atomically
 from ._smoothing import smoothed as smoothed, SMOOTHING
 
 
@@ -108,15 +109,16 @@ def as_label(text: str) -> str:
 
 
 def save_figure(figure: Any, path: str | os.PathLike) -> None:
-    """Writes a figure to a file.
+    """Writes a figure to a file, atomically: the old one or the new one is there.
 
     **Arguments:**
 
     - `figure`: of matplotlib.
     - `path`: the file; its ending names the format, and without one it is PNG.
     """
-    ending = pathlib.Path(path).suffix
-    figure.savefig(path, dpi=150, format=ending[1:] if ending else "png")
+    path = pathlib.Path(path)
+    kind = path.suffix[1:] or "png"
+    write_atomically(path, lambda file: figure.savefig(file, dpi=150, format=kind))
 
 
 def scale_of(axes: Any) -> str:

@@ -1,5 +1,6 @@
 """What looks on while a run is made: files, warnings, evaluations, the display."""
 
+import errno
 import io
 import json
 import shlex
@@ -390,6 +391,19 @@ def _drawn(monkeypatch, curves, **settings):
     monkeypatch.setattr(plot, "save_figure", lambda figure, path: figures.append(figure))
     plot.training_curves("curves.png", curves, **settings)
     return figures[0].axes[0]
+
+
+def test_a_figure_that_finds_no_room_leaves_the_old_one(tmp_path):
+    class Figure:
+        def savefig(self, file, **settings):
+            file.write(b"half of it")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "old.png").write_text("a figure")
+    with pytest.raises(OSError) as error:
+        plot.save_figure(Figure(), tmp_path / "old.png")
+    assert error.value.filename == str(tmp_path / "old.png")
+    assert [p.read_text() for p in tmp_path.iterdir()] == ["a figure"]
 
 
 def test_no_curve_is_off_the_axis_that_it_is_drawn_on(monkeypatch):

@@ -12,6 +12,7 @@ import jax
 import tyro
 
 from .._checkpoint_file import CheckpointError
+from .._files import where_to_write
 from .._serialisation import WeightsError
 from ._convert import Convert
 from ._data import Data
@@ -87,10 +88,7 @@ def main() -> None:
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = f" at {error.filename}" if error.filename else ""
-        return (
-            f"The system says: {error.strerror}{place}. See that the folder is there and "
-            "has room, and start the same command again."
-        )
+        return f"The system says: {error.strerror}{place}. {where_to_write(error)}"
     return str(error)
 
 

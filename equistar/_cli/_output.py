@@ -53,11 +53,15 @@ def new_folder(path: pathlib.Path, overwrite: bool) -> pathlib.Path:
             f"Cannot make the folder {path} ({e.strerror}): choose another with --output."
         ) from e
     if not os.access(path, os.W_OK | os.X_OK):
-        raise CommandError(
-            f"You may not write into {path}: change its permissions, or choose another "
-            "folder with --output."
-        )
+        raise CommandError(_may_not_write(path))
     return path
+
+
+def _may_not_write(path: pathlib.Path) -> str:
+    return (
+        f"You may not write into {path}: change its permissions, or choose another folder "
+        "with --output."
+    )
 
 
 @contextlib.contextmanager
@@ -81,6 +85,8 @@ def alone_in(path: pathlib.Path) -> Iterator[None]:
                 f"Another command is writing into {path}: wait for it, or choose another "
                 "folder with --output."
             ) from e
+        except PermissionError as e:
+            raise CommandError(_may_not_write(path)) from e
         try:
             yield
         finally:
