@@ -73,6 +73,7 @@ def test_a_batch_holds_matching_inputs_and_labels():
         (np.ones((20, 2)), np.arange(20)[:, None], r"shape \(20, 1\): pass .*\[:, 0\]"),
         (np.ones((20, 2)), np.eye(20, dtype=int), r"`labels\.argmax\(1\)`"),
         (np.ones((20, 2)), np.zeros(20, int), "two classes at least"),
+        (np.ones((20, 2)), np.ones(20, int), "two classes at least; all of these are 1"),
         (np.ones((20, 2)), np.full(20, 2**40), r"return_inverse=True"),
         (np.full((20, 2), 2**31), np.arange(20), "kept as int32.* beyond it"),
         (np.full((20, 2), 1e39), np.arange(20), "kept as float32.* beyond it"),

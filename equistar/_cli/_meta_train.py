@@ -1,6 +1,7 @@
 """`equistar meta-train`."""
 
 import pathlib
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -193,8 +194,9 @@ class MetaTrain:
         lowest = f" (where the meta-loss was lowest: {best.name})"
         out.print(f"Weights: {weights}{lowest if best.is_file() else ''}")
         task = next(iter(self.recipe.tasks.task), "digits_mlp")
-        out.print(f"Try:     equistar train {weights} --task {task}")
-        out.print(f"         equistar plot {self.folder.output}")
+        quote = lambda path: shlex.quote(str(path))
+        out.print(f"Try:     equistar train {quote(weights)} --task {task}")
+        out.print(f"         equistar plot {quote(self.folder.output)}")
 
     def _rescue(self, result: MetaTrainResult, processes: Processes) -> None:
         """What a survivor does: its own copy of what was trained, a message, the end."""

@@ -1,6 +1,7 @@
 """`equistar quickstart`."""
 
 import pathlib
+import shlex
 import time
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -102,8 +103,8 @@ class Quickstart:
         weights = folder / _WEIGHTS
         out.print(
             f"Interrupted; what was trained so far is in {weights}: `equistar train "
-            f"{weights}`. With --overwrite the same command begins anew; runs of "
-            "`equistar meta-train` go on."
+            f"{shlex.quote(str(weights))}`. With --overwrite the same command begins "
+            "anew; runs of `equistar meta-train` go on."
         )
         return 130
 
@@ -144,8 +145,9 @@ class Quickstart:
         out.print("  curves.png     the training curves (their data: curves.npz)")
         out.print("  metrics.jsonl  every meta-step")
         out.print("Next:")
-        out.print(f"  equistar info {weights}")
-        out.print(f"  equistar train {weights} --task digits_mlp_wide")
+        quoted = shlex.quote(str(weights))
+        out.print(f"  equistar info {quoted}")
+        out.print(f"  equistar train {quoted} --task digits_mlp_wide")
         out.print(f'  in Python: eqs.as_optax(eqs.load("{weights}")) in an optax chain')
 
 

@@ -49,8 +49,8 @@ def dataset_from_arrays(
             f"Labels must be classes 0, 1, ...; got {low} to {high}: pass "
             "`np.unique(labels, return_inverse=True)[1]`."
         )
-    if high == 0:
-        raise ValueError("Labels must be of two classes at least; all of these are 0.")
+    if low == high:
+        raise ValueError(f"Labels must be of two classes at least; all of these are {low}.")
     occurring = len(np.unique(labels))
     if occurring <= high:
         warn(

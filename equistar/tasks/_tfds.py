@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,7 +136,8 @@ def tfds_errors(name: str, folder: pathlib.Path) -> Iterator[None]:
     except Exception as e:
         raise ValueError(
             f"The data set in {folder} cannot be read ({type(e).__name__}: {e}): delete "
-            f"the folder and run `equistar data prepare {name}`."
+            f"the folder and run `equistar data prepare {name} --data-dir "
+            f"{shlex.quote(str(folder.parents[1]))}`."
         ) from e
 
 
