@@ -3,7 +3,6 @@
 import abc
 import contextlib
 import json
-import math
 import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from ._checkpoint_file import (
     read_checkpoint,
     restore_checkpoint,
 )
-from ._devices import alike_everywhere, any_process
+from ._devices import alike_everywhere, all_or_none, any_process
 from ._files import link_or_copy, LOCK, locked, write_npz_atomically
 from ._kinds import as_path, check_count, check_kind
 from ._logger import Metrics, stack_metrics
@@ -166,16 +165,17 @@ class Checkpoints(AbstractCheckpoints):
 
     def restore(self, fresh: PyTree) -> tuple[PyTree, Metrics | None]:
         self._clock.set()
-        newest = self._newest_first()
-        # The best one is a state of the run like any, if an earlier one.
-        best = self._best() if newest else []
-        state, history = self._first_whole([*newest, *best], fresh)
-        if newest and history is None:
-            raise CheckpointError(
-                f"None of the {len(newest)} checkpoints in {self.folder} is whole: choose "
-                "another folder, or remove them to begin anew (`--overwrite` on the "
-                "command line, `clear` of `Checkpoints` in Python)."
-            )
+        with all_or_none():
+            newest = self._newest_first()
+            # The best one is a state of the run like any, if an earlier one.
+            best = self._best() if newest else []
+            state, history = self._first_whole([*newest, *best], fresh)
+            if newest and history is None:
+                raise CheckpointError(
+                    f"None of the {len(newest)} checkpoints in {self.folder} is whole: "
+                    "choose another folder, or remove them to begin anew (`--overwrite` on "
+                    "the command line, `clear` of `Checkpoints` in Python)."
+                )
         self._check_alike(history)
         return state, history
 
@@ -219,7 +219,7 @@ class Checkpoints(AbstractCheckpoints):
     def save(
         self, step: int, state: PyTree, history: Sequence[Metrics], *, last: bool
     ) -> None:
-        late = math.isfinite(self.minutes) and self._clock.minutes() >= self.minutes
+        late = self._clock.minutes() >= self.minutes
         if not any_process(late or last or step % self.every == 0):
             return
         self._clock.set()

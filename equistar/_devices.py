@@ -4,7 +4,8 @@ The mesh is the ambient one, `with jax.set_mesh(eqs.particle_mesh()): ...`. Wher
 none, or none with an axis of particles, everything here does nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import equinox as eqx
@@ -70,7 +71,7 @@ def shard_particles(tree: PyTree, particles: int) -> PyTree:
     return jtu.tree_map(constrain, tree)
 
 
-def replicate(tree: PyTree) -> PyTree:
+def put_on_all_devices(tree: PyTree) -> PyTree:
     """Puts a copy of every array on each device of the ambient mesh."""
     if AXIS not in jax.sharding.get_abstract_mesh().axis_names:
         return tree
@@ -78,8 +79,8 @@ def replicate(tree: PyTree) -> PyTree:
         mesh = jax.sharding.get_mesh()
     except ValueError:
         # While a function is traced, only the compiler can be told. (Under vmap alone
-        # there is none yet.)
-        return eqx.filter_jit(replicated)(tree)
+        # there is none yet.) JAX has no other public way to ask, and no other reason here.
+        return eqx.filter_jit(constrain_replicated)(tree)
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
     def put(x: Array) -> Array:
@@ -96,7 +97,7 @@ def replicate(tree: PyTree) -> PyTree:
     return jtu.tree_map(lambda x: put(x) if isinstance(x, jax.Array) else x, tree)
 
 
-def replicated(tree: PyTree) -> PyTree:
+def constrain_replicated(tree: PyTree) -> PyTree:
     """Tells the compiler that every device of the ambient mesh holds these arrays whole."""
     if AXIS not in jax.sharding.get_abstract_mesh().axis_names:
         return tree
@@ -128,6 +129,25 @@ def any_process(flag: bool) -> bool:
     if jax.process_count() == 1:
         return flag
     return bool(_all_gather(np.array([flag])).any())
+
+
+@contextmanager
+def all_or_none() -> Iterator[None]:
+    """What all processes of the run do before any goes on: if one fails, all raise.
+
+    Around what may fail in some of them only. It waits for the others, so all must come
+    here, and nothing inside may.
+    """
+    try:
+        yield
+    except Exception:
+        any_process(True)
+        raise
+    if any_process(False):
+        raise ValueError(
+            "Another process of the run has failed: read why in what it has printed, and "
+            "start all of them again."
+        )
 
 
 def alike_everywhere(numbers: np.ndarray) -> bool:

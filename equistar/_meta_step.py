@@ -10,7 +10,7 @@ import jax.tree_util as jtu
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from ._devices import replicate
+from ._devices import put_on_all_devices
 from ._estimators import AbstractEstimator, MetaGradient
 from ._feed import AbstractFeed, Steady
 from ._kinds import check_key
@@ -66,10 +66,10 @@ def meta_train_init(
     """
     check_key(key)
     mixture = as_mixture(unroll)
-    unrolls, theta, key = replicate((mixture.at(0), theta, key))
+    unrolls, theta, key = put_on_all_devices((mixture.at(0), theta, key))
     init_key, run_key = jr.split(key)
     # Not one array twice, which nobody could donate.
-    steps, skipped = (replicate(jnp.zeros((), jnp.int32)) for _ in range(2))
+    steps, skipped = (put_on_all_devices(jnp.zeros((), jnp.int32)) for _ in range(2))
     # A weakly typed array would become a strong one, and the next step compile again.
     strong = lambda x: x.astype(x.dtype) if eqx.is_inexact_array(x) else x
     theta = jtu.tree_map(strong, theta)
@@ -84,7 +84,7 @@ def meta_train_init(
         _init_particles(unroll, estimator, theta, trainable, key)
         for unroll, key in zip(unrolls, unroll_keys(init_key, len(unrolls)), strict=True)
     )
-    combination_state = replicate(mixture.combination.init(len(unrolls)))
+    combination_state = put_on_all_devices(mixture.combination.init(len(unrolls)))
     return MetaTrainState(
         theta, outer_state, particles, combination_state, run_key, steps, skipped
     )

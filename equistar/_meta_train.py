@@ -1,6 +1,7 @@
 """The outer loop: meta-training of an optimizer, or of any pytree, through an unroll."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from ._checkpoint_file import check_reach
 from ._checkpoints import AbstractCheckpoints, NoCheckpoints
-from ._devices import any_process, replicate
+from ._devices import all_or_none, any_process, put_on_all_devices
 from ._estimators import AbstractEstimator
 from ._feed import AbstractFeed
 from ._interrupts import deferred_interrupts, Interrupts
@@ -106,14 +107,17 @@ def meta_train(
     wanted = "an optax optimizer, say `optax.adamw(1e-3)`"
     check_kind(outer, optax.GradientTransformation, "`outer`", wanted)
     # Once for all steps; in each, only what a feed has brought is still to be placed.
-    mixture = replicate(as_mixture(unroll))
+    mixture = put_on_all_devices(as_mixture(unroll))
     state = meta_train_init(mixture, estimator, theta, outer, key=key, trainable=trainable)
 
     def advance(state: MetaTrainState, done: int) -> tuple[MetaTrainState, Metrics]:
-        unrolls = replicate(mixture.at(done))
+        unrolls = put_on_all_devices(mixture.at(done))
         return step_through(mixture, unrolls, estimator, outer, state, trainable)
 
-    with checkpoints.locked(), deferred_interrupts() as interrupts:
+    with ExitStack() as held:
+        with all_or_none():
+            held.enter_context(checkpoints.locked())
+        interrupts = held.enter_context(deferred_interrupts())
         state, earlier = checkpoints.restore(state)
         history = [] if earlier is None else unstack_metrics(earlier)
         check_reach(len(history), steps)

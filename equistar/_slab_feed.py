@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax.tree_util as jtu
 
-from ._devices import replicate
+from ._devices import put_on_all_devices
 from ._feed import AbstractFeed
 from ._inner_training import InnerTraining
 from ._kinds import check_count, check_function, check_parts
@@ -67,7 +67,9 @@ class SlabFeed(AbstractFeed):
             # Both, so that a slab that cannot be had is asked for again.
             kept.pop("number", None)
             kept.pop("unroll", None)
-            kept["unroll"] = replicate(InnerTraining(self._task(number), self.meta_loss))
+            kept["unroll"] = put_on_all_devices(
+                InnerTraining(self._task(number), self.meta_loss)
+            )
             kept["number"] = number
         return kept["unroll"]
 

@@ -5,6 +5,7 @@
 Writes what the mesh of all devices gave, and compares it with one device where it can.
 """
 
+import contextlib
 import sys
 import tempfile
 
@@ -84,22 +85,34 @@ def compare_resumed():
 def refuse_folders_apart():
     """Only the first process writes: the other finds nothing in a folder of its own."""
     theta = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
-    unroll, steps = eqs.InnerTraining(eqs.tasks.Quadratic(jnp.ones(2))), 0
-    with tempfile.TemporaryDirectory() as folder, jax.set_mesh(eqs.particle_mesh()):
+    unroll = eqs.InnerTraining(eqs.tasks.Quadratic(jnp.ones(2)))
+
+    def refusal(steps, checkpoints):
         try:
-            for steps in (1, 2):
-                eqs.meta_train(
-                    unroll,
-                    ESTIMATORS["PES"],
-                    theta,
-                    steps=steps,
-                    key=jr.key(0),
-                    checkpoints=eqs.Checkpoints(folder),
-                )
-        except eqs.CheckpointError as e:
-            assert "do not find the same checkpoints" in str(e) and steps == 2
-            return
-    raise AssertionError("the processes went on from different states")
+            eqs.meta_train(
+                unroll,
+                ESTIMATORS["PES"],
+                theta,
+                steps=steps,
+                key=jr.key(0),
+                checkpoints=checkpoints,
+            )
+        except (eqs.CheckpointError, ValueError) as e:
+            return str(e)
+        return ""
+
+    first = jax.process_index() == 0
+    with tempfile.TemporaryDirectory() as folder, jax.set_mesh(eqs.particle_mesh()):
+        kept = eqs.Checkpoints(folder)
+        assert not refusal(1, kept)
+        assert "do not find the same checkpoints" in refusal(2, kept)
+        # What only one of them finds, or holds, ends both.
+        other = "was written by a run" if first else "Another process of the run"
+        assert other in refusal(2, eqs.Checkpoints(folder, settings={"sigma": 1.0}))
+        held = kept.locked() if first else contextlib.nullcontext()
+        with held:
+            other = "Another run is using" if first else "Another process of the run"
+            assert other in refusal(2, kept)
 
 
 def main():

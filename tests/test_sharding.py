@@ -78,14 +78,35 @@ def test_every_estimator_on_two_processes_equals_one_process(four_devices, tmp_p
             np.testing.assert_allclose(two[name], value, rtol=1e-5, err_msg=name)
 
 
+def _two_commands(*command):
+    address = _free_address()
+    names = dict(zip(_processes.VARIABLES, (address, "2"), strict=False))
+    run = lambda i: _start("-m", "equistar", *command, JAX_PROCESS_ID=str(i), **names)
+    return run(0), run(1)
+
+
+def test_what_the_first_process_refuses_ends_the_others_in_a_sentence(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    command = f"meta-train --distributed --steps 2 --output {tmp_path}".split()
+    processes = _two_commands(*command)
+    try:
+        # Well before a process that is silent counts as dead.
+        errors = [p.communicate(timeout=120)[1] for p in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [p.returncode for p in processes] == [2, 1]
+    sentences = [e.splitlines()[-1] for e in errors]
+    assert "is not empty" in sentences[0]
+    assert "Another process of the run has failed" in sentences[1]
+    assert not any("Traceback" in e for e in errors)
+
+
 def test_survivors_of_a_dead_process_keep_what_was_trained(tmp_path):
     folder = tmp_path / "run"
     sizes = "--optimizer hyperparam --window 5 --length 50 --pairs 4 --save-every 10"
-    command = f"-m equistar meta-train --distributed -n 1000000 {sizes}".split()
-    address = _free_address()
-    names = dict(zip(_processes.VARIABLES, (address, "2"), strict=False))
-    run = lambda i: _start(*command, "--output", folder, JAX_PROCESS_ID=str(i), **names)
-    first, second = run(0), run(1)
+    command = f"meta-train --distributed -n 1000000 {sizes}".split()
+    first, second = _two_commands(*command, "--output", folder)
     try:
         deadline = time.monotonic() + 300
         while not (folder / "weights.npz").exists():

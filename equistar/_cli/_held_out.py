@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from .._curves import training_curves
-from .._devices import replicate
+from .._devices import put_on_all_devices
 from .._keys import apart
 from .._logger import Metrics
 from .._optimizers import AbstractOptimizer
@@ -59,7 +59,7 @@ class HeldOutEvaluation(AbstractWatcher):
     def begin(self, history: Sequence[Metrics], theta: PyTree) -> None:
         made = len(history)
         # That of the last meta-step may have been lost, or not: it is made again.
-        self.tasks, self.keys = replicate((dict(self.tasks), self.keys))
+        self.tasks, self.keys = put_on_all_devices((dict(self.tasks), self.keys))
         if made % self.every == 0:
             self._evaluate(made, theta)
 

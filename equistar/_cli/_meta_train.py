@@ -4,6 +4,7 @@ import pathlib
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from rich.console import Console
 from .. import plot
 from .._checkpoint_file import check_reach, CheckpointError
 from .._checkpoints import Checkpoints
-from .._devices import any_process, particle_mesh
+from .._devices import all_or_none, any_process, particle_mesh
 from .._meta_train import meta_train, MetaTrainResult
 from .._recipes import Recipe
 from .._results import RESULTS
@@ -79,7 +80,9 @@ class MetaTrain:
         processes = join_processes(out) if self.folder.distributed else one_process()
         out.quiet = self.watch.quiet or not processes.first
         checkpoints = self._checkpoints()
-        if any_process(self._is_finished(checkpoints, processes)):
+        with all_or_none():
+            finished = self._is_finished(checkpoints, processes)
+        if any_process(finished):
             out.print(f"Done already after {self.recipe.steps} meta-steps.")
             self._say_what_next(out)
             return 0
@@ -106,15 +109,20 @@ class MetaTrain:
     ) -> MetaTrainResult:
         recipe = self.recipe
         theta_key, run_key = jr.split(jr.key(recipe.seed))
-        fresh = recipe.optimizer.build(key=theta_key)
-        trainable = _checked(recipe.optimizer.trainable, fresh)
         mesh = particle_mesh()
-        _check_pairs(recipe.estimator.pairs, mesh.size)
-        # The tasks come first: where data are missing, no folder is made.
-        with recipe.tasks.unroll(key=tasks_key(recipe)) as unroll:
-            self._prepare(checkpoints, processes)
-            run = RunWatchers(recipe, self.folder, self.watch, processes, out)
-            watchers = tuple(run.all())
+        with ExitStack() as opened:
+            with all_or_none():
+                fresh = recipe.optimizer.build(key=theta_key)
+                trainable = _checked(recipe.optimizer.trainable, fresh)
+                _check_pairs(recipe.estimator.pairs, mesh.size)
+                unroll = opened.enter_context(recipe.tasks.unroll(key=tasks_key(recipe)))
+            # The tasks came first: where data are missing, no folder is made. And no other
+            # process looks into the folder before it is ready.
+            with all_or_none():
+                if processes.first:
+                    self._prepare(checkpoints)
+                run = RunWatchers(recipe, self.folder, self.watch, processes, out)
+                watchers = tuple(run.all())
             with jax.set_mesh(mesh), watching(watchers) as logger:
                 return meta_train(
                     unroll,
@@ -153,15 +161,12 @@ class MetaTrain:
         written = finished_steps(output / "weights.npz"), (output / FIGURE).is_file()
         return made == steps and written == (steps, True) and not gave_up
 
-    def _prepare(self, checkpoints: Checkpoints, processes: Processes) -> None:
-        if processes.first:
-            if not checkpoints.are_of_runs():
-                new_folder(self.folder.output, self.folder.overwrite)
-            if self.folder.overwrite:
-                checkpoints.clear()
-                remove_files(self.folder.output)
-        # No other process looks into the folder before it is ready.
-        any_process(False)
+    def _prepare(self, checkpoints: Checkpoints) -> None:
+        if not checkpoints.are_of_runs():
+            new_folder(self.folder.output, self.folder.overwrite)
+        if self.folder.overwrite:
+            checkpoints.clear()
+            remove_files(self.folder.output)
 
     def _finish(
         self, result: MetaTrainResult, checkpoints: Checkpoints, out: Console

@@ -8,6 +8,7 @@ from typing import Any
 from jaxtyping import PyTree
 
 from .._checkpoints import AbstractCheckpoints
+from .._devices import all_or_none
 from .._logger import AbstractLogger, Metrics, unstack_metrics
 
 
@@ -55,8 +56,10 @@ class WatchedCheckpoints(AbstractCheckpoints):
     def restore(self, fresh: PyTree) -> tuple[PyTree, Metrics | None]:
         state, history = self.checkpoints.restore(fresh)
         made = [] if history is None else unstack_metrics(history)
-        for watcher in self.watchers:
-            watcher.begin(made, state.theta)
+        # Some are of the first process only.
+        with all_or_none():
+            for watcher in self.watchers:
+                watcher.begin(made, state.theta)
         return state, history
 
     def save(

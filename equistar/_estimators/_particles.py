@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, PyTree
 
-from .._devices import replicated
+from .._devices import constrain_replicated
 from .._numerics import all_finite
 from ._base import MetaGradient
 
@@ -61,7 +61,7 @@ def summarise(
         dead=jnp.sum(jax.vmap(_all_zero)(contributions)),
         dropped=jnp.sum(~finite),
     )
-    return replicated(meta_gradient)
+    return constrain_replicated(meta_gradient)
 
 
 def are_finite(carry: PyTree[Array]) -> Bool[Array, "particles members"]:
