@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools as ft
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -185,8 +186,14 @@ def test_fingerprints_are_those_of_every_process():
 
 
 def test_what_cannot_be_looked_into_equals_nothing():
-    lock = threading.Lock()
-    assert fingerprint(lambda: lock) != fingerprint(lambda: lock)
+    numbers = (n for n in range(3))
+    assert fingerprint(lambda: numbers) != fingerprint(lambda: numbers)
+
+
+@pytest.mark.parametrize("make", [threading.Lock, threading.RLock, threading.local])
+def test_a_lock_computes_nothing(make):
+    lock = make()
+    assert fingerprint(lambda: lock) == fingerprint(lambda: lock)
 
 
 def test_a_stored_result_is_not_taken_for_one_of_another_function(tmp_path):
@@ -273,3 +280,127 @@ def test_what_a_function_reads_of_a_module_is_seen(of, read):
         for x in (1.0, 1.0, 3.0)
     ]
     assert found[0] == found[1] != found[2]
+
+
+def test_two_modules_of_one_name_are_two():
+    def both(one, other):
+        return lambda x: one.thing * other.thing * x
+
+    found = {
+        fingerprint(both(_module("mine", thing=a), _module("mine", thing=b)))
+        for a, b in ((1.0, 1.0), (1.0, 1.0), (1.0, 3.0), (3.0, 1.0))
+    }
+    assert len(found) == 3
+
+
+def _on_disk(folder, source):
+    path = folder / "my_data.py"
+    path.write_text(source)
+    specification = importlib.util.spec_from_file_location("my_data", path)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+MEMORIES = {
+    "dictionary": """
+cache = {}
+def load():
+    if "a" not in cache:
+        cache["a"] = 5.0
+    return scale * cache["a"]
+""",
+    "inner dictionary": """
+cache = {"inner": {}}
+def load():
+    cache["inner"]["a"] = 5.0
+    return scale * cache["inner"]["a"]
+""",
+    "list": """
+cache = []
+def load():
+    cache.append(5.0)
+    return scale * cache[-1]
+""",
+    "read by another": """
+cache = {}
+def fill():
+    cache.setdefault("a", 5.0)
+def load():
+    fill()
+    return scale * cache["a"]
+""",
+    "variable": """
+cache = None
+def load():
+    global cache
+    cache = 5.0 if cache is None else cache
+    return scale * cache
+""",
+    "decorator": """
+def remembering(function):
+    cache, lock = {}, threading.Lock()
+    def call():
+        with lock:
+            if "a" not in cache:
+                cache["a"] = function()
+            return cache["a"]
+    return call
+@remembering
+def load():
+    return scale * 5.0
+""",
+    "default": """
+def load(cache={}, *, seen=[]):
+    seen.append(1)
+    cache["a"] = 5.0
+    return scale * cache["a"]
+""",
+}
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_what_a_function_keeps_for_itself_changes_nothing(tmp_path, name):
+    module = _on_disk(tmp_path, "import threading\nscale = 2.0\n" + MEMORIES[name])
+    load, cache = module.load, getattr(module, "cache", None)
+
+    def of_module():
+        return module.load()
+
+    def of_both():
+        return module.load(), module.cache
+
+    functions = load, of_module, of_both
+    before = [fingerprint(f) for f in functions]
+    module.load()
+    assert getattr(module, "cache", None) is cache or name == "variable"
+    assert before == [fingerprint(f) for f in functions]
+    module.scale = 3.0  # pyright: ignore
+    assert all(b != fingerprint(f) for b, f in zip(before, functions, strict=True))
+
+
+def test_what_a_function_only_reads_is_seen_whatever_it_fills_besides(tmp_path):
+    source = """
+settings = {"rate": 1.0}
+def rates():
+    found = {}
+    found["rate"] = settings["rate"]
+    return found
+def renamed(settings):
+    settings["rate"] = 0.0
+def moved(by):
+    return outer.update(by)
+"""
+    module = _on_disk(tmp_path, source)
+    module.outer = optax.sgd(1.0)  # pyright: ignore
+
+    def both(x):
+        module.renamed({})
+        return module.rates(), module.moved(x)
+
+    found = [fingerprint(both)]
+    module.settings["rate"] = 3.0
+    found.append(fingerprint(both))
+    module.outer = optax.sgd(3.0)  # pyright: ignore
+    assert len({*found, fingerprint(both)}) == 3

@@ -73,8 +73,9 @@ def evaluate(
     - `held_out`: the split of the held-out losses.
     - `results`: where every result is kept, and read from if it was made with the same
         settings: `FolderStore("folder")` makes an evaluation resumable. Functions are
-        compared by their code and by the values that it reads; what cannot be compared, a
-        lock or an open file, is run again.
+        compared by their code and by the values that it reads, but for what they keep
+        there themselves, as in a dictionary of data that have been loaded; what cannot be
+        compared, a generator say, is run again.
     - `sweeps`: where the sweeps of baselines are kept, for all evaluations.
     - `progress`: who is told how far it is.
     - `key`: a PRNG key, for parameters, minibatches and the draws of random searches.

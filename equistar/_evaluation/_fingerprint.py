@@ -4,15 +4,23 @@ Two objects have one fingerprint only where they are known to be equal: function
 compared by their code and all that it reads, not by their names. What cannot be looked
 into is like nothing else, not even itself, so it is never taken for something that was
 stored.
+
+There are two exceptions, for what changes while nothing else is computed. Locks and the
+variables of threads count by their type. And what a function assigns to variables outside
+of it, or puts into dictionaries, lists and sets there, is its memory, say of data that it
+has read: such a variable counts for nothing, whatever reads it. So what it held at the
+start, or was given from elsewhere, is not noticed, as a file that a function reads is not.
+A memory of another form, in an attribute say, counts, and what was stored is made again;
+that of `functools.cache` does not.
 """
 
 import copyreg
-import dis
 import functools as ft
 import hashlib
 import pathlib
 import re
 import sys
+import threading
 import types
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,21 +32,31 @@ import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
 
+from ._reads import attributes, bound_values, global_values, memory
+
 
 _OURS = __name__.partition(".")[0]
 _PLAIN = type(None), bool, int, float, complex, str, bytes
+_LOCKS = type(threading.Lock()), type(threading.RLock()), threading.local
 _METHODS = types.FunctionType | staticmethod | classmethod | property
 
 
 def fingerprint(value: Any) -> str:
     """A digest of an object: of its arrays, of what is fixed in it, and of functions."""
-    return _Walk().digest(value).hex()[:24]
+    walk = _Walk(set())
+    found = walk.digest(value)
+    if walk.memories:
+        # What had been read before it was known to be one.
+        found = _Walk(walk.memories).digest(value)
+    return found.hex()[:24]
 
 
 class _Walk:
     """One traversal: what was seen in it already, and what it is inside of."""
 
-    def __init__(self):
+    def __init__(self, memories: set[tuple[int, str]]):
+        # The identity of a module's variables, and the name of one.
+        self.memories = memories
         # With the objects themselves: an identity is theirs as long as they live.
         self.known: dict[int, tuple[Any, bytes]] = {}
         self.inside: list[int] = []
@@ -57,6 +75,8 @@ class _Walk:
         return found
 
     def _look_into(self, value: Any) -> bytes:
+        if isinstance(value, _LOCKS):
+            return self._all("lock", type(value))
         if isinstance(value, types.ModuleType):
             return _hash("module", value.__name__, _source(value))
         if _is_importable(value):
@@ -76,8 +96,6 @@ class _Walk:
         match value:
             case types.MethodType():
                 return self._all("method", value.__func__, value.__self__)
-            case types.CellType():
-                return self._all("cell", *_inside(value))
             case ft.partial():
                 parts = value.func, value.args, value.keywords
                 return self._all("partial", type(value), *parts)
@@ -97,17 +115,38 @@ class _Walk:
         return self._object(value)
 
     def _function(self, value: types.FunctionType) -> bytes:
-        parts = value.__defaults__, value.__kwdefaults__, value.__closure__
+        code, there = value.__code__, value.__globals__
+        read, bound = {}, bound_values(value)
         # A library's function reads its own library, which its version stands for.
         # Not `__module__`, which a decorator copies from what it decorates.
-        module = value.__globals__.get("__name__")
-        read = {} if _is_installed(module) else _globals(value)
+        if not _is_installed(there.get("__name__")):
+            read = global_values(value)
+            own = memory(code, read | bound)
+            self.memories |= {(id(there), n) for n in own & read.keys()}
+            read = self._variables(there, [*read])
+            bound = {n: x for n, x in bound.items() if n not in own}
         # What was set on itself, and what it reads of modules: since their files were read
         # it may be another.
-        names = sorted(set(_attributes(value.__code__)))
-        cells = (x for cell in value.__closure__ or () for x in _inside(cell))
-        said = _values(vars(value), names), _of_modules((*read.values(), *cells), names)
-        return self._all("function", *_name(value), value.__code__, *parts, read, said)
+        names = attributes(code)
+        outside = *read.values(), *bound.values()
+        said = _values(vars(value), names), self._of_modules(outside, names)
+        return self._all("function", *_name(value), code, bound, read, said)
+
+    def _of_modules(self, objects: Iterable[Any], names: Sequence[str]) -> list[Any]:
+        """What has one of these names in modules of no library, and in those in them."""
+        modules, found = _modules(objects), {}
+        while modules:
+            module = modules.pop()
+            if id(module) not in found:
+                read = self._variables(vars(module), names)
+                found[id(module)] = module.__name__, read
+                modules += _modules(read.values())
+        return [*found.values()]
+
+    def _variables(self, there: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+        """Those of a module by these names, without what is a memory."""
+        own = {n for identity, n in self.memories if identity == id(there)}
+        return {n: there[n] for n in names if n in there and n not in own}
 
     def _code(self, code: types.CodeType) -> bytes:
         """What it does; not where it was written."""
@@ -176,39 +215,6 @@ def _contents(array: Any) -> tuple[Any, ...]:
     return dtype, array.shape, array.tobytes()
 
 
-def _inside(cell: types.CellType) -> tuple[Any, ...]:
-    try:
-        return (cell.cell_contents,)
-    except ValueError:
-        return ()
-
-
-def _globals(function: types.FunctionType) -> dict[str, Any]:
-    """The module's variables that a function reads, by name."""
-    there = function.__globals__
-    return {n: there[n] for n in sorted(set(_reads(function.__code__))) if n in there}
-
-
-def _reads(code: types.CodeType) -> Iterator[str]:
-    for instruction in dis.get_instructions(code):
-        name = instruction.opname
-        if name == "LOAD_NAME" or (name.startswith("LOAD") and "GLOBAL" in name):
-            yield instruction.argval
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _reads(constant)
-
-
-def _attributes(code: types.CodeType) -> Iterator[str]:
-    """The attributes that a function reads, of whatever."""
-    for instruction in dis.get_instructions(code):
-        if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            yield instruction.argval
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _attributes(constant)
-
-
 def _name(value: Any) -> tuple[str, str]:
     name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
     return str(getattr(value, "__module__", None)), str(name)
@@ -242,18 +248,6 @@ def _values(there: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
     """Those of these names that are numbers, texts and arrays."""
     kinds = *_PLAIN, jax.Array, np.ndarray, np.generic
     return {n: there[n] for n in names if isinstance(there.get(n, there), kinds)}
-
-
-def _of_modules(objects: Iterable[Any], names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What has one of these names in modules of no library, and in those in them."""
-    modules, found = _modules(objects), {}
-    while modules:
-        module = modules.pop()
-        if module.__name__ not in found:
-            read = {n: vars(module)[n] for n in names if n in vars(module)}
-            found[module.__name__] = read
-            modules += _modules(read.values())
-    return found
 
 
 def _modules(objects: Iterable[Any]) -> list[types.ModuleType]:
