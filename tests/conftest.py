@@ -17,14 +17,15 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 # Nor does anyone read where in the source each instruction comes from.
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # And they need not be fast: XLA's older code generator, which compiles in half the time,
-# makes them without optimisations.
+# makes them without optimisations, each as one piece, since workers keep all cores busy.
 # `JAX_DISABLE_MOST_OPTIMIZATIONS=0 pytest` tests those that users get.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
     _flags = os.environ.get("XLA_FLAGS", "")
     _older = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters=1"
     if "--xla_backend_extra_options" not in _flags:
-        os.environ["XLA_FLAGS"] = f"{_flags} {_older}".strip()
+        _whole = "--xla_cpu_parallel_codegen_split_count=1"
+        os.environ["XLA_FLAGS"] = f"{_flags} {_older} {_whole}".strip()
 
 import jax
 import pytest
