@@ -154,10 +154,14 @@ def as_seed(seed: Any) -> int:
 
 
 def as_path(path: Any, name: str) -> pathlib.Path:
-    """A path; raises a `ValueError` for what is none."""
+    """A path, in the home folder where it begins so; a `ValueError` for what is none."""
     wanted = "a path, say `'folder/name'` or a `pathlib.Path`"
     check_kind(path, str | os.PathLike, f"`{name}`", wanted)
-    return pathlib.Path(path)
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError:
+        # There is no home, or none of that name.
+        return pathlib.Path(path)
 
 
 def as_int(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -97,6 +98,12 @@ def test_a_seed_is_any_that_jax_takes(as_users_call):
     assert not jnp.array_equal(draw(-3), draw(3))
     with pytest.raises(ValueError, match="`seed` must have 64 bits at most"):
         draw(2**63)
+
+
+def test_a_path_may_begin_in_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert eqs.Checkpoints("~/run").folder == tmp_path / "run"
+    assert eqs.FolderStore("~nobody-of-this-name/x").path == Path("~nobody-of-this-name/x")
 
 
 def test_widths_are_any_sequence():
