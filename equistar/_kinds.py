@@ -146,7 +146,7 @@ def as_seed(seed: Any) -> int:
         number = operator.index(seed)
     except TypeError as e:
         raise ValueError(
-            f"`seed` must be a whole number, say 0, and no traced one; got {_shown(seed)}."
+            f"`seed` must be a whole number that is not traced, say 0; got {_shown(seed)}."
         ) from e
     if not -(2**63) <= number < 2**63:
         raise ValueError(f"`seed` must have 64 bits at most; got {_shown(seed)}.")

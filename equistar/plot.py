@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._files import write_atomically
+from . import _files
 from ._smoothing import smoothed as smoothed, SMOOTHING
 
 
@@ -118,7 +118,7 @@ def save_figure(figure: Any, path: str | os.PathLike) -> None:
     """
     path = pathlib.Path(path)
     kind = path.suffix[1:] or "png"
-    write_atomically(path, lambda file: figure.savefig(file, dpi=150, format=kind))
+    _files.write_atomically(path, lambda file: figure.savefig(file, dpi=150, format=kind))
 
 
 def scale_of(axes: Any) -> str:
@@ -138,4 +138,4 @@ def scale_of(axes: Any) -> str:
     finite = [y[np.isfinite(y)] for y in lines]
     # A loss that ends at zero leaves the axis there, and is seen before.
     shown = [np.all(y >= 0) and np.any(y > 0) for y in finite if y.size]
-    return "log" if all(shown) else "linear"
+    return "log" if shown and all(shown) else "linear"

@@ -1,6 +1,7 @@
 """The results of an evaluation, and several of them beside each other."""
 
 import os
+import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -107,23 +108,34 @@ def load_evaluation(path: str | os.PathLike) -> Evaluation:
     # What was left out once may have been run since.
     there = {(run.task, run.steps) for run in runs}
     missing = [h for h in left_out if (h["task"], h["steps"]) not in there]
-    notes = tuple(header[LEFT_OUT] for header in missing)
-    notes += tuple(
-        f"{damaged} cannot be read and is left out: evaluate what is missing again, or "
-        "remove it."
-        for damaged in store.damaged()
-    )
-    notes += tuple(
-        f"'{task}' is not the same task in all of its results, so their ratios mean "
-        "nothing: evaluate all optimizers on it again."
-        for task in _several(_contents(runs))
-    )
-    notes += tuple(
-        f"'{name}' is not the same optimizer in all of its results: evaluate it again on "
-        "all tasks and horizons."
-        for name in _several(made)
+    notes = (
+        *(header[LEFT_OUT] for header in missing),
+        *map(_of_damaged, store.damaged()),
+        *map(_of_other_tasks, _several(_contents(runs))),
+        *map(_of_other_optimizers, _several(made)),
     )
     return Evaluation(results, tuple(failures), notes, entry.header["settings"])
+
+
+def _of_damaged(path: pathlib.Path) -> str:
+    return (
+        f"{path} cannot be read and is left out: evaluate what is missing again, or remove "
+        "it."
+    )
+
+
+def _of_other_tasks(task: str) -> str:
+    return (
+        f"'{task}' is not the same task in all of its results, so their ratios mean "
+        "nothing: evaluate all optimizers on it again."
+    )
+
+
+def _of_other_optimizers(name: str) -> str:
+    return (
+        f"'{name}' is not the same optimizer in all of its results: evaluate it again on "
+        "all tasks and horizons."
+    )
 
 
 def _is_of(entry: Entry, about: Entry) -> bool:
