@@ -81,8 +81,9 @@ for mesh in meshes.values():
     assert fresh.column["t"].sharding == NamedSharding(mesh, P("y", "x"))
 
 # What a scan carries has one type from step to step: of explicit axes, its sharding too.
-with jax.set_mesh(meshes[AxisType.Explicit]):
-    scanned = run_in_a_scan(sharded)
+with jax.set_mesh(explicit := meshes[AxisType.Explicit]):
+    where = {name: NamedSharding(explicit, spec) for name, spec in specs.items()}
+    scanned = run_in_a_scan(jax.device_put(params, where))
 for name in specs:
     np.testing.assert_allclose(scanned[name], expected[name], rtol=1e-5, atol=1e-6)
 
