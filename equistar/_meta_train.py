@@ -80,7 +80,8 @@ def meta_train(
     - `trainable`: what of `theta` is trained, as a filter of `equinox.partition`; see
         [`equistar.all_but`][] and [`equistar.only`][]. The rest is held, and not
         perturbed either.
-    - `logger`: told of every meta-step.
+    - `logger`: told of every meta-step. If it raises, the run ends, and the meta-step is
+        kept in a checkpoint.
     - `checkpoints`: where the run's state is kept, say `Checkpoints("my-run")`: started
         again with the same arguments, the run goes on from there; one that is done
         returns what it has trained.
@@ -145,6 +146,8 @@ def _check(
     check_kind(max_skipped, int | float, "`max_skipped`", "a number, say 100")
     if not max_skipped >= 1:
         raise ValueError(f"`max_skipped` must be at least 1; got {max_skipped}.")
+    if isinstance(logger, type) and issubclass(logger, AbstractLogger):
+        check_kind(logger, AbstractLogger, "`logger`")
     check_function(logger, "logger", "lambda step, metrics, theta: print(metrics)")
     check_kind(estimator, AbstractEstimator, "`estimator`", "an estimator, say `PES()`")
     wanted = "NoCheckpoints() or a folder's, say `Checkpoints('my-run')`"
@@ -176,8 +179,20 @@ class _Run:
             elif not last and any_process(interrupts.asked):
                 result = RESULTS.interrupted
             self.keep(last=last or bool(result != RESULTS.successful))
-            self.logger(len(self.history), self.history[-1], self.state.theta)
+            self.tell()
         return result
+
+    def tell(self) -> None:
+        """Tells the logger of the last meta-step, which is kept if that fails."""
+        try:
+            with all_or_none():
+                self.logger(len(self.history), self.history[-1], self.state.theta)
+        except jax.errors.JaxRuntimeError:
+            # What a lost process has left cannot be written either.
+            raise
+        except Exception:
+            self.keep(last=True)
+            raise
 
     def is_spent(self) -> bool:
         """Whether it has skipped all the meta-steps that it may."""

@@ -87,6 +87,20 @@ def test_a_run_that_is_done_does_nothing_more(tmp_path, unbroken):
     assert seen == []
 
 
+def test_a_logger_that_raises_loses_no_meta_step(tmp_path, unbroken):
+    class Full(eqs.AbstractLogger):
+        def __call__(self, step, metrics, theta):
+            if step == 5:
+                raise OSError("no room")
+
+    checkpoints = eqs.Checkpoints(tmp_path, every=100)
+    with pytest.raises(OSError, match="no room"):
+        _run(12, checkpoints, logger=Full())
+    kept = checkpoints.history()
+    assert kept is not None and len(kept.meta_loss) == 5
+    _assert_same(_run(12, checkpoints), unbroken)
+
+
 def test_a_run_that_is_asked_for_fewer_steps_than_it_has_made_is_refused(tmp_path):
     checkpoints = eqs.Checkpoints(tmp_path)
     _run(3, checkpoints)

@@ -216,6 +216,7 @@ SGD = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
             "`optimizer` must be an optimizer",
         ),
         (lambda: _meta_train(_slopes(1.0)[0], logger=3), "`logger` must be a function"),
+        (lambda: _meta_train(_slopes(1.0)[0], logger=eqs.NoLogger), r"pass `NoLogger\(\)`"),
         (lambda: _meta_train(_slopes(1.0)[0], max_skipped="x"), "`max_skipped` must be a"),
         (
             lambda: _meta_train(_slopes(1.0)[0], trainable={"a": True}),

@@ -130,7 +130,10 @@ class PrepareData:
             prepare(self.name, folder, self.manual_dir)
             out.print(f"{self.name} is prepared in {prepared_folder(self.name, folder)}.")
         else:
-            out.print(f"{self.name} is prepared already, in {there}.")
+            out.print(
+                f"{self.name} is prepared already, in {there}: delete that folder to "
+                "prepare it anew."
+            )
         if self.name == LM1B:
             self._tokens(out)
         return 0
