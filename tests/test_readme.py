@@ -1,5 +1,6 @@
 """The code of the README and of the guides runs, as it stands."""
 
+import json
 import pathlib
 import re
 import subprocess
@@ -57,22 +58,35 @@ PAGES = {
 }
 
 
+# Not this process, since a page's reader has none of the tests' settings but that programs
+# are compiled quickly; one for all pages, since each takes seconds to start.
+@pytest.fixture(scope="module")
+def run_page():
+    run = [sys.executable, str(ROOT / "tests" / "pages.py")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(run, text=True, **pipes) as reader:
+
+        def run_page(name, code, folder):
+            page = {"name": name, "code": code, "folder": str(folder)}
+            reader.stdin.write(json.dumps(page) + "\n")
+            reader.stdin.flush()
+            return json.loads(reader.stdout.readline())
+
+        yield run_page
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_the_code_of_a_page_runs(page, tmp_path):
+def test_the_code_of_a_page_runs(page, tmp_path, run_page):
     number, checks = PAGES[page]
     text = (ROOT / page).read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == number
     code = "\n".join([*blocks, checks])
-    # In a process of its own, since a page's reader has none of the tests' settings but
-    # that programs are compiled quickly.
-    run = [sys.executable, "-c", code]
-    options = {"cwd": tmp_path, "timeout": 300}
-    done = subprocess.run(run, capture_output=True, text=True, **options)
-    assert done.returncode == 0, done.stderr
+    done = run_page(page, code, tmp_path)
+    assert not done["error"], done["error"]
     # What a page quotes below a block is what the block prints.
     for quoted in re.findall(r"```python\n[^`]*```\n\n```text\n(.*?)```", text, re.DOTALL):
-        assert _lines(quoted) in _lines(done.stdout)
+        assert _lines(quoted) in _lines(done["printed"])
 
 
 def _lines(text):
