@@ -1,6 +1,7 @@
 """Run by test_readme.py: runs the code of one page after the other, as it comes in."""
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -8,6 +9,9 @@ import sys
 import traceback
 import types
 
+
+# As in conftest.py: less time for the garbage collector.
+gc.set_threshold(200_000, 20, 100)
 
 for line in sys.stdin:
     page = json.loads(line)

@@ -6,6 +6,7 @@ Writes what the mesh of all devices gave, and compares it with one device where 
 """
 
 import contextlib
+import gc
 import sys
 import tempfile
 
@@ -18,6 +19,9 @@ import optax
 
 import equistar as eqs
 
+
+# As in conftest.py: less time for the garbage collector.
+gc.set_threshold(200_000, 20, 100)
 
 LENGTH = eqs.LogUniformLength(4, 9)
 ESTIMATORS = {

@@ -1,5 +1,7 @@
 """Run by test_testing_kit.py in a process with four devices; prints what it found."""
 
+import gc
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -9,6 +11,10 @@ from jax.experimental.custom_partitioning import custom_partitioning
 
 import equistar as eqs
 import equistar.testing as kit
+
+
+# As in conftest.py: less time for the garbage collector.
+gc.set_threshold(200_000, 20, 100)
 
 
 # What is a mean over the whole array on one device is one over each shard on several.

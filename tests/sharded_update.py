@@ -1,5 +1,6 @@
 """Run by test_sharding.py in a process with four devices; prints what it found."""
 
+import gc
 import re
 from typing import Any
 
@@ -13,6 +14,9 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import equistar as eqs
 
+
+# As in conftest.py: less time for the garbage collector.
+gc.set_threshold(200_000, 20, 100)
 
 KINDS = AxisType.Auto, AxisType.Explicit
 meshes = {k: jax.make_mesh((2, 2), ("x", "y"), axis_types=(k, k)) for k in KINDS}
