@@ -100,7 +100,9 @@ class Pairs(eqx.Module):
         differences = [self.shaping(difference) for difference, _ in terms]
 
         def leaf(scale: Array, *noises: Array) -> Array:
-            credits = [over(d, e) * e for d, e in zip(differences, noises, strict=True)]
+            # Losses may be wider than theta.
+            pairs = zip(differences, noises, strict=True)
+            credits = [over(d, e).astype(e.dtype) * e for d, e in pairs]
             total = ft.reduce(jnp.add, credits)
             return total / ((plus - minus) * (self.sigma * scale) ** 2)
 

@@ -21,8 +21,9 @@ from ._checks import check_state, check_unroll
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import as_sigma
 from ._particles import are_finite, over, same_members, summarise
-from ._rollout import advance, particle_keys, Particles, start, Window
+from ._rollout import advance, particle_keys, Particles, start
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
+from ._window import Window
 from ._windowed import AbstractWindowedPairs
 
 

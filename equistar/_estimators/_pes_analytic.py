@@ -1,6 +1,7 @@
 """Persistent evolution strategies with the window's own gradient as a control variate."""
 
 import functools as ft
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -110,10 +111,9 @@ class PESAnalytic(AbstractWindowedPairs):
         values = window.values(self.objective, window.losses)
         old, new = window.split_mean(self._pairs.difference(values))
         old_slope, new_slope = self._slopes(unroll, theta, state.particles, keys)
+        beyond = lambda found, slope: found - self._predicted(slope, noise, found.dtype)
         residual = self._pairs.gradients(
-            theta,
-            (old - self._predicted(old_slope, noise), seen),
-            (new - self._predicted(new_slope, noise), noise),
+            theta, (beyond(old, old_slope), seen), (beyond(new, new_slope), noise)
         )
         contributions = jtu.tree_map(
             lambda g, p, q: g + self._expected(p + q), residual, old_slope, new_slope
@@ -139,14 +139,17 @@ class PESAnalytic(AbstractWindowedPairs):
         return jax.grad(total, argnums=(0, 1))(arrays, arrays)
 
     def _predicted(
-        self, slopes: PyTree[Array], noise: PyTree[Array]
+        self, slopes: PyTree[Array], noise: PyTree[Array], dtype: Any
     ) -> Float[Array, " particles"]:
-        """What the noise does to the difference of a pair, in first order."""
+        """What the noise does to the difference of a pair, in first order.
+
+        In the losses' dtype, which may be another than that of theta.
+        """
         plus, minus = self.sampling.signs
 
         def leaf(p: Array, e: Array) -> Array:
             moved = (plus * p[:, 0] - minus * p[:, 1]) * e
-            return jnp.sum(moved.reshape(len(moved), -1), axis=1)
+            return jnp.sum(moved.reshape(len(moved), -1), axis=1).astype(dtype)
 
         return ft.reduce(jnp.add, jtu.tree_leaves(jtu.tree_map(leaf, slopes, noise)))
 

@@ -20,8 +20,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 from .._devices import shard_particles
 from .._episodes import AbstractEpisodeLength, AbstractStarts, LockStep
 from .._numerics import all_finite
-from .._objectives import AbstractObjective, AbstractStepObjective
+from .._objectives import AbstractObjective
 from .._unroll import AbstractUnroll
+from ._window import widened, Window
 
 
 class Particles(eqx.Module):
@@ -39,44 +40,6 @@ class Particles(eqx.Module):
     step: Int[Array, " particles"]
     length: Int[Array, " particles"]
     meta_step: Int[Array, ""]
-
-
-class Window(eqx.Module):
-    """What particles recorded in a window.
-
-    **Attributes:**
-
-    - `losses`: those of the unroll, with axes of steps, particles and members.
-    - `fresh`: whether a step belongs to an episode that began inside the window.
-    - `step`: its number in its episode, from 0.
-    - `length`: of its episode.
-    - `mean_length`: the length that was expected when it began.
-    """
-
-    losses: PyTree[Array]
-    fresh: Bool[Array, "steps particles"]
-    step: Int[Array, "steps particles"]
-    length: Int[Array, "steps particles"]
-    mean_length: Float[Array, "steps particles"]
-
-    def values(
-        self, objective: AbstractStepObjective, losses: Float[Array, "steps particles n"]
-    ) -> Float[Array, "steps particles n"]:
-        """The objective's value of each step."""
-        members = jax.vmap(objective.step, in_axes=(0, None, None, None))
-        every = jax.vmap(jax.vmap(members))
-        return every(losses, self.step, self.length, self.mean_length)
-
-    def split_mean(
-        self, values: Float[Array, "steps particles ..."]
-    ) -> tuple[Array, Array]:
-        """`(old, fresh)`: sums over the steps of each, divided by the window's length.
-
-        The old episode was running when the window began; fresh ones began inside it.
-        """
-        fresh = self.fresh.reshape(self.fresh.shape + (1,) * (values.ndim - 2))
-        mean = lambda x: jnp.sum(x, axis=0) / len(values)
-        return mean(jnp.where(fresh, 0, values)), mean(jnp.where(fresh, values, 0))
 
 
 def particle_keys(key: PRNGKeyArray, n: int) -> Array:
@@ -203,7 +166,7 @@ def advance(
 
     carry, losses = scan(body, particles.carry, (restarts, fresh, keys))
     carry = shard_particles(carry, len(restarts[0]))
-    recorded = Window(losses, fresh, step, lengths, mean_lengths)
+    recorded = Window(widened(losses), fresh, step, lengths, mean_lengths)
     after = Particles(carry, step[-1] + 1, lengths[-1], particles.meta_step + 1)
     return after, recorded
 

@@ -125,9 +125,8 @@ class TruncatedES(AbstractWindowedPairs):
         old, new = window.split_mean(self._pairs.difference(values))
         contributions = self._pairs.gradients(theta, (old, noise), (new, noise))
         # Of the pair alone: the estimate was not made from whoever else had to run.
-        meta_gradient = summarise(
-            contributions, values[..., :2], are_finite(particles.carry)
-        )
+        finite = are_finite(particles.carry)
+        meta_gradient = summarise(contributions, values[..., :2], finite[:, :2])
 
         def share(x: Array) -> Array:
             return jnp.broadcast_to(self.carried.carried(x)[:, None], x.shape)
