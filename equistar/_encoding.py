@@ -41,6 +41,8 @@ def encode(
             return {"class": type(value).__name__, "own": is_own, "fields": fields}
         case jax.Array() | np.ndarray() if _is_of_numbers(value):
             return _array(np.asarray(value), arrays)
+        case _optimizers.FrozenArray():
+            return {"frozen": inner(value.array, "")}
         # Not their subclasses, which would come back as something else.
         case tuple() | list() if type(value) in (tuple, list):
             items = [inner(v, f"[{i}]") for i, v in enumerate(value)]
@@ -146,6 +148,8 @@ def decode(
                     "numbers. Copy it again, or use a backup."
                 )
             return jnp.asarray(array)
+        case {"frozen": dict(node)}:
+            return _optimizers.FrozenArray(inner(node))
         case {"tuple": list(items)}:
             return tuple(map(inner, items))
         case {"list": list(items)}:

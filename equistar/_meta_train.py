@@ -25,6 +25,10 @@ from ._results import RESULTS
 from ._unroll import AbstractUnroll
 
 
+# One for all runs: with another one, of the same numbers, the meta-step compiles again.
+_DEFAULT_OUTER = default_outer()
+
+
 class MetaTrainResult(eqx.Module):
     """What [`equistar.meta_train`][] returns.
 
@@ -104,7 +108,7 @@ def meta_train(
     until then is returned.
     """
     _check(steps, estimator, checkpoints, max_skipped, logger)
-    outer = default_outer() if outer is None else outer
+    outer = _DEFAULT_OUTER if outer is None else outer
     wanted = "an optax optimizer, say `optax.adamw(1e-3)`"
     check_kind(outer, optax.GradientTransformation, "`outer`", wanted)
     # Once for all steps; in each, only what a feed has brought is still to be placed.

@@ -14,6 +14,8 @@ from jax.dtypes import float0
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 import equistar as eqs
+from equistar._evaluation._fingerprint import fingerprint
+from equistar._settings import plain_settings
 
 from .helpers import randomised
 
@@ -481,6 +483,45 @@ def test_optax_hyperparameters_stay_valid_under_any_perturbation():
         assert 0 < moved.hyperparameters["b1"]() < 1
     np.testing.assert_allclose(adam.hyperparameters["learning_rate"](), 1e-3, rtol=1e-6)
     np.testing.assert_allclose(adam.hyperparameters["b1"](), 0.9, rtol=1e-6)
+
+
+def _rates_by_kind(learning_rate, rates):
+    return optax.scale(-learning_rate * jnp.asarray(rates[1], learning_rate.dtype))
+
+
+@pytest.mark.parametrize(
+    "rates", [jnp.arange(3), np.arange(3), eqs.Fixed(jnp.array([0.0, 1.0]))]
+)
+def test_arrays_that_stay_fixed_are_compared_by_what_they_hold(rates, tmp_path):
+    one, same = (
+        eqs.OptaxOptimizer(_rates_by_kind, learning_rate=0.1, rates=rates) for _ in range(2)
+    )
+    other = eqs.OptaxOptimizer(_rates_by_kind, learning_rate=0.1, rates=jnp.arange(4))
+    assert eqx.tree_equal(one, same) and not eqx.tree_equal(one, other)
+    assert eqs.count_learned(one) == 1
+    update = eqx.filter_jit(
+        lambda o: o.update(jnp.ones(2), o.init(jnp.ones(2)), jnp.ones(2))
+    )
+    for optimizer in (one, same):
+        np.testing.assert_allclose(update(optimizer)[0], -0.1, rtol=1e-6)
+    settings = lambda o: plain_settings({"optimizer": o})
+    assert settings(one) == settings(same) != settings(other)
+    assert fingerprint(one) == fingerprint(same) != fingerprint(other)
+    chosen = eqs.OptaxOptimizer(optax.scale, step_size=eqs.Fixed(jnp.asarray(-0.5)))
+    eqs.save(tmp_path / "fixed.npz", chosen)
+    again = eqs.load(tmp_path / "fixed.npz")
+    assert again == chosen and again.hyperparameters["step_size"]() == -0.5
+
+
+def test_a_positive_number_is_finite():
+    with pytest.raises(ValueError, match="must be positive and finite to be meta-learned"):
+        eqs.Positive(float("inf"))
+
+
+def test_traced_arrays_cannot_stay_fixed():
+    make = lambda n: eqs.OptaxOptimizer(_rates_by_kind, learning_rate=0.1, rates=n)
+    with pytest.raises(ValueError, match="traced array: wrap it outside of jit"):
+        eqx.filter_vmap(make)(jnp.zeros((2, 3), jnp.int32))
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_the_log_objective_has_a_derivative_where_a_factor_is_exactly_zero():
     [
         (lambda: StepSizeProblem(-jnp.ones(2), jnp.ones(2)), "positive"),
         (lambda: StepSizeProblem(jnp.ones(2), jnp.zeros(2)), "not all zero"),
-        (lambda: NoisyQuadratic(jnp.eye(2), -jnp.eye(2)), "semi-definite"),
+        (lambda: NoisyQuadratic(jnp.eye(2), -jnp.eye(2)), "positive semidefinite"),
         (
             lambda: NoisyQuadratic(jnp.array([[1.0, 2.0], [0.0, 1.0]]), jnp.eye(2)),
             "symmetric",
@@ -262,6 +262,8 @@ def test_lists_and_arrays_of_double_precision_are_taken_as_they_are(as_users_cal
     floats, nothing = jnp.asarray(hessian, float), jnp.zeros((2, 2))
     ours = untyped.linear_margin(hessian, 0.1, zeros)
     assert ours.exact == linear_margin(floats, 0.1, nothing).exact
+    narrow = NoisyQuadratic(jnp.eye(2, dtype=jnp.float32), jnp.zeros((2, 2)))
+    assert narrow.noise.dtype == jnp.float32
     whole: Any = untyped.NoisyQuadratic(hessian, zeros, [1, 1])
     same: Any = NoisyQuadratic(floats, nothing, jnp.ones(2))
     for t in (0, 5, np.int64(5), jnp.asarray(5)):

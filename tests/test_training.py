@@ -383,6 +383,17 @@ def test_a_second_meta_step_does_not_compile_again():
             state, _ = eqs.meta_train_step(unroll, estimator, outer, state)
 
 
+def test_a_second_run_with_the_default_optimizer_does_not_compile_again():
+    unroll = QuadraticDescent(jnp.array([2.0]), jnp.array([1.0]))
+    estimator = eqs.PES(5, 2, length=eqs.ConstantLength(10))
+    run = lambda: (
+        eqs.meta_train(unroll, estimator, jnp.array(0.1), steps=1, key=jr.key(0)).theta
+    )
+    first = run()
+    with _no_compilation():
+        assert run() == first
+
+
 def test_a_run_can_begin_inside_of_jit_and_vmap():
     unroll = QuadraticDescent(jnp.array([2.0]), jnp.array([1.0]))
     estimator, outer = eqs.PES(5, 2, length=eqs.ConstantLength(10)), optax.sgd(0.1)

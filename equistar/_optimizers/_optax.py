@@ -16,6 +16,7 @@ import optax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from ._base import AbstractOptimizer
+from ._frozen import frozen, FrozenArray
 from ._scaled import Scaled
 from ._trees import check_grads, check_params
 
@@ -52,7 +53,8 @@ def as_optax(
 
     An `optax.GradientTransformationExtraArgs`, whose `init` and `update` may be jitted as
     they are (an optimizer's own `update` needs `eqx.filter_jit`). Its `update` needs
-    `params`, and takes and ignores `value=` and other extra arguments.
+    `params`. It passes on `value=` and other extra arguments, which learned optimizers
+    ignore.
 
     **Raises:**
 
@@ -98,9 +100,11 @@ class Positive(AbstractHyperparameter):
 
         **Raises:**
 
-        `ValueError` if it is not positive. Inside of jit, values are not checked.
+        `ValueError` if it is not positive and finite. Inside of jit, values are not
+        checked.
         """
-        self.log = jnp.log(_checked(value, lambda x: x > 0, "positive"))
+        valid = lambda x: (0 < x) & (x < np.inf)
+        self.log = jnp.log(_checked(value, valid, "positive and finite"))
 
     def __call__(self) -> Float[Array, "..."]:
         return jnp.exp(self.log)
@@ -132,13 +136,17 @@ class Fixed(AbstractHyperparameter):
 
     **Attributes:**
 
-    - `value`: a number, a flag, a schedule or any other object.
+    - `value`: a number, a flag, a schedule, an array or any other object.
+
+    **Raises:**
+
+    `ValueError` if it is an array that is traced.
     """
 
-    value: Any = eqx.field(static=True)
+    value: Any = eqx.field(converter=frozen, static=True)
 
     def __call__(self) -> Any:
-        return self.value
+        return self.value.array if isinstance(self.value, FrozenArray) else self.value
 
 
 # The names under which optax's optimizers take exponential decays.

@@ -19,7 +19,8 @@ class Margin(eqx.Module):
     - `exact`: $1 - \\rho(A)$.
 
     Both are differentiable in every argument but the Hessian; in the Hessian, `exact` is
-    differentiable if the eigenvalues are distinct.
+    differentiable if its eigenvalues are distinct and positive; where one is zero, the
+    slope may be NaN.
     """
 
     sufficient: Float[Array, ""]

@@ -83,12 +83,11 @@ class NoisyQuadratic(AbstractUnroll):
 
         **Raises:**
 
-        `ValueError` if the sizes differ, the Hessian is not symmetric and positive
-        definite, or the noise not symmetric and positive semi-definite. Inside of jit,
-        where values cannot be seen, results are NaN.
+        `ValueError` if the sizes differ, or the Hessian or the noise is not symmetric and
+        positive semidefinite. Inside of jit, where values cannot be seen, results are NaN.
         """
         self.hessian = positive_semidefinite(hessian)
-        noise = floating(noise, 2, "`noise`")
+        noise = floating(noise, 2, "`noise`").astype(self.hessian.dtype)
         start = jnp.zeros(len(self.hessian)) if start is None else start
         self.start = floating(start, 1, "`start`").astype(self.hessian.dtype)
         shapes = self.hessian.shape, noise.shape, self.start.shape
@@ -101,7 +100,7 @@ class NoisyQuadratic(AbstractUnroll):
         self.noise = require(is_symmetric(noise), noise, message)
         self.start_scale = start_scale
         values, vectors = eigh(self.noise)
-        message = "`noise` is a covariance: it must be positive semi-definite."
+        message = "`noise` is a covariance: it must be positive semidefinite."
         values = require(~(values[0] < -1e-5 * jnp.abs(values[-1])), values, message)
         self.noise_root = vectors * jnp.sqrt(jnp.maximum(values, 0))[None]
 

@@ -1,0 +1,50 @@
+"""Arrays in static fields."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.core
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FrozenArray:
+    """An array that is hashed and compared by what it holds, as static fields must be."""
+
+    array: jax.Array | np.ndarray
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, FrozenArray) and self._contents == other._contents
+
+    def __hash__(self) -> int:
+        return hash(self._contents)
+
+    def __repr__(self) -> str:
+        return repr(self.array)
+
+    def __array__(self, *args: Any, **kwargs: Any) -> np.ndarray:
+        return np.asarray(self.array, *args, **kwargs)
+
+    @property
+    def _contents(self) -> tuple[Any, ...]:
+        array = np.asarray(self.array)
+        return type(self.array), array.dtype, array.shape, array.tobytes()
+
+
+def frozen(value: Any) -> Any:
+    """An array as a `FrozenArray`; anything else as it is.
+
+    **Raises:** `ValueError` for an array that is traced.
+    """
+    if isinstance(value, jax.core.Tracer):
+        raise ValueError(
+            "`Fixed` holds what is known before a function is traced, and this is a traced "
+            "array: wrap it outside of jit, vmap and grad."
+        )
+    is_array = isinstance(value, jax.Array | np.ndarray)
+    return FrozenArray(value) if is_array and not _is_key(value) else value
+
+
+def _is_key(array: jax.Array | np.ndarray) -> bool:
+    return jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key)
