@@ -61,4 +61,7 @@ def check_is_unroll(unroll: Any) -> None:
         return
     is_class = isinstance(unroll, type)
     name = f"The class {unroll.__name__}" if is_class else type(unroll).__name__
-    raise ValueError(f"{name} is no unroll: wrap a task, as in `eqs.InnerTraining(task)`.")
+    raise ValueError(
+        f"{name} is no unroll: wrap a task, as in `eqs.InnerTraining(task)`, and pass the "
+        "unrolls of a mixture one by one (`meta_train` takes it whole)."
+    )

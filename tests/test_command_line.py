@@ -11,7 +11,9 @@ import pytest
 
 import equistar as eqs
 from equistar import _cli, tasks
+from equistar._cli._stability import Stability
 from equistar._recipes import OptimizerRecipe
+from equistar.analysis import JointSpectrum
 
 from .helpers import run_command as _run
 
@@ -96,6 +98,12 @@ def test_stability_prints_spectra_and_invariances(trained, tmp_path, monkeypatch
         assert data["weights.npz rho"].shape == (2,)
         assert np.all(data["weights.npz rho"] > 0.9)
     assert (tmp_path / "out" / "spectrum.png").read_bytes().startswith(b"\x89PNG")
+    # Whoever diverges is named, Adam too.
+    one = JointSpectrum(np.ones(1), np.ones(1), np.zeros(1), 1, 1.0, True)
+    found = {"weights.npz": [one, one], "Adam 0.01": [one]}
+    monkeypatch.setattr(Stability, "_spectra", lambda self, optimizers, out: found)
+    assert _run(monkeypatch, *arguments, "--overwrite") == 1
+    assert "Adam 0.01: training diverged before step 5." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -190,6 +198,7 @@ def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
         (("meta-train", "--optimizer", "adam"), 2, "star"),
         (("stability", "nothing.npz"), 1, "is not there"),
         (("stability", "nothing.npz", "--steps", 5, 1), 2, "increasing"),
+        (("stability", "nothing.npz", "--steps", 2**31), 2, "must be below 2**31"),
         (("stability", "nothing.npz", "--number", 0), 2, "at least 1"),
         (("evaluate", "nothing.npz"), 1, "is not there"),
         (("evaluate", "--tasks", "imagenet"), 2, "digits_mlp"),

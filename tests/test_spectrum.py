@@ -47,6 +47,12 @@ def test_steps_that_are_no_increasing_whole_numbers_are_refused(as_users_call, s
         spectrum_along_training(TASK, sgd, steps, key=jr.key(0))
 
 
+def test_steps_beyond_32_bits_are_refused():
+    sgd = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+    with pytest.raises(ValueError, match=r"`steps` must be below 2\*\*31; got 3000000000"):
+        spectrum_along_training(TASK, sgd, [0, 3_000_000_000], key=jr.key(0))
+
+
 def test_a_state_of_another_optimizer_or_task_is_refused(as_users_call):
     sgd = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
     adam = eqs.OptaxOptimizer(optax.adam, learning_rate=0.1)

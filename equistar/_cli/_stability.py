@@ -72,14 +72,17 @@ class Stability:
         out.print(f"{name}: compiling, then what an update does not depend on ...")
         out.print(invariances(optimizer, key=jr.key(self.seed)).table())
         out.print(f"Spectra: {folder / 'spectrum.png'} and {folder / 'spectrum.npz'}")
-        if len(spectra[name]) < len(self.steps):
-            out.print("Training diverged before the last step that was asked for.")
-            return 1
-        return 0
+        diverged = [label for label, row in spectra.items() if len(row) < len(self.steps)]
+        for label in diverged:
+            step = self.steps[len(spectra[label])]
+            out.print(f"{label}: training diverged before step {step}.")
+        return 1 if diverged else 0
 
     def _check(self) -> None:
         if not self.steps or list(self.steps) != sorted(set(self.steps)):
             raise CommandError("--steps must be increasing numbers, say --steps 0 10 100.")
+        if self.steps[-1] >= 2**31:
+            raise CommandError(f"--steps must be below 2**31; got {self.steps[-1]}.")
         if min(self.steps) < 0 or self.number < 1 or self.batches < 1:
             raise CommandError(
                 "--number and --batches must be at least 1, and --steps at least 0."

@@ -145,8 +145,8 @@ class SecondMoment(AbstractMovingAverage):
 class FactoredSecondMoment(AbstractMovingAverage):
     """Adafactor's factored moving averages of the squared gradient.
 
-    With $d_0$ the largest axis and $d_1$ the second largest, a row statistic $r$ and a
-    column statistic $c$:
+    With $d_0$ the largest axis and $d_1$ the second largest (of axes of one length, the
+    later is the larger), a row statistic $r$ and a column statistic $c$:
 
     $$r \\leftarrow b\\,r + (1-b) \\operatorname{mean}_{d_0}(g^2 + 10^{-30}), \\qquad
     c \\leftarrow b\\,c + (1-b) \\operatorname{mean}_{d_1}(g^2 + 10^{-30})$$

@@ -26,8 +26,17 @@ class AdafactorFeatures(AbstractFeatures):
     momenta $m_j$, the second moment $v$, $A_j = m_j R$ with $R = 1/\\sqrt{v + 10^{-6}}$,
     $R$, the gradient and the momenta scaled by the factored second moments; per row and
     per column: the factored second moments and their inverse roots; per tensor:
-    $\\tanh(t/\\tau - 1)$ at eleven time scales, with $t$ in updates. Scalars and vectors
-    are not factored.
+    $\\tanh(t/\\tau - 1)$ at eleven time scales, with $t$ in updates.
+
+    Of the row and column means $r_j$ and $c_j$ of squared gradients, the inverse roots are
+    $1/\\sqrt{r_j + 10^{-8}}$ and $1/\\sqrt{c_j + 10^{-8}}$, and the gradient and the $j$-th
+    momentum are multiplied by
+    $$\\left(\\max\\left(\\frac{r_j}{\\bar r_j + 10^{-9}}, 10^{-9}\\right)
+    \\max(c_j, 10^{-9})\\right)^{-1/2}$$ with $\\bar r_j$ the mean of $r_j$ over the
+    rows ([`equistar.FactoredSecondMoment`][] says which axis that is). Scalars and
+    vectors are not factored: $r_j = c_j$ are averages of the squared gradient itself, the
+    gradient is multiplied by $(r_j + 10^{-9})^{-1/2}$, and the momenta by
+    $(r_j + 10^{-6})^{-1/2}$.
 
     **Attributes:**
 

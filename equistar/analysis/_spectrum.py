@@ -235,6 +235,8 @@ def spectrum_along_training(
             "`steps` must be a list of increasing whole numbers from 0 up, say [0, 10, "
             f"100]; got {steps}."
         )
+    if at[-1] >= 2**31:
+        raise ValueError(f"`steps` must be below 2**31; got {at[-1]}.")
     init_key, data_key, batch_key = jr.split(key, 3)
     state = eqx.filter_jit(train_init)(task, optimizer, key=init_key)
     done, spectra = 0, []
