@@ -12,7 +12,7 @@ import optax
 import optax.contrib
 
 from . import _components, _optimizers
-from ._numerics import is_real
+from ._kinds import is_real
 
 
 _PLAIN = type(None), bool, int, float, str, np.float64, np.str_

@@ -13,9 +13,8 @@ import jax.tree_util as jtu
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ._kinds import as_steps, check_key, check_kind, check_parts
+from ._kinds import as_steps, check_key, check_kind, check_parts, described, is_number
 from ._meta_losses import AbstractMetaLoss, TrainingBatch
-from ._numerics import described, is_number
 from ._optimizers import AbstractOptimizer, check_params
 from ._unroll import AbstractUnroll
 from .tasks import AbstractTask

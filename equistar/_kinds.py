@@ -164,6 +164,30 @@ def as_path(path: Any, name: str) -> pathlib.Path:
         return pathlib.Path(path)
 
 
+def is_number(value: Any) -> bool:
+    """Whether `value` is one real floating-point number, which has a gradient."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        return value.ndim == 0 and bool(jnp.issubdtype(value.dtype, jnp.floating))
+    return isinstance(value, float)
+
+
+def is_real(value: Any) -> bool:
+    """Whether `value` is of real numbers, or of truth values: an array, or a number."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        kinds = jnp.floating, jnp.integer, jnp.bool_
+        return any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
+    return isinstance(value, int | float)
+
+
+def described(value: Any) -> str:
+    """What a value is, for an error: its values may not be known."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        return f"shape {value.shape} and dtype {value.dtype}"
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
+    return f"a {type(value).__name__}"
+
+
 def as_int(value: Any) -> Any:
     """A whole number of NumPy's, an array to JAX, as one of Python's; else as it is."""
     return int(value) if isinstance(value, np.integer) else value

@@ -12,7 +12,7 @@ ROOT = pathlib.Path(equistar.__file__).parent
 # From the bottom: a module may import from its own layer only within its own package,
 # and from every layer below.
 LAYERS = (
-    {"_keys", "_kinds", "_linear_loss", "_numerics"},
+    {"_keys", "_kinds", "_linear_loss", "_lowering", "_numerics"},
     {"_devices", "_eigh", "_files", "_interrupts", "_logger"}
     | {"_means", "_names", "_results", "_smoothing", "_text", "_warn"},
     {"_components", "_episodes", "_objectives", "_unroll", "tasks", "plot"},

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from .._numerics import accumulator_dtype, twice, varying_as
+from .._lowering import twice, varying_as
+from .._numerics import accumulator_dtype
 from ._bias_correction import AbstractBiasCorrection, NoBiasCorrection
 from ._factors import factor_means, factored_axes, Factors
 from ._reader import AbstractReader

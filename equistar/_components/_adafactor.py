@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._kinds import as_tuple, check_counts
-from .._numerics import by_device, inverse, inverse_root, unstack
+from .._lowering import by_device, unstack
+from .._numerics import inverse, inverse_root
 from ._factors import Factors, stacked_factors
 from ._features import AbstractFeatures
 from ._inputs import Inputs

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Float
 
-from .._kinds import check_kind
-from .._numerics import after, is_real
+from .._kinds import check_kind, is_real
+from .._lowering import after
 from ._accumulators import (
     AbstractAccumulator,
     FactoredSecondMoment,

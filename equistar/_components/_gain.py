@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._kinds import as_number
-from .._numerics import is_real
+from .._kinds import as_number, is_real
 from ._features import AbstractFeatures
 from ._inputs import check_inputs
 from ._part import AbstractPart

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from .._numerics import described, is_real
+from .._kinds import described, is_real
 
 
 Shape = tuple[int, ...]

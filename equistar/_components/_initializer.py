@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._kinds import check_function
-from .._numerics import described, is_real
+from .._kinds import check_function, described, is_real
 
 
 Initializer = Callable[..., Array]

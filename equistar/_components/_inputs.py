@@ -6,9 +6,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._kinds import check_kind
+from .._kinds import check_kind, described, is_real
+from .._lowering import alike, unstack
 from .._means import means
-from .._numerics import alike, described, is_real, unstack
 
 
 # Of inputs that are normalised.

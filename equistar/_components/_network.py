@@ -14,7 +14,8 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._kinds import as_count, check_key
-from .._numerics import batch_first, by_device, inverse_root, unstack
+from .._lowering import batch_first, by_device, unstack
+from .._numerics import inverse_root
 from ._initializer import initial_weights, Initializer, release_init
 from ._inputs import are_elements, as_stack, check_inputs, Inputs, mean_squares
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Int
 
-from .._numerics import unstack
+from .._lowering import unstack
 
 
 # Elements of a small tensor, at most; and of how many of one shape a stack is made. One

@@ -30,7 +30,8 @@ from .._components import (
     start_accumulators,
     Tensor,
 )
-from .._numerics import accumulator_dtype, together
+from .._lowering import together
+from .._numerics import accumulator_dtype
 from ._base import AbstractOptimizer
 from ._groups import as_one, groups, is_spread, several, Update
 from ._trees import (

@@ -10,15 +10,9 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from .._kinds import as_number, check_function, check_parts
-from .._numerics import (
-    accumulator_dtype,
-    all_finite,
-    described,
-    is_number,
-    relative_norms,
-    varying_as,
-)
+from .._kinds import as_number, check_function, check_parts, described, is_number
+from .._lowering import varying_as
+from .._numerics import accumulator_dtype, all_finite, relative_norms
 from ._base import AbstractOptimizer
 from ._trees import check_state
 

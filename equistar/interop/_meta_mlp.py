@@ -13,8 +13,7 @@ import numpy as np
 
 from .._encoding import WeightsError
 from .._files import where_to_write, write_atomically
-from .._kinds import as_number, as_path
-from .._numerics import is_real
+from .._kinds import as_number, as_path, is_real
 from .._optimizers import AbstractLearnedOptimizer
 from ._from_released import as_array, from_learned_optimization
 from ._to_released import to_learned_optimization
