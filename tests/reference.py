@@ -1,88 +1,181 @@
-"""The update rule again, per element and with nothing shared: what tests compare with.
+"""The update rule again, in NumPy and with nothing shared: what tests compare with.
 
-The 39 inputs of every element are stacked, normalised and multiplied by the weights as
-the paper writes it. It costs ten times the time and forty times the memory of
-`AbstractLearnedOptimizer.update`, which must agree with it.
+One function for each equation of Harrison et al. (2022), as their released implementation
+computes it. Of an optimizer it reads which kind its parts are and their numbers, and calls
+nothing. Every tensor is handled alone, in float64, and all inputs of all its elements are
+stacked, in some forty times the memory of `AbstractLearnedOptimizer.update`, which must
+agree with it. `reference_inputs.py` has the first half: what the network sees.
+
+What compares numbers (maxima and clips) compares their real parts first, and all else is
+analytic: learned numbers may be complex, and tests differentiate by complex steps.
 """
 
 from typing import Any
 
-import jax.nn as jnn
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import jax.tree_util as jtu
+import numpy as np
 
-from equistar import AbstractLearnedOptimizer
-from equistar._components import (
-    BlackboxMLP,
-    factored_axes,
-    NoNetwork,
-    Tensor,
-    TIMESCALES,
+import equistar as eqs
+
+from .reference_inputs import (
+    Averages,
+    inverse_rms,
+    network_inputs,
+    no_reference,
+    normalised_momenta,
+    start_averages,
+    updated_averages,
 )
-from equistar.interop._order import kind_order
 
 
-def reference_update_tensor(
-    optimizer: AbstractLearnedOptimizer,
-    grad: Float[Array, "*shape"],
-    param: Float[Array, "*shape"],
-    accumulators: dict[str, tuple[Any, ...]],
-    count: Int[Array, ""],
-) -> tuple[Float[Array, "*shape"], dict[str, tuple[Any, ...]]]:
-    """`AbstractLearnedOptimizer.update` of one tensor, and its new accumulators, for
-    optimizers with `AdafactorFeatures` and a `BlackboxMLP`, in the dtype of its arguments.
+def reference_start(optimizer: eqs.AbstractLearnedOptimizer) -> Averages:
+    """One tensor's moving averages before the first update."""
+    return start_averages(optimizer.accumulators)
+
+
+def reference_update(
+    optimizer: eqs.AbstractLearnedOptimizer,
+    grad: Any,
+    param: Any,
+    averages: Averages,
+    count: int,
+) -> tuple[np.ndarray, Averages]:
+    """What is added to one tensor, p' - p = -s - u - lambda exp(beta_5 a_r) p, and its
+    moving averages after that. `count` is the number of updates made before this one.
     """
-    if param.size == 0:
-        return jnp.zeros_like(param), accumulators
-    before = Tensor(param, grad, accumulators, count)
+    g, p = np.asarray(grad, np.float64), np.asarray(param, np.float64)
+    if p.size == 0:
+        return np.zeros(p.shape), averages
+    # Numbers alone: from here on there is no array of JAX.
+    optimizer = jtu.tree_map(np.asarray, optimizer)
     new = {
-        name: optimizer.accumulators[name].update(state, before)
-        for name, state in accumulators.items()
+        name: updated_averages(optimizer.accumulators[name], old, g)
+        for name, old in averages.items()
     }
-    tensor = Tensor(param, grad, new, count)
-    match optimizer.network:
-        case NoNetwork():
-            hidden = ()
-        case BlackboxMLP(weights=weights, biases=biases):
-            units = _reference_inputs(tensor)
-            order = kind_order(len(tensor.momentum))
-            first = weights[0][jnp.argsort(jnp.array(order))]
-            for w, b in zip((first, *weights[1:]), biases, strict=True):
-                products = jnp.tensordot(units, w, 1)
-                units = jnn.relu(products + jnp.broadcast_to(b, products.shape))
-            hidden = tuple(jnp.moveaxis(units, -1, 0))
+    units = hidden_units(optimizer, g, p, new, count)
+    if not isinstance(optimizer.gain, eqs.NoGain):
+        raise no_reference(optimizer.gain)
+    s = blackbox_term(optimizer.blackbox, units, new)
+    u = nominal_term(optimizer.nominal, units, new, g)
+    decay = weight_decay_term(optimizer.weight_decay, units, p)
+    return np.broadcast_to(-s - u - decay, p.shape), new
+
+
+# Network.
+
+
+def hidden_units(
+    optimizer: eqs.AbstractLearnedOptimizer,
+    g: np.ndarray,
+    p: np.ndarray,
+    averages: Averages,
+    count: int,
+) -> Any:
+    """Layers of relu(x w + b) on the last axis of the 39 inputs; or none."""
+    match optimizer.network, optimizer.features:
+        case eqs.NoNetwork(), eqs.NoFeatures():
+            return None
+        case eqs.BlackboxMLP() as network, eqs.AdafactorFeatures():
+            units = network_inputs(g, p, averages, count)
+            for weight, bias in zip(network.weights, network.biases, strict=True):
+                units = np.maximum(units @ weight + bias, 0)
+            return units
         case other:
-            raise ValueError(f"No reference for the network {type(other).__name__}.")
-    learned = optimizer.blackbox(tensor, hidden) + optimizer.nominal(tensor, hidden)
-    step = optimizer.gain(tensor) * learned + optimizer.weight_decay(tensor, hidden)
-    return -jnp.broadcast_to(step, param.shape), new
+            raise no_reference(other)
 
 
-def _reference_inputs(tensor: Tensor) -> Float[Array, "*shape inputs"]:
-    g, p, v = tensor.grad, tensor.param, tensor.second_moment
-    inverse_rms = 1 / jnp.sqrt(v + 1e-6)
-    rows, columns, fac_g, fac_m = [], [], [], []
-    for m, f in zip(tensor.momentum, tensor.factored, strict=True):
-        if p.ndim < 2:
-            row = column = f.row
-            fac_g.append(g / jnp.sqrt(jnp.maximum(f.row + 1e-9, 1e-9)))
-            fac_m.append(m / jnp.sqrt(f.row + 1e-6))
-        else:
-            d1, d0 = factored_axes(p.shape)
-            row = jnp.broadcast_to(jnp.expand_dims(f.row, d0), p.shape)
-            column = jnp.broadcast_to(jnp.expand_dims(f.column, d1), p.shape)
-            relative = row / (jnp.mean(row, d1, keepdims=True) + 1e-9)
-            factor = 1 / jnp.sqrt(jnp.maximum(relative, 1e-9))
-            factor = factor / jnp.sqrt(jnp.maximum(column, 1e-9))
-            fac_g.append(g * factor)
-            fac_m.append(m * factor)
-        rows.append(row)
-        columns.append(column)
-    inputs = [g, p, *tensor.momentum, v, *(m * inverse_rms for m in tensor.momentum)]
-    inputs += [inverse_rms, *fac_g, *rows, *columns]
-    inputs += [1 / jnp.sqrt(r + 1e-8) for r in rows + columns] + fac_m
-    normalised = [x / jnp.sqrt(1e-5 + jnp.mean(x**2)) for x in inputs]
-    count = tensor.count.astype(p.dtype)
-    times = [jnp.tanh(count / tau - 1) for tau in TIMESCALES]
-    spread_times = [jnp.full(p.shape, t, p.dtype) for t in times]
-    return jnp.stack(normalised + spread_times, axis=-1)
+def head(part: Any, units: Any) -> Any:
+    """w . h + b: one number for each element."""
+    return units @ part.weight + part.bias
+
+
+# The update rule.
+
+
+def blackbox_term(part: Any, units: Any, averages: Averages) -> Any:
+    """s = beta_3 d exp(beta_4 a_b) R."""
+    match part:
+        case eqs.NoBlackbox():
+            return 0.0
+        case eqs.BlackboxTerm():
+            d = head(part.direction, units)
+            factor = preconditioner(part.preconditioner, averages)
+            return multiplier(part.scale) * d * magnitude(part.magnitude, units) * factor
+        case other:
+            raise no_reference(other)
+
+
+def preconditioner(part: Any, averages: Averages) -> Any:
+    """R, or 1."""
+    match part:
+        case eqs.NoPreconditioner():
+            return 1.0
+        case eqs.EMAPreconditioner():
+            (v,) = averages["second_moment"]
+            return inverse_rms(v)
+        case other:
+            raise no_reference(other)
+
+
+def nominal_term(part: Any, units: Any, averages: Averages, g: np.ndarray) -> Any:
+    """u = beta_1 exp(beta_2 a_n) nominal."""
+    match part:
+        case eqs.NoNominal():
+            return 0.0
+        case eqs.NominalTerm():
+            nominal = nominal_direction(part.direction, averages, g)
+            return multiplier(part.scale) * magnitude(part.magnitude, units) * nominal
+        case other:
+            raise no_reference(other)
+
+
+def nominal_direction(part: Any, averages: Averages, g: np.ndarray) -> np.ndarray:
+    """By name: g, m_3, mean_j m_j, A_3 and the paper's mean_j A_j."""
+    match part:
+        case eqs.GradientDirection():
+            return g
+        case eqs.MomentumDirection():
+            return averages["momentum"][-1]
+        case eqs.AggMoDirection():
+            return np.mean(averages["momentum"], axis=0)
+        case eqs.AdamDirection():
+            return normalised_momenta(averages)[-1]
+        case eqs.AdamAggMoDirection():
+            return np.mean(normalised_momenta(averages), axis=0)
+        case other:
+            raise no_reference(other)
+
+
+def weight_decay_term(part: Any, units: Any, p: np.ndarray) -> Any:
+    """lambda exp(beta_5 a_r) p."""
+    match part:
+        case eqs.NoWeightDecay():
+            return 0.0
+        case eqs.WeightDecay():
+            return multiplier(part.rate) * magnitude(part.magnitude, units) * p
+        case other:
+            raise no_reference(other)
+
+
+def magnitude(part: Any, units: Any) -> Any:
+    """exp(beta a), of the mean of a over the tensor if it is aggregated; or 1."""
+    match part:
+        case eqs.NoMagnitudeController():
+            return 1.0
+        case eqs.MagnitudeController(aggregation=eqs.PerElement()):
+            return np.exp(multiplier(part.scale) * head(part.head, units))
+        case eqs.MagnitudeController(aggregation=eqs.PerTensor()):
+            return np.exp(multiplier(part.scale) * np.mean(head(part.head, units)))
+        case other:
+            raise no_reference(other)
+
+
+def multiplier(scale: Any) -> Any:
+    """beta: a fixed number, or exp(theta)."""
+    match scale:
+        case eqs.FixedScale():
+            return scale.value
+        case eqs.LearnedScale():
+            return np.exp(scale.log)
+        case other:
+            raise no_reference(other)
