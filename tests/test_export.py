@@ -2,9 +2,11 @@
 
 import importlib
 import pkgutil
+from typing import Any
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.export
 import jax.numpy as jnp
 import jax.random as jr
@@ -13,8 +15,7 @@ import optax
 import pytest
 
 import equistar as eqs
-import equistar.analysis
-import equistar.testing
+from equistar import testing
 from equistar._cli._held_out import _means
 from equistar._curves import adam_curves, training_curves
 from equistar.analysis._references import run_many
@@ -39,7 +40,7 @@ def _lowers(function, *arguments, **more):
 
 
 def _is_key(x):
-    return eqx.is_array(x) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return eqx.is_array(x) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def _plain(x):
@@ -86,7 +87,7 @@ def test_estimators_lower(star, estimator):
     _lowers(run, unroll, star, jr.key(0))
 
 
-_Compiled = type(eqx.filter_jit(lambda: None))
+_Compiled: Any = type(eqx.filter_jit(lambda: None))
 
 
 def _compiled_functions():
@@ -148,7 +149,7 @@ def _a_bit_of_everything():
     eqs.train(task, descent, steps=1, key=key)
     eqs.meta_gradient(unroll, pes, descent, key=key)
     eqs.meta_train(unroll, pes, descent, steps=1, key=key)
-    baselines = [eqs.TunedAdam((0.1,))]
+    baselines = [eqs.TunedAdam(rates=(0.1,))]
     eqs.evaluate(
         {"sgd": descent}, {"task": task}, baselines=baselines, steps=2, seeds=1, key=key
     )
@@ -159,8 +160,8 @@ def _a_bit_of_everything():
     eqs.analysis.invariances(descent, trials=2, key=key)
     eqs.analysis.spectrum_along_training(task, descent, [0, 1], number=1, key=key)
     run_many(unroll, pes, descent, keys, 1, 0)
-    properties = [eqs.testing.StableOnQuadratics(1.0), eqs.testing.RestsAtZeroGradient()]
-    eqs.testing.check(optax.sgd(0.01), properties)
+    properties = [testing.StableOnQuadratics(1.0), testing.RestsAtZeroGradient()]
+    testing.check(optax.sgd(0.01), properties)
 
 
 @pytest.mark.parametrize("name", _compiled_functions())

@@ -63,14 +63,16 @@ PAGES = {
 @pytest.fixture(scope="module")
 def run_page():
     run = [sys.executable, str(ROOT / "tests" / "pages.py")]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(run, text=True, **pipes) as reader:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(run, text=True, stdin=pipe, stdout=pipe) as reader:
+        assert reader.stdin and reader.stdout
+        to, answers = reader.stdin, reader.stdout
 
         def run_page(name, code, folder):
             page = {"name": name, "code": code, "folder": str(folder)}
-            reader.stdin.write(json.dumps(page) + "\n")
-            reader.stdin.flush()
-            return json.loads(reader.stdout.readline())
+            to.write(json.dumps(page) + "\n")
+            to.flush()
+            return json.loads(answers.readline())
 
         yield run_page
 
