@@ -115,12 +115,41 @@ def test_per_leaf_noise_perturbs_each_leaf_by_its_scale():
     noise = eqs.PerLeafNoise({"a": 10.0, "b": 0.1})
     estimator = eqs.NRES(5, 4000, 0.5, noise=noise)
     state = estimator.init(LinearWalk(0.0), theta, key=jr.key(0))
+    # Every particle begins an episode, and so draws its noise, in the first window.
+    _, state = estimator.estimate(LinearWalk(0.0), theta, state, key=jr.key(1))
     spread = {k: np.std(v) for k, v in state.noise["b"].items()} | {
         "a": np.std(state.noise["a"])
     }
     np.testing.assert_allclose(spread["a"], 5, rtol=0.05)
     np.testing.assert_allclose(spread["c"], 0.05, rtol=0.05)
     np.testing.assert_allclose(spread["d"], 0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("starts", [eqs.LockStep(), eqs.Staggered()])
+@pytest.mark.parametrize(
+    "method, name, shape",
+    [
+        (lambda starts: eqs.NRES(4, 3, 0.1, LENGTH, starts), "noise", (3, 2)),
+        (
+            lambda starts: eqs.ForwardGradient(
+                4, 3, LENGTH, starts, directions=eqs.RandomDirections(5)
+            ),
+            "directions",
+            (3, 5, 2),
+        ),
+    ],
+    ids=["NRES", "ForwardGradient"],
+)
+def test_what_an_episode_keeps_is_drawn_where_it_begins(method, name, shape, starts):
+    estimator, unroll, theta = method(starts), LinearWalk(0.1), jnp.zeros(2)
+    state = estimator.init(unroll, theta, key=jr.key(0))
+    np.testing.assert_array_equal(getattr(state, name), np.zeros(shape))
+    # Before a particle's first episode, whatever stands there is not used.
+    other = eqx.tree_at(lambda s: getattr(s, name), state, jnp.full(shape, 7.0))
+    estimate = eqx.filter_jit(estimator.estimate)
+    ours, theirs = (estimate(unroll, theta, s, key=jr.key(1)) for s in (state, other))
+    assert eqx.tree_equal(ours, theirs)
+    assert np.all(getattr(ours[1], name) != 0)
 
 
 @pytest.mark.parametrize("kind", [eqs.PES, eqs.PESAnalytic, eqs.NRES])

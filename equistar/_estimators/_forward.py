@@ -13,6 +13,7 @@ import jax.tree_util as jtu
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._devices import shard_particles
 from .._episodes import (
     AbstractEpisodeLength,
     AbstractStarts,
@@ -153,8 +154,10 @@ class ForwardGradient(AbstractEstimator):
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> _ForwardState:
         check_unroll(unroll, theta, key=key)
-        direction_key, start_key = jr.split(key)
-        directions = self._draw(theta, direction_key)
+        # The second of two, as in `estimate`: estimates for a key rest on it. Directions
+        # are drawn by the first window, in which an episode of every particle begins.
+        _, start_key = jr.split(key)
+        directions = self._nothing(theta, key)
         keys = particle_keys(start_key, self.particles)
         members = self._members(theta, directions)
         particles = start(_Dual(unroll), members, self.length, self.starts, keys)
@@ -203,6 +206,12 @@ class ForwardGradient(AbstractEstimator):
     def _draw(self, theta: PyTree, key: PRNGKeyArray) -> PyTree[Array]:
         draw = lambda k: self.directions.draw(learned(theta), key=k)
         return jax.vmap(draw)(particle_keys(key, self.particles))
+
+    def _nothing(self, theta: PyTree, key: PRNGKeyArray) -> PyTree[Array]:
+        """Directions of any particle before its first episode, as those of `_draw`."""
+        shapes = jax.eval_shape(lambda k: self._draw(theta, k), key)
+        zeros = jtu.tree_map(jnp.zeros_like, shapes)
+        return shard_particles(zeros, self.particles)
 
     def _members(self, theta: PyTree, directions: PyTree[Array]) -> PyTree:
         one_member = jtu.tree_map(lambda v: v[:, None], directions)

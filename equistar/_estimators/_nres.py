@@ -20,7 +20,7 @@ from ._base import MetaGradient
 from ._checks import check_state, check_unroll
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import as_sigma
-from ._particles import are_finite, over, summarise
+from ._particles import are_finite, over, same_members, summarise
 from ._rollout import advance, particle_keys, Particles, start
 from ._sampling import AbstractSampling, AbstractShaping, AntitheticPairs, NoShaping
 from ._windowed import AbstractWindowedPairs
@@ -87,11 +87,13 @@ class NRES(AbstractWindowedPairs):
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> _NRESState:
         check_unroll(unroll, theta, key=key)
-        noise_key, start_key = jr.split(key)
-        noise = self._pairs.draw(theta, key=noise_key)
+        # The second of two, as in `estimate`: estimates for a key rest on it. Noise is
+        # drawn by the first window, in which an episode of every particle begins.
+        _, start_key = jr.split(key)
         keys = particle_keys(start_key, self.pairs)
-        members = self._pairs.perturb(theta, noise)
-        return _NRESState(start(unroll, members, self.length, self.starts, keys), noise)
+        members = same_members(theta, self.pairs, 2)
+        particles = start(unroll, members, self.length, self.starts, keys)
+        return _NRESState(particles, self._pairs.nothing(theta))
 
     def estimate(
         self,
