@@ -106,12 +106,9 @@ class Segments(AbstractRematerialisation):
             filled = jnp.concatenate([x, last]) if padding else x
             return filled.reshape(segments, length, *x.shape[1:])
 
-        step, inputs = body, xs
-        if padding:
-            step, inputs = padded, (jnp.arange(steps + padding) < steps, xs)
-            inputs = inputs[0].reshape(segments, length), jtu.tree_map(fill, xs)
-        else:
-            inputs = jtu.tree_map(fill, xs)
+        xs = jtu.tree_map(fill, xs)
+        real = (jnp.arange(steps + padding) < steps).reshape(segments, length)
+        step, inputs = (padded, (real, xs)) if padding else (body, xs)
         segment = lambda carry, x: lax.scan(step, carry, x)
         again = lambda carry, x: _scan_again(step, step, carry, x)
         carry, ys = _scan_again(segment, again, carry, inputs)
