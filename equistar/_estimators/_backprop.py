@@ -153,25 +153,25 @@ class FullBackprop(AbstractWhole):
     def __check_init__(self):
         check_count(self.particles, "particles")
 
-    def estimate(
+    def _of_episodes(
         self,
         unroll: AbstractUnroll,
         theta: PyTree,
-        state: Int[Array, ""],
+        meta_step: Int[Array, ""],
         *,
         key: PRNGKeyArray,
-    ) -> tuple[MetaGradient, Int[Array, ""]]:
+    ) -> MetaGradient:
         keys = particle_keys(key, self.particles)
 
         def total(members: PyTree, rest: PyTree) -> tuple[Array, Any]:
-            settings = self.length, self.objective, state, keys, self.remat.scan
+            settings = self.length, self.objective, meta_step, keys, self.remat.scan
             members = eqx.combine(members, rest)
             values, healthy = whole_episodes(unroll, members, *settings)
             return jnp.sum(values), (values, healthy)
 
         members = same_members(theta, self.particles, 1)
         gradients, (values, healthy) = back_propagate(total, members)
-        return summarise(gradients, values, healthy), state + 1
+        return summarise(gradients, values, healthy)
 
 
 # One theta for each particle, so that one whose gradient is not finite is dropped alone.

@@ -83,6 +83,16 @@ def check_state(state: Any, kind: type, members: PyTree, noise: str | None = Non
         arrays = eqx.filter(members, eqx.is_inexact_array)
         shapes = [one(x) for x in jtu.tree_leaves(arrays)]
         fits = [x.shape for x in jtu.tree_leaves(getattr(state, noise))] == shapes
+    _check_fits(fits)
+
+
+def check_number(state: Any) -> None:
+    """Raises a `ValueError` for a state that is not the number of estimates so far."""
+    whole = hasattr(state, "dtype") and jnp.issubdtype(state.dtype, jnp.integer)
+    _check_fits(whole and state.shape == ())
+
+
+def _check_fits(fits: bool) -> None:
     if not fits:
         raise ValueError(
             "`state` is not of this estimator and `theta`: begin with `init(unroll, theta, "

@@ -67,22 +67,22 @@ class FullES(AbstractWhole):
     def _pairs(self) -> Pairs:
         return Pairs(self.pairs, self.sigma, self.noise, self.sampling, self.shaping)
 
-    def estimate(
+    def _of_episodes(
         self,
         unroll: AbstractUnroll,
         theta: PyTree,
-        state: Int[Array, ""],
+        meta_step: Int[Array, ""],
         *,
         key: PRNGKeyArray,
-    ) -> tuple[MetaGradient, Int[Array, ""]]:
+    ) -> MetaGradient:
         noise_key, data_key = jr.split(key)
         noise = self._pairs.draw(theta, key=noise_key)
         members = self._pairs.perturb(theta, noise)
         keys = particle_keys(data_key, self.pairs)
         values, healthy = whole_episodes(
-            unroll, members, self.length, self.objective, state, keys
+            unroll, members, self.length, self.objective, meta_step, keys
         )
         contributions = self._pairs.gradients(
             theta, (self._pairs.difference(values), noise)
         )
-        return summarise(contributions, values, healthy), state + 1
+        return summarise(contributions, values, healthy)

@@ -1,13 +1,15 @@
 """What estimators share that run whole episodes."""
 
+import abc
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from .._episodes import AbstractEpisodeLength
 from .._unroll import AbstractUnroll
-from ._base import AbstractEstimator
-from ._checks import check_unroll
+from ._base import AbstractEstimator, MetaGradient
+from ._checks import check_number, check_unroll
 
 
 class AbstractWhole(AbstractEstimator):
@@ -28,3 +30,25 @@ class AbstractWhole(AbstractEstimator):
     ) -> Int[Array, ""]:
         check_unroll(unroll, theta, key=key)
         return jnp.zeros((), jnp.int32)
+
+    def estimate(
+        self,
+        unroll: AbstractUnroll,
+        theta: PyTree,
+        state: Int[Array, ""],
+        *,
+        key: PRNGKeyArray,
+    ) -> tuple[MetaGradient, Int[Array, ""]]:
+        check_number(state)
+        return self._of_episodes(unroll, theta, state, key=key), state + 1
+
+    @abc.abstractmethod
+    def _of_episodes(
+        self,
+        unroll: AbstractUnroll,
+        theta: PyTree,
+        meta_step: Int[Array, ""],
+        *,
+        key: PRNGKeyArray,
+    ) -> MetaGradient:
+        """The estimate from fresh episodes that begin at meta-step `meta_step`."""
