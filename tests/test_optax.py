@@ -514,6 +514,13 @@ def test_arrays_that_stay_fixed_are_compared_by_what_they_hold(rates, tmp_path):
     assert again.hyperparameters["step_size"]() == -0.5
 
 
+def test_an_array_that_stays_fixed_is_a_copy():
+    rates = np.arange(3)
+    fixed = eqs.Fixed(rates)
+    rates[0] = 7
+    assert fixed()[0] == 0 and fixed == eqs.Fixed(np.arange(3))
+
+
 def test_a_positive_number_is_finite():
     with pytest.raises(ValueError, match="must be positive and finite to be meta-learned"):
         eqs.Positive(float("inf"))

@@ -43,6 +43,10 @@ def frozen(value: Any) -> Any:
             "`Fixed` holds what is known before a function is traced, and this is a traced "
             "array: wrap it outside of jit, vmap and grad."
         )
+    if isinstance(value, np.ndarray):
+        # Its owner may go on to write into it.
+        value = value.copy()
+        value.flags.writeable = False
     is_array = isinstance(value, jax.Array | np.ndarray)
     return FrozenArray(value) if is_array and not _is_key(value) else value
 
