@@ -1,5 +1,6 @@
 """`equistar convert`."""
 
+import math
 import pathlib
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -41,8 +42,7 @@ class Convert:
 
     def run(self) -> int:
         """Runs the command and returns the exit code."""
-        if self.target.exists() and not self.overwrite:
-            raise CommandError(f"{self.target} is there already: pass --overwrite.")
+        self._check()
         # A pretrained optimizer is named without the ending of its file.
         source = weights_path(self.source)
         kinds = source.suffix.lower(), self.target.suffix.lower()
@@ -69,6 +69,14 @@ class Convert:
                 )
         console().print(f"Wrote {self.target}")
         return 0
+
+    def _check(self) -> None:
+        if self.target.exists() and not self.overwrite:
+            raise CommandError(f"{self.target} is there already: pass --overwrite.")
+        factors = {"--exp-mult": self.exp_mult, "--step-mult": self.step_mult}
+        for flag, factor in factors.items():
+            if factor is not None and not 0 <= factor < math.inf:
+                raise CommandError(f"{flag} must be finite and at least 0; got {factor}.")
 
     def _from_safetensors(self, source: pathlib.Path, settings: dict[str, Any]) -> None:
         optimizer = interop.load_meta_mlp(source, **settings)
