@@ -179,6 +179,28 @@ def test_two_commands_do_not_write_into_one_folder(tmp_path, monkeypatch, capsys
     assert [path.name for path in output.iterdir()] == [".lock"]
 
 
+def test_experiments_share_a_folder_and_replace_their_own_files_only_if_told_to(
+    tmp_path, monkeypatch, capsys
+):
+    output = tmp_path / "figures"
+    run = lambda *more: _run(
+        monkeypatch, "reproduce", "star-cancellation", "--output", output, *more
+    )
+    output.mkdir()
+    (output / "star-fig1.npz").write_text("another's")
+    run()
+    made = {f"star-cancellation.{kind}" for kind in ("npz", "png")}
+    assert {path.name for path in output.iterdir()} == {"star-fig1.npz", *made}
+    capsys.readouterr()
+    assert run() == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "holds star-cancellation.npz and star-cancellation.png: choose another" in said
+    (output / "star-cancellation.npz").write_text("an older one")
+    run("--overwrite")
+    assert (output / "star-cancellation.npz").stat().st_size > 100
+    assert (output / "star-fig1.npz").read_text() == "another's"
+
+
 def test_a_lock_that_is_left_over_stops_no_command(tmp_path, monkeypatch):
     output = tmp_path / "empty"
     output.mkdir()

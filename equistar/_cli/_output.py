@@ -30,22 +30,34 @@ class CommandError(Exception):
     """Arguments that make no sense; the message says what to type instead."""
 
 
-def check_folder(path: pathlib.Path, overwrite: bool) -> None:
-    """Refuses an output folder that holds something, unless told otherwise."""
+def check_folder(
+    path: pathlib.Path, overwrite: bool, own: Sequence[str] | None = None
+) -> None:
+    """Refuses an output folder that holds something, unless told otherwise.
+
+    **Arguments:**
+
+    - `own`: the names of the files that the command writes, if others may stand beside
+        them.
+    """
     if path.exists() and not path.is_dir():
         raise CommandError(f"{path} is a file: choose another folder with --output.")
     # A lock that was left says nothing of what is there.
-    full = path.is_dir() and any(p.name != LOCK for p in path.iterdir())
-    if full and not overwrite:
+    names = {p.name for p in path.iterdir()} - {LOCK} if path.is_dir() else set()
+    found = names if own is None else names.intersection(own)
+    if found and not overwrite:
+        what = "is not empty" if own is None else f"holds {' and '.join(sorted(found))}"
         raise CommandError(
-            f"The folder {path} is not empty: choose another with --output, or pass "
-            "--overwrite to replace what is in it."
+            f"The folder {path} {what}: choose another with --output, or pass --overwrite "
+            f"to replace {'what is in it' if own is None else 'that'}."
         )
 
 
-def new_folder(path: pathlib.Path, overwrite: bool) -> pathlib.Path:
-    """Makes an output folder; refuses one that holds something unless told otherwise."""
-    check_folder(path, overwrite)
+def new_folder(
+    path: pathlib.Path, overwrite: bool, own: Sequence[str] | None = None
+) -> pathlib.Path:
+    """Makes an output folder; refuses as `check_folder`."""
+    check_folder(path, overwrite, own)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -65,12 +77,14 @@ def _may_not_write(path: pathlib.Path) -> str:
 
 
 @contextlib.contextmanager
-def output_folder(path: pathlib.Path, overwrite: bool) -> Iterator[pathlib.Path]:
+def output_folder(
+    path: pathlib.Path, overwrite: bool, own: Sequence[str] | None = None
+) -> Iterator[pathlib.Path]:
     """Makes an output folder as `new_folder`, and keeps other commands out of it."""
-    new_folder(path, overwrite)
+    new_folder(path, overwrite, own)
     with alone_in(path):
         # Another one may have come and gone in between.
-        check_folder(path, overwrite)
+        check_folder(path, overwrite, own)
         yield path
 
 

@@ -31,9 +31,9 @@ class Reproduce:
     full: bool = False
     """The paper's size; the default is a smaller one."""
     output: pathlib.Path = pathlib.Path("equistar-reproduce")
-    """The folder to write into; made if it is not there."""
+    """The folder to write into, one for many experiments; made if it is not there."""
     overwrite: bool = False
-    """Replace what is in the output folder."""
+    """Replace the experiment's files in the output folder."""
 
     def run(self) -> int:
         """Runs the command and returns the exit code."""
@@ -43,7 +43,8 @@ class Reproduce:
         experiment = self._experiment(self.name)
         figure = _empty_figure()
         started = time.monotonic()
-        with output_folder(self.output, self.overwrite) as folder:
+        files = [f"{self.name}.npz", f"{self.name}.png"]
+        with output_folder(self.output, self.overwrite, files) as folder:
             data = experiment.measure(out.print)
             try:
                 # Before all else: nothing that comes after may lose it.
