@@ -324,7 +324,8 @@ def test_complex_parameters_are_told_of_their_parts(sgd):
 )
 def test_gradients_that_are_no_float_arrays_are_named(sgd, grad):
     params = {"w": jnp.ones(3)}
-    with pytest.raises(ValueError, match=r"Gradients must be .* grads\['w'\] is a"):
+    what = "(an array of|of type) [a-zN]"
+    with pytest.raises(ValueError, match=rf"Gradients must be .* grads\['w'\] is {what}"):
         sgd.update({"w": grad}, sgd.init(params), params)
 
 
@@ -452,7 +453,7 @@ def test_trees_that_do_not_fit_are_named(sgd, star):
         sgd.update(params | {"b": jnp.ones(5)}, state, params)
     # Small tensors too, that are grouped before.
     bad = eqx.tree_at(lambda s: s.accumulators["momentum"][0]["b"], star.init(params), 0.5)
-    with pytest.raises(ValueError, match=r"floating-point arrays: .* is a float"):
+    with pytest.raises(ValueError, match=r"floating-point arrays: .* is of type float"):
         star.update(params, bad, params)
     with pytest.raises(ValueError, match="made for other parameters"):
         star.update({"x": jnp.ones(3)}, star.init(params), {"x": jnp.ones(3)})

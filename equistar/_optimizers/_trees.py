@@ -18,10 +18,10 @@ def check_params(params: PyTree) -> None:
     """Raises a `ValueError` that names the first leaf that cannot be optimized."""
     for path, leaf in jtu.tree_leaves_with_path(params):
         if kind := _no_floats(leaf):
-            fix = _SPLIT if kind.startswith("complex") else _KEEP_FLOATS
+            fix = _SPLIT if "complex" in kind else _KEEP_FLOATS
             raise ValueError(
                 f"Parameters must be floating-point arrays, but params"
-                f"{jtu.keystr(path)} is a {kind}: {fix}."
+                f"{jtu.keystr(path)} is {kind}: {fix}."
             )
 
 
@@ -44,7 +44,7 @@ def check_grads(grads: PyTree, params: PyTree) -> None:
         if kind := _no_floats(g):
             raise ValueError(
                 f"Gradients must be floating-point arrays, but grads{jtu.keystr(path)} "
-                f"is a {kind}: pass gradients with respect to these params."
+                f"is {kind}: pass gradients with respect to these params."
             )
         if g.shape != p.shape:
             raise ValueError(
@@ -98,7 +98,7 @@ def check_tensor_state(state: PyTree, expected: PyTree, shape: tuple[int, ...]) 
         if kind := _no_floats(ours):
             raise ValueError(
                 "The optimizer's state must be of floating-point arrays: call "
-                f"`init(params)` for one; state{jtu.keystr(path)} is a {kind}."
+                f"`init(params)` for one; state{jtu.keystr(path)} is {kind}."
             )
         if jnp.shape(ours) != made.shape:
             raise ValueError(
@@ -117,8 +117,9 @@ def check_tensor_state(state: PyTree, expected: PyTree, shape: tuple[int, ...]) 
 def _no_floats(leaf: Any) -> str:
     dtype = getattr(leaf, "dtype", None)
     if dtype is None:
-        return type(leaf).__name__
-    return "" if jnp.issubdtype(dtype, jnp.floating) else f"{dtype} array"
+        return f"of type {type(leaf).__name__}"
+    name = "float0" if dtype == jax.dtypes.float0 else dtype
+    return "" if jnp.issubdtype(dtype, jnp.floating) else f"an array of {name}"
 
 
 def broadcast_prefix(prefix: PyTree[int], params: PyTree) -> list[int]:
