@@ -44,7 +44,7 @@ _OF_SIZE = "memory", "RESOURCE_EXHAUSTED"
 def command() -> None:
     """Runs a command as the whole of a process."""
     # Tracing makes many small objects that live on: looking through all of them again and
-    # again takes a tenth of its time.
+    # again takes up to a tenth of its time.
     gc.set_threshold(200_000, 20, 100)
     try:
         main()
