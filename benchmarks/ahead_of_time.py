@@ -136,6 +136,17 @@ def traffic(program):
     return moved
 
 
+def described(name):
+    """The device, as its plugin describes it."""
+    try:
+        return DEVICES[name]().devices[0]
+    except (NotImplementedError, RuntimeError, ValueError) as e:
+        raise SystemExit(
+            f"There is no plugin for the {name} ({e}): install the packages that the first "
+            "lines of this file name."
+        ) from e
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", choices=DEVICES, default="h200")
@@ -144,7 +155,7 @@ def main():
         "--optimizers", nargs="+", choices=OPTIMIZERS, default=list(OPTIMIZERS)
     )
     settings = parser.parse_args()
-    device = DEVICES[settings.device]().devices[0]
+    device = described(settings.device)
     print(f"jax {jax.__version__}, compiled for {device.device_kind}, run nowhere")
     for tree in settings.trees:
         shapes = TREES[tree]
