@@ -139,6 +139,7 @@ from ._evaluation import (
     TunedLion as TunedLion,
     TunedMomentum as TunedMomentum,
     TunedNAdamW as TunedNAdamW,
+    TunedOptax as TunedOptax,
     TunedSGD as TunedSGD,
 )
 from ._feed import AbstractFeed as AbstractFeed

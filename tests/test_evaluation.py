@@ -193,6 +193,21 @@ def test_a_sweep_is_paid_once_for_its_settings(setting, tmp_path):
     assert heard.count("from before") == 1
 
 
+def test_any_optimizer_of_optax_is_tuned_as_the_librarys_own_baselines_are(setting):
+    makers = {
+        "adam": (optax.adam, eqs.TunedAdam),
+        "momentum": (lambda rate: optax.sgd(rate, momentum=0.9), eqs.TunedMomentum),
+    }
+    for name, (make, same) in makers.items():
+        sweep = _tune(setting, eqs.TunedOptax(make, name, RATES[:3]))
+        expected = _tune(setting, same(RATES[:3])).means
+        np.testing.assert_allclose(sweep.means, expected, rtol=1e-12)
+    with pytest.raises(ValueError, match="`make` must be a function"):
+        eqs.TunedOptax(optax.adam(0.1), "adam")
+    with pytest.raises(ValueError, match="`rates` must be a tuple of positive"):
+        eqs.TunedOptax(optax.adam, "adam", (0.0,))
+
+
 BASELINES = (
     eqs.TunedMomentum(rates=(0.01, 0.1)),
     eqs.TunedAdafactor(rates=(0.1, 0.3)),

@@ -2,16 +2,10 @@
 
 from ._baselines import (
     AbstractBaseline as AbstractBaseline,
-    AbstractRateSweep as AbstractRateSweep,
     DAdaptation as DAdaptation,
     Prodigy as Prodigy,
     ScheduleFree as ScheduleFree,
-    TunedAdafactor as TunedAdafactor,
-    TunedAdam as TunedAdam,
-    TunedLion as TunedLion,
-    TunedMomentum as TunedMomentum,
     TunedNAdamW as TunedNAdamW,
-    TunedSGD as TunedSGD,
 )
 from ._evaluate import evaluate as evaluate
 from ._evaluation import (
@@ -21,6 +15,15 @@ from ._evaluation import (
     with_kept as with_kept,
 )
 from ._progress import AbstractProgress as AbstractProgress, NoProgress as NoProgress
+from ._rate_sweeps import (
+    AbstractRateSweep as AbstractRateSweep,
+    TunedAdafactor as TunedAdafactor,
+    TunedAdam as TunedAdam,
+    TunedLion as TunedLion,
+    TunedMomentum as TunedMomentum,
+    TunedOptax as TunedOptax,
+    TunedSGD as TunedSGD,
+)
 from ._results import Failure as Failure, Results as Results, Run as Run, Summary as Summary
 from ._store import (
     AbstractStore as AbstractStore,

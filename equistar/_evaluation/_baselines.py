@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._kinds import as_int, check_count
 from .._optimizers import AbstractOptimizer, OptaxOptimizer
-from ._rates import as_momentum, check_rates, HALF_ORDERS
 
 
 # A setting or a draw of it, and one number for each draw of a sweep.
@@ -46,90 +45,6 @@ class AbstractBaseline(eqx.Module):
         """How much tuning there was, in words that reports show with the results."""
 
 
-class AbstractRateSweep(AbstractBaseline):
-    """A baseline that sweeps its learning rate, over half orders 1e-6 .. 1 or `rates`."""
-
-    rates: eqx.AbstractVar[tuple[float, ...]]
-
-    def __check_init__(self):
-        check_rates(self.rates)
-
-    def draws(self, *, key: PRNGKeyArray) -> Draws:
-        return {"learning_rate": jnp.asarray(self.rates, jnp.zeros(()).dtype)}
-
-    def budget(self) -> str:
-        low, high = min(self.rates), max(self.rates)
-        return f"best of {len(self.rates)} learning rates, {low:g} to {high:g}"
-
-
-class TunedAdam(AbstractRateSweep):
-    """Adam at its best learning rate: the reference of ratios and speed-ups."""
-
-    rates: tuple[float, ...] = eqx.field(default=HALF_ORDERS, static=True)
-    name: str = eqx.field(default="tuned Adam", static=True)
-
-    def optimizer(self, settings: Settings, steps: Float[Array, ""]) -> AbstractOptimizer:
-        return OptaxOptimizer(optax.adam, **settings)
-
-
-class TunedSGD(AbstractRateSweep):
-    """Gradient descent at its best learning rate, $p \\leftarrow p - \\eta g$."""
-
-    rates: tuple[float, ...] = eqx.field(default=HALF_ORDERS, static=True)
-    name: str = eqx.field(default="tuned SGD", static=True)
-
-    def optimizer(self, settings: Settings, steps: Float[Array, ""]) -> AbstractOptimizer:
-        return OptaxOptimizer(optax.sgd, **settings)
-
-
-class TunedMomentum(AbstractRateSweep):
-    """Gradient descent with `momentum`, $m \\leftarrow \\mu m + g$, at its best rate."""
-
-    rates: tuple[float, ...] = eqx.field(default=HALF_ORDERS, static=True)
-    momentum: float = eqx.field(default=0.9, converter=as_momentum, static=True)
-    name: str = eqx.field(default="tuned momentum", static=True)
-
-    def optimizer(self, settings: Settings, steps: Float[Array, ""]) -> AbstractOptimizer:
-        return OptaxOptimizer(optax.sgd, momentum=self.momentum, **settings)
-
-
-class TunedAdafactor(AbstractRateSweep):
-    """Adafactor at its best learning rate; see [`equistar.FactoredSecondMoment`][]."""
-
-    rates: tuple[float, ...] = eqx.field(default=HALF_ORDERS, static=True)
-    name: str = eqx.field(default="tuned Adafactor", static=True)
-
-    def optimizer(self, settings: Settings, steps: Float[Array, ""]) -> AbstractOptimizer:
-        return OptaxOptimizer(optax.adafactor, **settings)
-
-
-class TunedLion(AbstractRateSweep):
-    """Lion at its best learning rate.
-
-    $$p \\leftarrow p - \\eta\\,(\\operatorname{sign}(b_1 m + (1 - b_1) g) + \\lambda p),
-    \\qquad m \\leftarrow b_2 m + (1 - b_2) g$$
-
-    with optax's defaults $b_1 = 0.9$, $b_2 = 0.99$ and $\\lambda = 10^{-3}$.
-
-    ??? cite
-
-        ```bibtex
-        @inproceedings{chen2023symbolic,
-            title={Symbolic Discovery of Optimization Algorithms},
-            author={Chen, Xiangning and Liang, Chen and Huang, Da and others},
-            booktitle={Advances in Neural Information Processing Systems},
-            year={2023},
-        }
-        ```
-    """
-
-    rates: tuple[float, ...] = eqx.field(default=HALF_ORDERS, static=True)
-    name: str = eqx.field(default="tuned Lion", static=True)
-
-    def optimizer(self, settings: Settings, steps: Float[Array, ""]) -> AbstractOptimizer:
-        return OptaxOptimizer(optax.lion, **settings)
-
-
 class TunedNAdamW(AbstractBaseline):
     """NAdamW by random search over learning rate, betas, epsilon, decay and schedule.
 
@@ -143,7 +58,7 @@ class TunedNAdamW(AbstractBaseline):
     """
 
     number: int = eqx.field(default=64, converter=as_int, static=True)
-    name: str = eqx.field(default="tuned NAdamW", static=True)
+    name: str = eqx.field(default="tuned NAdamW", static=True, kw_only=True)
 
     def __check_init__(self):
         check_count(self.number, "number")
@@ -193,7 +108,7 @@ class DAdaptation(AbstractBaseline):
         ```
     """
 
-    name: str = eqx.field(default="D-Adaptation", static=True)
+    name: str = eqx.field(default="D-Adaptation", static=True, kw_only=True)
 
     def draws(self, *, key: PRNGKeyArray) -> Draws:
         return _one_draw(1.0)
@@ -220,7 +135,7 @@ class Prodigy(AbstractBaseline):
         ```
     """
 
-    name: str = eqx.field(default="Prodigy", static=True)
+    name: str = eqx.field(default="Prodigy", static=True, kw_only=True)
 
     def draws(self, *, key: PRNGKeyArray) -> Draws:
         return _one_draw(1.0)
@@ -249,7 +164,7 @@ class ScheduleFree(AbstractBaseline):
         ```
     """
 
-    name: str = eqx.field(default="schedule-free", static=True)
+    name: str = eqx.field(default="schedule-free", static=True, kw_only=True)
 
     def draws(self, *, key: PRNGKeyArray) -> Draws:
         return _one_draw(0.0025)

@@ -16,11 +16,12 @@ from .._kinds import as_count, as_steps, as_tuple, check_counts, check_key, chec
 from .._optimizers import AbstractOptimizer
 from .._serialisation import versions
 from ..tasks import AbstractTask, Split
-from ._baselines import AbstractBaseline, TunedAdam
+from ._baselines import AbstractBaseline
 from ._checks import as_makers, as_optimizers, check_baselines, check_names
 from ._evaluation import Evaluation
 from ._plan import Plan
 from ._progress import AbstractProgress, NoProgress
+from ._rate_sweeps import TunedAdam
 from ._results import Results
 from ._store import ABOUT, AbstractStore, difference, Entry, NoStore
 from ._tasks import evaluate_task
