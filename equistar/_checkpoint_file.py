@@ -3,6 +3,7 @@
 import json
 import pathlib
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -15,6 +16,7 @@ from jaxtyping import Array, PyTree
 
 from ._devices import gather, spread_like
 from ._logger import Metrics, metrics_from
+from ._settings import are_same, Difference, differences, plain_settings
 
 
 FORMAT, FORMAT_VERSION = "equistar checkpoint", 1
@@ -64,13 +66,14 @@ def _plain(x: Array) -> Array:
 
 
 def checkpoint_contents(
-    state: PyTree, history: Metrics, settings: dict[str, Any]
+    state: PyTree, history: Metrics, settings: dict[str, Any], run: Any
 ) -> dict[str, np.ndarray]:
     leaves = {name: gather(x) for name, x in _leaves(state).items()}
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "settings": settings,
+        "run": run,
         "leaves": list(leaves),
         "history": list(vars(history)),
     }
@@ -117,6 +120,24 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if {*written} != {*arrays}:
         raise ValueError("its arrays are not those that were written")
     return header, arrays
+
+
+def check_run(
+    path: pathlib.Path, header: dict[str, Any], settings: Mapping[str, Any], run: Any
+) -> None:
+    """Raises a `CheckpointError` unless a run with these settings and parts wrote it."""
+    saved, ours = header["settings"], plain_settings(settings)
+    pairs = {k: (saved.get(k), ours.get(k)) for k in sorted({*ours, *saved})}
+    changed = [Difference(k, *pair) for k, pair in pairs.items() if not are_same(*pair)]
+    # Older files say nothing of the parts, and who only looks into a file does not either.
+    if header.get("run") and run:
+        changed += differences(header["run"], run)
+    if changed:
+        where, theirs, here = changed[0]
+        raise CheckpointError(
+            f"{path} was written by a run with {where} = {theirs!r}, and this one has "
+            f"{here!r}: use the same settings, or another folder."
+        )
 
 
 def restore_checkpoint(

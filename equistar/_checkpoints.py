@@ -2,7 +2,7 @@
 
 import abc
 import contextlib
-import json
+import dataclasses
 import pathlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from ._checkpoint_file import (
+    check_run,
     checkpoint_contents,
     checkpoint_metrics,
     CheckpointError,
@@ -27,7 +28,7 @@ from ._devices import alike_everywhere, all_or_none, any_process
 from ._files import link_or_copy, LOCK, locked, write_npz_atomically
 from ._kinds import as_path, check_count, check_kind
 from ._logger import Metrics, stack_metrics
-from ._settings import plain_settings
+from ._settings import fixed_parts, plain_settings
 from ._smoothing import smoothed
 from ._warn import warn
 
@@ -42,6 +43,12 @@ class AbstractCheckpoints(eqx.Module):
     @abc.abstractmethod
     def locked(self) -> Any:
         """A context in which no other run can use the same place."""
+
+    @abc.abstractmethod
+    def for_run(self, parts: Mapping[str, Any]) -> "AbstractCheckpoints":
+        """The same, of a run that is made of `parts`, by name: states of a run of other
+        parts are refused.
+        """
 
     @abc.abstractmethod
     def restore(self, fresh: PyTree) -> tuple[PyTree, Metrics | None]:
@@ -74,6 +81,9 @@ class NoCheckpoints(AbstractCheckpoints):
     @contextmanager
     def locked(self) -> Iterator[None]:
         yield
+
+    def for_run(self, parts: Mapping[str, Any]) -> "NoCheckpoints":
+        return self
 
     def restore(self, fresh: PyTree) -> tuple[PyTree, Metrics | None]:
         return fresh, None
@@ -108,13 +118,13 @@ class Checkpoints(AbstractCheckpoints):
 
     - `folder`: of the run; made if it is not there. Two runs cannot share one.
     - `every`: meta-steps between two files.
-    - `keep`: how many of the newest files are kept. The best one is kept too: the one at
-        which the meta-loss, smoothed over about 50 meta-steps, was lowest.
-    - `settings`: the settings of the run, by name; a run with different settings is
+    - `keep`: how many of the newest files are kept, besides the best: that at which the
+        meta-loss, smoothed over about 50 meta-steps, was lowest.
+    - `settings`: more settings of the run, by name; a run with different settings is
         refused. They may be numbers, strings, lists, dicts, arrays and modules of these.
-        Apart from them, only the run's key and the shapes and dtypes of its state are
-        compared, so list everything that you might change, say
-        `{"sigma": 0.01, "window": 50}`.
+        The unroll, the estimator, `theta`, `trainable` and the key are compared anyway, but
+        arrays by shape and dtype and functions by name, and the outer optimizer, which is
+        functions, not at all: list what you might change there, say `{"rate": 1e-3}`.
     - `minutes`: after this time, a file is written even before `every` meta-steps.
 
     **Raises:**
@@ -129,6 +139,7 @@ class Checkpoints(AbstractCheckpoints):
     settings: Mapping[str, Any] = eqx.field(default_factory=dict)
     minutes: float = 10.0
     _clock: _Clock = eqx.field(default_factory=_Clock)
+    _run: Any = None
 
     def __check_init__(self):
         wanted = "a number of minutes, say 10.0"
@@ -138,6 +149,9 @@ class Checkpoints(AbstractCheckpoints):
         check_count(self.every, "every")
         check_count(self.keep, "keep")
         plain_settings(self.settings)
+
+    def for_run(self, parts: Mapping[str, Any]) -> "Checkpoints":
+        return dataclasses.replace(self, _run=fixed_parts(parts))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -192,7 +206,7 @@ class Checkpoints(AbstractCheckpoints):
             except DamagedCheckpoint as e:
                 warn(f"{path} is damaged and not used: {e}.")
                 continue
-            self._check_settings(path, header["settings"])
+            check_run(path, header, self.settings, self._run)
             return restore_checkpoint(path, header, arrays, fresh)
         return fresh, None
 
@@ -206,7 +220,7 @@ class Checkpoints(AbstractCheckpoints):
         for path in self._newest_first():
             with contextlib.suppress(DamagedCheckpoint):
                 header, arrays = read_checkpoint(path)
-                self._check_settings(path, header["settings"])
+                check_run(path, header, self.settings, self._run)
                 return checkpoint_metrics(arrays)
         return None
 
@@ -224,7 +238,7 @@ class Checkpoints(AbstractCheckpoints):
             return
         self._clock.set()
         contents = checkpoint_contents(
-            state, stack_metrics(history), plain_settings(self.settings)
+            state, stack_metrics(history), plain_settings(self.settings), self._run
         )
         if jax.process_index():
             return
@@ -282,19 +296,3 @@ class Checkpoints(AbstractCheckpoints):
                 f"made {len(losses)} meta-steps): {self.folder} must be one folder, on a "
                 "file system that all of them share."
             )
-
-    def _check_settings(self, path: pathlib.Path, saved: dict[str, Any]) -> None:
-        ours = plain_settings(self.settings)
-        same = lambda k: _same(ours.get(k), saved.get(k))
-        changed = [k for k in sorted({*ours, *saved}) if not same(k)]
-        if changed:
-            k = changed[0]
-            raise CheckpointError(
-                f"{path} was written by a run with {k} = {saved.get(k)!r}, and this one "
-                f"has {ours.get(k)!r}: use the same settings, or another folder."
-            )
-
-
-# As text too, in which NaN is what it is.
-def _same(ours: Any, saved: Any) -> bool:
-    return ours == saved or json.dumps(ours) == json.dumps(saved)

@@ -88,7 +88,7 @@ def meta_train(
         kept in a checkpoint.
     - `checkpoints`: where the run's state is kept, say `Checkpoints("my-run")`: started
         again with the same arguments, the run goes on from there; one that is done
-        returns what it has trained.
+        returns what it has trained. With others it is refused.
     - `max_skipped`: the run stops after so many meta-steps with a non-finite gradient,
         and goes on from a checkpoint only if more are allowed.
     - `throw`: whether a run that fails raises.
@@ -119,6 +119,8 @@ def meta_train(
         unrolls = put_on_all_devices(mixture.at(done))
         return step_through(mixture, unrolls, estimator, outer, state, trainable)
 
+    parts = {"unroll": unroll, "estimator": estimator, "theta": theta}
+    checkpoints = checkpoints.for_run(parts | {"trainable": trainable})
     with ExitStack() as held:
         with all_or_none():
             held.enter_context(checkpoints.locked())

@@ -3,10 +3,11 @@
 import dataclasses
 import enum
 import hashlib
+import json
 import os
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +60,70 @@ def _plain(value: Any, where: str) -> Any:
         f"`{where}` is a {type(value).__name__}, which cannot be compared when the run "
         "goes on: give what tells it apart, say its name or its arrays."
     )
+
+
+def fixed_parts(value: Any) -> Any:
+    """What of a pytree meta-training does not change, as JSON has it.
+
+    Numbers, texts and the classes of modules, by field; arrays by their shape and dtype,
+    since another device gives other roundings; functions by name. Private fields are left
+    out, for they hold what a run makes.
+    """
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case enum.Enum():
+            return str(value)
+        case np.bool_() | np.integer() | np.floating():
+            return value.item()
+        case jax.Array() | np.ndarray():
+            return f"an array of shape {value.shape} and dtype {value.dtype}"
+        case Mapping():
+            return {k: fixed_parts(v) for k, v in value.items() if isinstance(k, str)}
+        case list() | tuple():
+            return [fixed_parts(x) for x in value]
+        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            names = [f.name for f in dataclasses.fields(value) if f.name[0] != "_"]
+            parts = {name: fixed_parts(getattr(value, name)) for name in names}
+            return {"class": type(value).__qualname__, **parts}
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+class Difference(NamedTuple):
+    """Where two settings differ, and what they are there."""
+
+    where: str
+    saved: Any
+    ours: Any
+
+
+def differences(saved: Any, ours: Any, where: str = "") -> list[Difference]:
+    """Those of what both have: another version of a class may have more fields."""
+    if isinstance(saved, dict) and isinstance(ours, dict):
+        # Of two classes the fields have other meanings.
+        if saved.get("class") != ours.get("class"):
+            return [Difference(where, _short(saved), _short(ours))]
+        inside = lambda name: f"{where}.{name}" if where else name
+        names = [name for name in ours if name in saved]
+        return _joined(differences(saved[k], ours[k], inside(k)) for k in names)
+    if isinstance(saved, list) and isinstance(ours, list) and len(saved) == len(ours):
+        pairs = enumerate(zip(saved, ours, strict=True))
+        return _joined(differences(a, b, f"{where}[{i}]") for i, (a, b) in pairs)
+    same = are_same(saved, ours)
+    return [] if same else [Difference(where, _short(saved), _short(ours))]
+
+
+def are_same(a: Any, b: Any) -> bool:
+    """Whether two settings are, as text too, in which NaN is what it is."""
+    return a == b or json.dumps(a) == json.dumps(b)
+
+
+def _joined(parts: Iterable[list[Difference]]) -> list[Difference]:
+    return [x for part in parts for x in part]
+
+
+def _short(value: Any) -> Any:
+    return value.get("class", value) if isinstance(value, dict) else value
 
 
 def _name(key: Any, where: str) -> str:

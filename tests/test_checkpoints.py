@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -21,7 +22,7 @@ import optax
 import pytest
 
 import equistar as eqs
-from equistar._checkpoint_file import DamagedCheckpoint, read_checkpoint
+from equistar._checkpoint_file import check_run, DamagedCheckpoint, read_checkpoint
 from equistar._files import link_or_copy
 from equistar._settings import plain_settings
 
@@ -374,7 +375,8 @@ def test_another_run_is_refused(tmp_path):
     with pytest.raises(eqs.CheckpointError, match=r"sigma = 0\.1, and this one has 0\.2"):
         _run(2, eqs.Checkpoints(tmp_path, settings={"sigma": 0.2}))
     wider = eqs.PES(3, 6, 0.1, eqs.LogUniformLength(2, 7))
-    with pytest.raises(eqs.CheckpointError, match="written by another run"):
+    message = r"run with estimator\.pairs = 4, and this one has 6"
+    with pytest.raises(eqs.CheckpointError, match=message):
         eqs.meta_train(
             Walk(),
             wider,
@@ -401,12 +403,56 @@ _LONG = np.arange(2000)
     ],
 )
 def test_settings_are_compared_whole(tmp_path, before, after):
-    checkpoints = eqs.Checkpoints(tmp_path, settings={"it": before})
     path = tmp_path / "checkpoint-0000000001.npz"
-    saved = json.loads(json.dumps(plain_settings({"it": before})))
-    checkpoints._check_settings(path, saved)
+    header = {"settings": json.loads(json.dumps(plain_settings({"it": before})))}
+    check_run(path, header, {"it": before}, None)
     with pytest.raises(eqs.CheckpointError, match="was written by a run with it = "):
-        eqs.Checkpoints(tmp_path, settings={"it": after})._check_settings(path, saved)
+        check_run(path, header, {"it": after}, None)
+
+
+class Pulled(Walk):
+    """A walk of another strength."""
+
+    strength: float = 1.0
+    names: tuple[str, ...] = ("a",)
+    links: Any = jnp.tanh
+    data: Any = eqx.field(default_factory=lambda: np.zeros(3))
+    _seen: list[int] = eqx.field(default_factory=list)
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"unroll": Pulled(2.0)}, r"unroll\.strength = 1\.0, and this one has 2\.0"),
+        (
+            {"unroll": Pulled(names=("a", "b"))},
+            r"unroll\.names = \['a'\], and this one has",
+        ),
+        ({"unroll": Pulled(links=jnp.sin)}, r"unroll\.links = 'tanh', .* has 'sin'"),
+        ({"unroll": Pulled(data=np.zeros(4))}, r"unroll\.data = 'an array of shape \(3,\)"),
+        ({"unroll": Walk()}, "unroll = 'Pulled', and this one has 'Walk'"),
+        ({"theta": THETA | {"scale": 10.0}}, r"theta\.scale = 0\.001, .* has 10\.0"),
+        ({"estimator": eqs.PES(3, 4, 0.2)}, r"estimator\.sigma = 0\.1, .* has 0\.2"),
+        (
+            {"trainable": {"a": True, "b": False, "scale": False}},
+            r"trainable = 'is_inexact_array', ",
+        ),
+    ],
+)
+def test_a_run_of_other_parts_is_refused(tmp_path, changed, message):
+    parts = {"unroll": Pulled(), "estimator": ESTIMATOR, "theta": THETA | {"scale": 1e-3}}
+    run = lambda steps, **more: eqs.meta_train(
+        **(parts | more),
+        steps=steps,
+        key=jr.key(0),
+        checkpoints=eqs.Checkpoints(tmp_path),
+    )
+    run(1)
+    # What a run makes is none of its parts, and numbers in an array are not compared.
+    same = Pulled(data=np.ones(3), _seen=[1])
+    assert run(2, unroll=same).state.step == 2
+    with pytest.raises(eqs.CheckpointError, match=message):
+        run(3, **changed)
 
 
 def test_a_run_with_arrays_and_modules_in_its_settings_goes_on(tmp_path):

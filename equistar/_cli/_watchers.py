@@ -1,7 +1,7 @@
 """What looks on while a run is made: the display, the files, the warnings."""
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, ExitStack
 from typing import Any
 
@@ -52,6 +52,9 @@ class WatchedCheckpoints(AbstractCheckpoints):
 
     def locked(self) -> Any:
         return self.checkpoints.locked()
+
+    def for_run(self, parts: Mapping[str, Any]) -> "WatchedCheckpoints":
+        return WatchedCheckpoints(self.checkpoints.for_run(parts), self.watchers)
 
     def restore(self, fresh: PyTree) -> tuple[PyTree, Metrics | None]:
         state, history = self.checkpoints.restore(fresh)
