@@ -119,7 +119,9 @@ def meta_train(
         unrolls = put_on_all_devices(mixture.at(done))
         return step_through(mixture, unrolls, estimator, outer, state, trainable)
 
-    parts = {"unroll": unroll, "estimator": estimator, "theta": theta}
+    # The arrays of theta are compared with those of the state.
+    fixed = eqx.filter(theta, eqx.is_array, inverse=True)
+    parts = {"unroll": unroll, "estimator": estimator, "theta": fixed}
     checkpoints = checkpoints.for_run(parts | {"trainable": trainable})
     with ExitStack() as held:
         with all_or_none():
