@@ -23,10 +23,12 @@ def eigh(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, 
 
     **Returns:**
 
-    The eigenvalues, rising, and the eigenvectors as columns. Derivatives of the vectors
-    are not finite where eigenvalues coincide.
+    The eigenvalues, rising, and the eigenvectors as columns; all NaN if an entry is.
+    Derivatives of the vectors are not finite where eigenvalues coincide.
     """
-    return _batched_by_device(matrix)
+    # Of a block of NaN, LAPACK keeps the eigenvalues of the others, out of their order.
+    whole = jnp.where(jnp.any(jnp.isnan(matrix)), jnp.nan, matrix)
+    return _batched_by_device(whole)
 
 
 def _decomposed(

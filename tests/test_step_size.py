@@ -89,8 +89,26 @@ def test_closed_forms_are_exact_where_each_mode_is_solved_at_once(dtype):
     np.testing.assert_allclose(loss.log, log_f, rtol=rounding)
     np.testing.assert_allclose(slope.log, log_df, rtol=rounding)
     assert float(slope.sign) == sign
-    # Of a difference of two logarithms.
+    # Shares of modes are exponentials of differences of two logarithms.
     np.testing.assert_allclose(g, dg, rtol=rounding * abs(log_f))
+
+
+@pytest.mark.parametrize("t", [1000, 10_000, 100_000])
+def test_the_log_objective_and_its_slope_are_right_in_float32_at_long_horizons(t):
+    cases = (
+        (np.logspace(-8, 3, 5), (0.3, 5.0)),
+        (np.linspace(0.01, 100, 20), (0.1, 1.0)),
+        # Where the power is of a number just above -1.
+        (np.ones(1), (2 - 1e-5, 2 + 1e-5)),
+    )
+    for eigenvalues, etas in cases:
+        ones = jnp.ones(len(eigenvalues), "float32")
+        problem = StepSizeProblem(jnp.asarray(eigenvalues, "float32"), ones)
+        for eta in etas:
+            loss, _, g = _all(problem, jnp.asarray(eta, "float32"), jnp.asarray(t))
+            log_f, _, _, dg = _exact(problem, np.float32(eta), t)
+            np.testing.assert_allclose(loss.log, log_f, rtol=1e-6)
+            np.testing.assert_allclose(g, dg, rtol=1e-5)
 
 
 # For one step F is a parabola, with its minimum at sum c^2 l^2 / sum c^2 l^3.

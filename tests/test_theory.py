@@ -236,6 +236,23 @@ def test_inside_of_jit_their_margins_are_nan(name, arguments, message):
     assert np.isnan(margin.sufficient) and np.isnan(margin.exact)
 
 
+# LAPACK gives [nan, 4] for it, as if 4 were the largest eigenvalue.
+@pytest.mark.parametrize(
+    "name, arguments",
+    [
+        ("linear_margin", (0.1, jnp.zeros((2, 2)))),
+        ("preconditioned_margin", (0.1, jnp.zeros((2, 2)))),
+        ("disturbed_margin", (0.1, jnp.zeros((2, 2)), _ONES, _ONES)),
+        ("momentum_margin", (0.1, 0.9)),
+        ("heavy_ball_margin", (0.1, 0.9)),
+    ],
+)
+def test_of_a_hessian_that_is_not_a_number_neither_margin_is(name, arguments):
+    hessian = jnp.diag(jnp.array([jnp.nan, 4.0]))
+    margin = getattr(eqs.analysis, name)(hessian, *arguments)
+    assert np.isnan(margin.sufficient) and np.isnan(margin.exact)
+
+
 def _on_a_model(method, *arguments):
     def certified(x):
         model = NoisyQuadratic(x, x, _ONES, 0.5)

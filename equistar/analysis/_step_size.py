@@ -108,8 +108,13 @@ class StepSizeProblem(eqx.Module):
         self, step_size: Float[Array, ""], steps: Horizon
     ) -> Float[Array, ""]:
         """$G'(\\eta) = F'(\\eta) / (t F(\\eta))$."""
-        slope, loss = self.loss_slope(step_size, steps), self.loss(step_size, steps)
-        return slope.sign * jnp.exp(slope.log - loss.log) / _float(steps, loss.log)
+        # An average over the terms of F, for a difference of two long logarithms is wrong
+        # by their rounding.
+        shares = jax.nn.softmax(self._terms(step_size, steps, 0)[0])
+        left = _left(*_product(step_size, self.eigenvalues))
+        solved = left == 0
+        each = self.eigenvalues / jnp.where(solved, 1, left)
+        return -2 * jnp.sum(jnp.where(solved, 0, shares * each))
 
     def best_step_size(self, steps: Horizon) -> Float[Array, ""]:
         """$\\eta^*$, the one minimiser of $F$ and $G$: where their slope changes sign.
@@ -191,11 +196,12 @@ class StepSizeProblem(eqx.Module):
             )
         lam, c = self.eigenvalues, self.coefficients
         product, rest = _product(step_size, lam)
-        # Near 1 the logarithm would lose the small product, and log1p keeps it.
-        small = product < 0.5
-        remainder = (1 - product) - rest
-        factor = jnp.where(small, 0.5, jnp.abs(remainder))
-        log = jnp.where(small, jnp.log1p(-jnp.where(small, product, 0)), _log(factor))
+        remainder = _left(product, rest)
+        # Of a factor near 1 the logarithm loses how far it is from 1, and log1p keeps it.
+        small, near_two = product < 0.5, jnp.abs(product - 2) < 0.5
+        beyond = jnp.where(small, -product, jnp.where(near_two, (product - 2) + rest, 0))
+        factor = jnp.where(small | near_two, 0.5, jnp.abs(remainder))
+        log = jnp.where(small | near_two, jnp.log1p(beyond), _log(factor))
         power = 2 * _float(steps, log) - order
         weight = 2 * _log(jnp.abs(c)) + (1 + order) * jnp.log(lam)
         half = 0.0 if order else -jnp.log(2.0)
@@ -213,6 +219,11 @@ def _product(x: Float[Array, ""], y: Float[Array, " n"]) -> tuple[Array, Array]:
     product = x * y
     rest = (x_high * y_high - product) + x_high * y_low + x_low * y_high + x_low * y_low
     return product, lax.stop_gradient(jnp.where(jnp.isfinite(rest), rest, 0))
+
+
+# What is left of 1.
+def _left(product: Float[Array, " n"], rest: Float[Array, " n"]) -> Float[Array, " n"]:
+    return (1 - product) - rest
 
 
 # Minus infinity at zero, and of zero slope: so is the slope of a power of what is zero.
