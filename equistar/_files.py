@@ -73,7 +73,9 @@ def write_atomically(path: pathlib.Path, write: Callable[[Any], object]) -> None
             os.fsync(file.fileno())
         os.replace(new, path)
     except BaseException as e:
-        new.unlink(missing_ok=True)
+        # Of a file system that has become read-only, nothing can be removed either.
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
         # Where there is no room, the system says no name.
         if isinstance(e, OSError) and e.filename in (None, str(new)):
             e.filename = str(path)

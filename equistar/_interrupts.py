@@ -18,16 +18,18 @@ _USUAL = {
 
 @dataclass
 class Interrupts:
-    """Whether Ctrl-C has been pressed."""
+    """Whether Ctrl-C has been pressed, or the process was asked to terminate."""
 
     asked: bool = False
+    to_terminate: bool = False
 
 
 @contextmanager
 def deferred_interrupts() -> Iterator[Interrupts]:
     """In it the first Ctrl-C, or request to terminate, is only noted.
 
-    The second is a `KeyboardInterrupt`. Only the main thread hears signals: in others
+    The second is a `KeyboardInterrupt`. At the end, a request to terminate is a
+    `SystemExit`, so that the process ends. Only the main thread hears signals: in others
     nothing changes.
     """
     interrupts = Interrupts()
@@ -36,6 +38,7 @@ def deferred_interrupts() -> Iterator[Interrupts]:
         if interrupts.asked:
             raise KeyboardInterrupt
         interrupts.asked = True
+        interrupts.to_terminate = number == signal.SIGTERM
         print(
             "Interrupted: the meta-step that is running, which may still be compiling, is "
             "finished first. Press Ctrl-C again to stop at once.",
@@ -52,3 +55,6 @@ def deferred_interrupts() -> Iterator[Interrupts]:
     finally:
         for number in heard:
             signal.signal(number, _USUAL[number])
+    if interrupts.to_terminate:
+        # The status that a shell gives to a process that a signal has ended.
+        sys.exit(128 + signal.SIGTERM)

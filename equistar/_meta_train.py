@@ -97,7 +97,9 @@ def meta_train(
 
     A [`equistar.MetaTrainResult`][]. Ctrl-C ends the run after the meta-step that is
     running, keeps a checkpoint, and returns what has been trained so far, with the result
-    `RESULTS.interrupted`; pressed twice, it ends the run at once.
+    `RESULTS.interrupted`; pressed twice, it ends the run at once. A request to terminate
+    (SIGTERM, as clusters send it) does the same and then raises `SystemExit`, unless you
+    have a handler of your own.
 
     **Raises:**
 

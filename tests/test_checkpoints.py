@@ -280,8 +280,14 @@ def test_an_interrupt_ends_the_run_after_its_step_and_it_goes_on(
 
     checkpoints = eqs.Checkpoints(tmp_path)
     usual = signal.getsignal(number)
-    result = _run(12, checkpoints, logger=Interrupts())
-    assert result.result == eqs.RESULTS.interrupted and result.state.step == 6
+    if number == signal.SIGTERM:
+        # A script that is told to end must not go on with what comes next.
+        with pytest.raises(SystemExit, match="143"):
+            _run(12, checkpoints, logger=Interrupts())
+    else:
+        result = _run(12, checkpoints, logger=Interrupts())
+        assert result.result == eqs.RESULTS.interrupted and result.state.step == 6
+    assert len(checkpoints.history().meta_loss) == 6
     said = capfd.readouterr().err
     assert "which may still be compiling" in said and "Press Ctrl-C again" in said
     assert signal.getsignal(number) is usual

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import signal
 import sys
 import tomllib
 
@@ -42,6 +43,40 @@ def test_meta_train_writes_weights_metrics_and_a_figure(trained):
     lines = [json.loads(x) for x in (trained / "metrics.jsonl").read_text().splitlines()]
     assert [x["step"] for x in lines] == [1, 2, 3]
     assert (trained / "meta_loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_request_to_terminate_is_heard_as_ctrl_c_is(hears_interrupts):
+    heard = []
+    signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    _cli._as_ctrl_c(signal.SIGTERM, None)
+    assert heard == [signal.SIGINT]
+    # As in background jobs of a shell.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with pytest.raises(KeyboardInterrupt):
+        _cli._as_ctrl_c(signal.SIGTERM, None)
+
+
+def test_the_home_folder_is_found_where_no_shell_has_put_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given, meant in (
+        ("~/run", f"{tmp_path}/run"),
+        ("--output=~/run", f"--output={tmp_path}/run"),
+        ("--output=a~/run", "--output=a~/run"),
+        ("~run", "~run"),
+        ("a=~/run", "a=~/run"),
+    ):
+        assert _cli._at_home(given) == meant
+
+
+def test_a_platform_that_is_not_there_is_one_sentence(trained, monkeypatch, capsys):
+    message = "Unable to initialize backend 'nonsense': it is not known."
+
+    def unable(self):
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(_cli.Train, "run", unable)
+    assert _run(monkeypatch, "train", trained / "weights.npz") == 1
+    assert capsys.readouterr().err == f"equistar: {message}\n"
 
 
 def test_train_uses_the_weights(trained, tmp_path, monkeypatch, capsys):

@@ -209,6 +209,15 @@ def test_damaged_data_sets_are_named(tmp_path):
         tasks.tfds_images("cifar10", data_dir=tmp_path / "tfds")
 
 
+def test_data_in_a_format_of_tensorflows_are_not_called_damaged(tmp_path):
+    shutil.copytree(FOLDER, tmp_path / "tfds")
+    about = tmp_path / "tfds" / "cifar10" / "3.0.2" / "dataset_info.json"
+    about.write_text(about.read_text().replace('"array_record"', '"tfrecord"'))
+    with pytest.raises(ValueError, match="in another folder, by `equistar data prep") as e:
+        tasks.tfds_images("cifar10", data_dir=tmp_path / "tfds")
+    assert "delete" not in str(e.value)
+
+
 def test_the_newest_version_is_read(tmp_path):
     for version in ("3.0.2", "3.0.10", "2.9.9"):
         shutil.copytree(FOLDER / "cifar10" / "3.0.2", tmp_path / "cifar10" / version)

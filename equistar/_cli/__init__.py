@@ -4,6 +4,8 @@ import contextlib
 import gc
 import importlib.metadata
 import io
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -46,6 +48,7 @@ def command() -> None:
     # Tracing makes many small objects that live on: looking through all of them again and
     # again takes up to a tenth of its time.
     gc.set_threshold(200_000, 20, 100)
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
     try:
         main()
     except SystemExit as e:
@@ -54,6 +57,15 @@ def command() -> None:
         if e.code == 130 and not jax.distributed.is_initialized():
             leave(130)
         raise
+
+
+# A command ends in its own words. Where Ctrl-C is not heard, as in background jobs of a
+# shell, this is.
+def _as_ctrl_c(number: int, frame: Any) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler):
+        raise KeyboardInterrupt
+    handler(signal.SIGINT, frame)
 
 
 def main() -> None:
@@ -67,7 +79,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     try:
         with _plain_warnings():
-            code = _parse(sys.argv[1:]).run()
+            code = _parse([_at_home(x) for x in sys.argv[1:]]).run()
             if sys.stdout is not None:
                 sys.stdout.flush()
             sys.exit(code)
@@ -84,9 +96,23 @@ def main() -> None:
             raise
         print(f"equistar: {_too_large(e)}", file=sys.stderr)
         sys.exit(1)
+    except RuntimeError as e:
+        if "Unable to initialize backend" not in str(e):
+            raise
+        print(f"equistar: {e}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("equistar: interrupted.", file=sys.stderr)
         sys.exit(130)
+
+
+# A shell does not do it in `--output=~/run`, nor in quotes.
+def _at_home(argument: str) -> str:
+    option, equals, path = argument.partition("=")
+    if equals and option.startswith("--"):
+        return f"{option}={_at_home(path)}"
+    is_path = argument == "~" or argument.startswith(("~/", f"~{os.sep}"))
+    return os.path.expanduser(argument) if is_path else argument
 
 
 def _sentence(error: Exception) -> str:

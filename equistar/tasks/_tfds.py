@@ -133,6 +133,12 @@ def tfds_errors(name: str, folder: pathlib.Path) -> Iterator[None]:
     # What is no fault of the files: too little memory, a package that is not there.
     except (MemoryError, ImportError, jax.errors.JaxRuntimeError):
         raise
+    except NotImplementedError as e:
+        raise ValueError(
+            f"The data set in {folder} is in a format of TensorFlow's, which is read in "
+            "order only: prepare it in another folder, by `equistar data prepare "
+            f"{name} --data-dir FOLDER`."
+        ) from e
     except Exception as e:
         raise ValueError(
             f"The data set in {folder} cannot be read ({type(e).__name__}: {e}): delete "
