@@ -1,5 +1,6 @@
 """What a checkpoint file holds: arrays by their place in the state, and JSON."""
 
+import dataclasses
 import json
 import pathlib
 import zipfile
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ._devices import gather, spread_like
-from ._logger import Metrics, metrics_from
+from ._logger import Metrics
 from ._settings import are_same, Difference, differences, plain_settings
 
 
@@ -180,7 +181,7 @@ def _kind(x: Array | np.ndarray | None) -> str:
 
 
 def checkpoint_metrics(arrays: dict[str, np.ndarray]) -> Metrics:
-    columns = {k: x for k, x in arrays.items() if k.startswith(_HISTORY)}
+    columns = {f.name: arrays[_HISTORY + f.name] for f in dataclasses.fields(Metrics)}
     # As of leaves, but that no other kind says which of two bytes they are.
     known = lambda x: x.view(jnp.bfloat16) if x.dtype == np.dtype("V2") else x
-    return metrics_from({k.removeprefix(_HISTORY): known(x) for k, x in columns.items()})
+    return Metrics(**{name: known(x) for name, x in columns.items()})

@@ -1,18 +1,20 @@
 """What a meta-step measured, and who is told."""
 
 import abc
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import equinox as eqx
-import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 
 class Metrics(eqx.Module):
-    """What one meta-step measured; see [`equistar.MetaGradient`][].
+    """What a meta-step measured, or each of many; see [`equistar.MetaGradient`][].
+
+    Loggers are given NumPy arrays of one meta-step: numbers, and a vector of
+    `unroll_losses`. The history of a [`equistar.MetaTrainResult`][] holds NumPy arrays with
+    one leading axis, of the meta-steps.
 
     **Attributes:**
 
@@ -25,32 +27,27 @@ class Metrics(eqx.Module):
     - `unroll_losses`: the meta-loss of each unroll of a mixture.
     """
 
-    meta_loss: Float[Array, ""]
-    gradient_norm: Float[Array, ""]
-    diverged: Int[Array, ""]
-    dead: Int[Array, ""]
-    dropped: Int[Array, ""]
-    skipped: Int[Array, ""]
-    unroll_losses: Float[Array, " unrolls"]
+    meta_loss: Float[Array | np.ndarray, "*steps"]
+    gradient_norm: Float[Array | np.ndarray, "*steps"]
+    diverged: Int[Array | np.ndarray, "*steps"]
+    dead: Int[Array | np.ndarray, "*steps"]
+    dropped: Int[Array | np.ndarray, "*steps"]
+    skipped: Int[Array | np.ndarray, "*steps"]
+    unroll_losses: Float[Array | np.ndarray, "*steps unrolls"]
 
 
 def stack_metrics(history: Sequence[Metrics]) -> Metrics:
-    """The metrics of many meta-steps as arrays with one leading axis."""
+    """The metrics of many meta-steps as NumPy arrays with one leading axis."""
     return jtu.tree_map(lambda *xs: np.stack(xs), *history)
 
 
 def unstack_metrics(history: Metrics) -> list[Metrics]:
     """The metrics of each meta-step."""
-    rows = zip(*vars(history).values(), strict=True)
-    return [metrics_from(dict(zip(vars(history), row, strict=True))) for row in rows]
-
-
-def metrics_from(columns: Mapping[str, Any]) -> Metrics:
-    """Metrics of numbers on the host, or of arrays of them, by name."""
-    number, count = jnp.zeros(()), jnp.zeros((), jnp.int32)
-    blank = Metrics(number, number, count, count, count, count, jnp.zeros(1))
-    leaves = [columns[name] for name in vars(blank)]
-    return jtu.tree_unflatten(jtu.tree_structure(blank), leaves)
+    columns, structure = jtu.tree_flatten(history)
+    # With the dots a number is an array too, as from a device, and no NumPy scalar.
+    rows = zip(*([x[i, ...] for i in range(len(x))] for x in columns), strict=True)
+    # Not by the constructor, which takes three times as long: there are many meta-steps.
+    return [jtu.tree_unflatten(structure, row) for row in rows]
 
 
 class AbstractLogger(eqx.Module):

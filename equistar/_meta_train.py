@@ -35,7 +35,7 @@ class MetaTrainResult(eqx.Module):
     **Attributes:**
 
     - `theta`: the meta-trained pytree, of the type that went in.
-    - `history`: the metrics of every meta-step, arrays with one leading axis.
+    - `history`: the metrics of every meta-step, NumPy arrays with one leading axis.
     - `state`: to go on from, with `meta_train_step`.
     - `result`: a `RESULTS` member.
     """

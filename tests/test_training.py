@@ -12,8 +12,10 @@ import jax.tree_util as jtu
 import numpy as np
 import optax
 import pytest
+from jaxtyping import TypeCheckError
 
 import equistar as eqs
+from equistar._logger import unstack_metrics
 
 from .helpers import QuadraticDescent
 
@@ -205,6 +207,35 @@ def test_the_norm_of_a_gradient_whose_square_overflows_is_logged():
         Steep(), estimator, theta, optax.sgd(1e-200), steps=1, key=jr.key(0)
     )
     np.testing.assert_allclose(result.history.gradient_norm, [5e200], rtol=1e-12)
+
+
+def test_a_history_comes_apart_into_what_loggers_are_told():
+    told = []
+
+    class Kept(eqs.AbstractLogger):
+        def __call__(self, step, metrics, theta):
+            told.append(metrics)
+
+    arguments = _Broken(), _NaNEstimator(), jnp.zeros(()), optax.sgd(0.5)
+    history = eqs.meta_train(*arguments, steps=4, key=jr.key(0), logger=Kept()).history
+    # Arrays of one number each, not NumPy's scalars.
+    kinds = lambda metrics: [(type(x), x.dtype, x.shape) for x in vars(metrics).values()]
+    assert kinds(told[0])[0] == (np.ndarray, np.dtype(float), ())
+    for apart, one in zip(unstack_metrics(history), told, strict=True):
+        assert kinds(apart) == kinds(one)
+        jtu.tree_map(np.testing.assert_array_equal, apart, one)
+
+
+def test_metrics_hold_the_numbers_of_one_step_or_of_many_but_not_of_both():
+    # Under the type checker of the tests, which reads the annotations.
+    def of(steps, counts):
+        x, n = np.zeros(steps), np.zeros(counts, int)
+        return eqs.Metrics(x, x, n, n, n, n, unroll_losses=np.zeros((*steps, 2)))
+
+    assert of((), ()).unroll_losses.shape == (2,)
+    assert of((5,), (5,)).unroll_losses.shape == (5, 2)
+    with pytest.raises(TypeCheckError):
+        of((5,), ())
 
 
 def test_an_interrupt_keeps_what_was_trained():
