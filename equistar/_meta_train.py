@@ -55,7 +55,7 @@ def meta_train(
     steps: int,
     key: PRNGKeyArray,
     trainable: PyTree = eqx.is_inexact_array,
-    logger: AbstractLogger = NoLogger(),
+    logger: Callable[[int, Metrics, Any], object] = NoLogger(),
     checkpoints: AbstractCheckpoints = NoCheckpoints(),
     max_skipped: int | float = 100,
     throw: bool = True,
@@ -84,8 +84,9 @@ def meta_train(
     - `trainable`: what of `theta` is trained, as a filter of `equinox.partition`; see
         [`equistar.all_but`][] and [`equistar.only`][]. The rest is held, and not
         perturbed either.
-    - `logger`: told of every meta-step. If it raises, the run ends, and the meta-step is
-        kept in a checkpoint.
+    - `logger`: an [`equistar.AbstractLogger`][], or any function `(step, metrics, theta)`,
+        told of every meta-step. If it raises, the run ends, and the meta-step is kept in a
+        checkpoint.
     - `checkpoints`: where the run's state is kept, say `Checkpoints("my-run")`: started
         again with the same arguments, the run goes on from there; one that is done
         returns what it has trained. With others it is refused.
@@ -171,7 +172,7 @@ class _Run:
     state: MetaTrainState
     history: list[Metrics]
     max_skipped: int | float
-    logger: AbstractLogger
+    logger: Callable[[int, Metrics, Any], object]
     checkpoints: AbstractCheckpoints
 
     def to(self, steps: int, advance: Callable, interrupts: Interrupts) -> RESULTS:

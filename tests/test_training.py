@@ -226,6 +226,21 @@ def test_a_history_comes_apart_into_what_loggers_are_told():
         jtu.tree_map(np.testing.assert_array_equal, apart, one)
 
 
+def test_a_plain_function_is_a_logger():
+    # Under the type checker of the tests, as in a user's own package.
+    seen = {}
+    theta = eqs.meta_train(
+        _Broken(),
+        _NaNEstimator(),
+        jnp.zeros(()),
+        optax.sgd(0.5),
+        steps=3,
+        key=jr.key(0),
+        logger=lambda step, metrics, theta: seen.update({step: float(theta)}),
+    ).theta
+    assert seen == {1: -0.5, 2: -0.5, 3: -1.0} and theta == -1
+
+
 def test_metrics_hold_the_numbers_of_one_step_or_of_many_but_not_of_both():
     # Under the type checker of the tests, which reads the annotations.
     def of(steps, counts):
