@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
+import optax.contrib
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._kinds import as_int, check_count
@@ -114,7 +115,7 @@ class DAdaptation(AbstractBaseline):
         return _one_draw(1.0)
 
     def optimizer(self, settings: Settings, steps: Float[Array, ""]) -> AbstractOptimizer:
-        return OptaxOptimizer(_dadapt_adamw, **settings)
+        return OptaxOptimizer(optax.contrib.dadapt_adamw, **settings)
 
     def budget(self) -> str:
         return _UNTUNED
@@ -141,7 +142,7 @@ class Prodigy(AbstractBaseline):
         return _one_draw(1.0)
 
     def optimizer(self, settings: Settings, steps: Float[Array, ""]) -> AbstractOptimizer:
-        return OptaxOptimizer(_prodigy, **settings)
+        return OptaxOptimizer(optax.contrib.prodigy, **settings)
 
     def budget(self) -> str:
         return _UNTUNED
@@ -170,7 +171,7 @@ class ScheduleFree(AbstractBaseline):
         return _one_draw(0.0025)
 
     def optimizer(self, settings: Settings, steps: Float[Array, ""]) -> AbstractOptimizer:
-        return OptaxOptimizer(_schedule_free_adamw, **settings)
+        return OptaxOptimizer(optax.contrib.schedule_free_adamw, **settings)
 
     def budget(self) -> str:
         return _UNTUNED
@@ -194,22 +195,3 @@ def scheduled_nadamw(
         return learning_rate * jnp.minimum((count + 1) / (warm_up * steps), 1.0) * cosine
 
     return optax.nadamw(schedule, **others)
-
-
-# `optax.contrib` is imported where it is used: it is slow, and rarely asked for.
-def _dadapt_adamw(learning_rate: Any) -> optax.GradientTransformation:
-    import optax.contrib
-
-    return optax.contrib.dadapt_adamw(learning_rate)
-
-
-def _prodigy(learning_rate: Any) -> optax.GradientTransformation:
-    import optax.contrib
-
-    return optax.contrib.prodigy(learning_rate)
-
-
-def _schedule_free_adamw(learning_rate: Any) -> optax.GradientTransformation:
-    import optax.contrib
-
-    return optax.contrib.schedule_free_adamw(learning_rate)
