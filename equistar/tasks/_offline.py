@@ -154,9 +154,9 @@ def _spectrum(n: int) -> Float[Array, " n"]:
 
 
 OFFLINE: dict[str, Callable[[], AbstractTask]] = {
+    "digits_logistic": lambda: digits_mlp(hidden=()),
     "digits_mlp": digits_mlp,
     "digits_mlp_wide": lambda: digits_mlp(hidden=(128, 128)),
-    "digits_logistic": lambda: digits_mlp(hidden=()),
     "digits_mlp_tanh": lambda: Classification(digits(), MLP((32, 32), jnp.tanh), 16),
     "digits_mlp_layer_norm": lambda: Classification(
         digits(), MLP((32, 32, 32), norm=LayerNorm())

@@ -1,41 +1,13 @@
 """Named groups of named tasks."""
 
 from .._names import look_up
+from ._offline import OFFLINE
 from ._varied import VARIED
 
 
 SUITES: dict[str, tuple[str, ...]] = {
     "smoke": ("digits_logistic", "wine_mlp", "quadratic"),
-    "offline": (
-        "digits_logistic",
-        "digits_mlp",
-        "digits_mlp_wide",
-        "digits_mlp_tanh",
-        "digits_mlp_layer_norm",
-        "digits_mlp_batch_norm",
-        "digits_mlp_label_noise",
-        "digits_mlp_reparametrised",
-        "digits_mlp_bfloat16",
-        "digits_mlp_es",
-        "digits_mlp_es8",
-        "digits_convnet",
-        "digits_resnet",
-        "digits_vit",
-        "digits_autoencoder",
-        "digits_vae",
-        "breast_cancer_logistic",
-        "wine_mlp",
-        "diabetes_mlp",
-        "photograph_mlp",
-        "photograph_fourier",
-        "text_lstm",
-        "text_gru",
-        "text_rnn",
-        "text_transformer",
-        "linear_teacher",
-        "quadratic",
-        "rosenbrock",
-    ),
+    "offline": tuple(OFFLINE),
     "varied": tuple(VARIED),
     "paper_in_distribution": ("fashion_mnist_mlp", "cifar10_convnet"),
     "paper_out_of_distribution": (
