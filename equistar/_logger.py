@@ -12,9 +12,10 @@ from jaxtyping import Array, Float, Int, PyTree
 class Metrics(eqx.Module):
     """What a meta-step measured, or each of many; see [`equistar.MetaGradient`][].
 
-    Loggers are given NumPy arrays of one meta-step: numbers, and a vector of
-    `unroll_losses`. The history of a [`equistar.MetaTrainResult`][] holds NumPy arrays with
-    one leading axis, of the meta-steps.
+    [`equistar.meta_train_step`][] returns JAX arrays of one meta-step: numbers, and a
+    vector of `unroll_losses`. Loggers are given the same as NumPy arrays. The history of an
+    [`equistar.MetaTrainResult`][] holds NumPy arrays with one leading axis, of the
+    meta-steps.
 
     **Attributes:**
 
