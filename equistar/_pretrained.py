@@ -5,7 +5,7 @@ import pathlib
 from typing import Any
 
 from ._names import suggest
-from ._optimizers import AbstractOptimizer
+from ._optimizers import AbstractLearnedOptimizer
 from ._serialisation import load, load_header, WeightsError
 
 
@@ -15,7 +15,7 @@ PRETRAINED: tuple[str, ...] = tuple(sorted(path.stem for path in _FOLDER.glob("*
 """The names that [`equistar.load_pretrained`][] knows."""
 
 
-def load_pretrained(name: str = "star-best") -> AbstractOptimizer:
+def load_pretrained(name: str = "star-best") -> AbstractLearnedOptimizer:
     """A meta-trained optimizer that comes with the package.
 
     !!! Example
@@ -33,13 +33,18 @@ def load_pretrained(name: str = "star-best") -> AbstractOptimizer:
 
     **Returns:**
 
-    An optimizer of this library, say for [`equistar.as_optax`][].
+    A learned optimizer, say for [`equistar.as_optax`][].
 
     **Raises:**
 
     `ValueError` that lists the names if there is no such optimizer.
     """
-    return load(pretrained_path(name))
+    path = pretrained_path(name)
+    optimizer = load(path)
+    # A file can hold any optimizer; all that come with the package are learned ones.
+    if not isinstance(optimizer, AbstractLearnedOptimizer):
+        raise WeightsError(f"{path} holds a {type(optimizer).__name__}: install anew.")
+    return optimizer
 
 
 def pretrained_provenance(name: str = "star-best") -> dict[str, Any]:
