@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 import jax
@@ -25,11 +25,13 @@ from ._results import RESULTS
 from ._unroll import AbstractUnroll
 
 
+_Theta = TypeVar("_Theta")
+
 # One for all runs: with another one, of the same numbers, the meta-step compiles again.
 _DEFAULT_OUTER = default_outer()
 
 
-class MetaTrainResult(eqx.Module):
+class MetaTrainResult(eqx.Module, Generic[_Theta]):
     """What [`equistar.meta_train`][] returns.
 
     **Attributes:**
@@ -40,7 +42,7 @@ class MetaTrainResult(eqx.Module):
     - `result`: a `RESULTS` member.
     """
 
-    theta: PyTree
+    theta: _Theta
     history: Metrics
     state: MetaTrainState
     result: RESULTS
@@ -49,7 +51,7 @@ class MetaTrainResult(eqx.Module):
 def meta_train(
     unroll: AbstractUnroll | AbstractFeed | Mixture,
     estimator: AbstractEstimator,
-    theta: PyTree,
+    theta: _Theta,
     outer: optax.GradientTransformation | None = None,
     *,
     steps: int,
@@ -59,7 +61,7 @@ def meta_train(
     checkpoints: AbstractCheckpoints = NoCheckpoints(),
     max_skipped: int | float = 100,
     throw: bool = True,
-) -> MetaTrainResult:
+) -> MetaTrainResult[_Theta]:
     """Meta-trains `theta`, say a learned optimizer, through an unroll.
 
     !!! Example

@@ -1,14 +1,17 @@
 """Which part of a pytree is meta-trained."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax.tree_util as jtu
 from jaxtyping import PyTree
 
 
-def all_but(theta: PyTree, part: Callable[[Any], Any]) -> PyTree[bool]:
+_Theta = TypeVar("_Theta")
+
+
+def all_but(theta: _Theta, part: Callable[[_Theta], Any]) -> PyTree[bool]:
     """Everything is meta-trained but a part, for `meta_train(..., trainable=...)`.
 
     !!! Example
@@ -33,7 +36,7 @@ def all_but(theta: PyTree, part: Callable[[Any], Any]) -> PyTree[bool]:
     return _with_part(theta, part, everything=eqx.is_inexact_array, of_part=_never)
 
 
-def only(theta: PyTree, part: Callable[[Any], Any]) -> PyTree[bool]:
+def only(theta: _Theta, part: Callable[[_Theta], Any]) -> PyTree[bool]:
     """Only a part is meta-trained, for `meta_train(..., trainable=...)`; the rest is held.
 
     **Arguments:** as for [`equistar.all_but`][].
