@@ -1,8 +1,8 @@
 """Learned optimizers that people use and trust."""
 
-import importlib.metadata
+import importlib.metadata as _metadata
 
-from . import analysis as analysis, interop as interop, tasks as tasks
+from . import analysis as analysis, interop as interop, plot as plot, tasks as tasks
 from ._checkpoint_file import CheckpointError as CheckpointError
 from ._checkpoints import (
     AbstractCheckpoints as AbstractCheckpoints,
@@ -235,4 +235,4 @@ from ._trainable import all_but as all_but, only as only
 from ._unroll import AbstractUnroll as AbstractUnroll
 
 
-__version__ = importlib.metadata.version("equistar")
+__version__ = _metadata.version("equistar")
