@@ -2,7 +2,7 @@
 
 import abc
 import enum
-from typing import NoReturn
+from typing import NoReturn, TYPE_CHECKING
 
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
@@ -43,7 +43,12 @@ class AbstractTask(eqx.Module):
         gradient, is never clipped.
     """
 
-    loss_bounds: eqx.AbstractVar[tuple[float, float]]
+    # Type checkers take an annotation for the first argument of every task, and let a
+    # task choose between a field and a property only where there is none.
+    if TYPE_CHECKING:
+        loss_bounds = tuple[float, float]()
+    else:
+        loss_bounds: eqx.AbstractVar[tuple[float, float]]
 
     @abc.abstractmethod
     def init(self, *, key: PRNGKeyArray) -> PyTree[Array]:
