@@ -1,7 +1,5 @@
 """Parts that read accumulators."""
 
-from typing import ClassVar
-
 import equinox as eqx
 
 from .._kinds import check_parts
@@ -10,7 +8,8 @@ from .._kinds import check_parts
 class AbstractReader(eqx.Module):
     """A part that reads the accumulators that `reads` names: by default none."""
 
-    reads: ClassVar[tuple[str, ...]] = ()
+    # Not annotated, so that type checkers let a part pass on another's by a property.
+    reads = tuple[str, ...]()
 
     def __check_init__(self) -> None:
         check_parts(self)
