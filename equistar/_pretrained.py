@@ -74,7 +74,7 @@ def pretrained_path(name: str) -> pathlib.Path:
     return _FOLDER / f"{name}.npz"
 
 
-def weights_path(name_or_path: str | os.PathLike) -> pathlib.Path:
+def weights_path(name_or_path: str | os.PathLike[str]) -> pathlib.Path:
     """A weights file that is there, or that of the pretrained optimizer of this name.
 
     **Raises:**

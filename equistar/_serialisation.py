@@ -37,7 +37,7 @@ _NOT_FINITE = (
 
 
 def save(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     optimizer: Any,
     provenance: dict[str, Any] | None = None,
 ) -> None:
@@ -87,7 +87,7 @@ def save(
 
 
 def load(
-    path: str | os.PathLike, parts: Iterable[type[eqx.Module]] | type[eqx.Module] = ()
+    path: str | os.PathLike[str], parts: Iterable[type[eqx.Module]] | type[eqx.Module] = ()
 ) -> AbstractOptimizer:
     """Reads an optimizer that `save` wrote.
 
@@ -112,7 +112,7 @@ def load(
     return optimizer
 
 
-def load_finite(path: str | os.PathLike) -> AbstractOptimizer:
+def load_finite(path: str | os.PathLike[str]) -> AbstractOptimizer:
     """As `load`, for a run to start from: weights that are not all finite are refused."""
     optimizer, faults = _load(path, ())
     for fault in faults:
@@ -123,7 +123,7 @@ def load_finite(path: str | os.PathLike) -> AbstractOptimizer:
 
 
 def _load(
-    path: str | os.PathLike, parts: Iterable[type[eqx.Module]] | type[eqx.Module]
+    path: str | os.PathLike[str], parts: Iterable[type[eqx.Module]] | type[eqx.Module]
 ) -> tuple[AbstractOptimizer, list[str]]:
     """An optimizer, and what is to be said of its weights."""
     parts = (parts,) if isinstance(parts, type) else tuple(parts)
@@ -148,7 +148,7 @@ def _load(
     return optimizer, _faults(optimizer, arrays)
 
 
-def load_header(path: str | os.PathLike) -> dict[str, Any]:
+def load_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The JSON header of a weights file: class, structure and provenance.
 
     **Arguments:**

@@ -13,7 +13,7 @@ from ._smoothing import smoothed as smoothed, SMOOTHING
 
 
 def training_curves(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     curves: Mapping[str, np.ndarray],
     *,
     title: str = "",
@@ -54,7 +54,7 @@ def training_curves(
 
 
 def meta_training_curves(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     meta_losses: Mapping[str, np.ndarray],
     evaluations: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
     *,
@@ -108,7 +108,7 @@ def as_label(text: str) -> str:
     return f"{' ' * text.startswith('_')}{text}".replace("$", r"\$")
 
 
-def save_figure(figure: Any, path: str | os.PathLike) -> None:
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
     """Writes a figure to a file, atomically: the old one or the new one is there.
 
     **Arguments:**

@@ -45,7 +45,7 @@ class Evaluation(eqx.Module):
         lines = *failed, *self.notes
         return as_text(self.table()) + "".join(f"{line}\n" for line in lines)
 
-    def report(self, path: str | os.PathLike) -> None:
+    def report(self, path: str | os.PathLike[str]) -> None:
         """Writes a Markdown report; its figures go into the folder beside it.
 
         **Arguments:**
@@ -63,7 +63,7 @@ class Evaluation(eqx.Module):
         write_report(path, self.results, self.failures, self.notes, self.about)
 
 
-def load_evaluation(path: str | os.PathLike) -> Evaluation:
+def load_evaluation(path: str | os.PathLike[str]) -> Evaluation:
     """Reads the results that an evaluation left in a folder.
 
     **Arguments:**

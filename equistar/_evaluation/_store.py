@@ -67,7 +67,7 @@ class FolderStore(AbstractStore):
 
     path: pathlib.Path = eqx.field(static=True)
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike[str]):
         """**Arguments:**
 
         - `path`: the folder; made at the first entry.

@@ -80,7 +80,7 @@ class EstimatorComparison(eqx.Module):
     def __str__(self) -> str:
         return as_text(self.table(), width=110)
 
-    def plot(self, path: str | os.PathLike) -> None:
+    def plot(self, path: str | os.PathLike[str]) -> None:
         """Draws bias, variance and cost as a PNG file."""
         from matplotlib.figure import Figure
 

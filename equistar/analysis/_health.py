@@ -90,7 +90,7 @@ class MetaGradientHealth(eqx.Module):
     def __str__(self) -> str:
         return as_text(self.table(), width=100)
 
-    def plot(self, path: str | os.PathLike) -> None:
+    def plot(self, path: str | os.PathLike[str]) -> None:
         """Draws magnitude and shares against the horizon as a PNG file."""
         from matplotlib.figure import Figure
 

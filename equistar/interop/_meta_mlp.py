@@ -34,7 +34,7 @@ _INNER = re.compile(r"^network\.linear_(\d+)\.")
 
 
 def load_meta_mlp(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
     exp_mult: float | None = None,
     step_mult: float | None = None,
@@ -99,7 +99,9 @@ def _decays(name: str, value: Any) -> np.ndarray:
     return array.astype(float)
 
 
-def save_meta_mlp(path: str | os.PathLike, optimizer: AbstractLearnedOptimizer) -> None:
+def save_meta_mlp(
+    path: str | os.PathLike[str], optimizer: AbstractLearnedOptimizer
+) -> None:
     """Writes a blackbox optimizer as a safetensors file in the PyTorch `MetaMLP` layout.
 
     The numbers that the layout does not hold ($\\beta_3$, $\\beta_4$, the accumulators'
@@ -180,7 +182,7 @@ def _read(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return arrays, noted
 
 
-def _layers(arrays: dict[str, np.ndarray], path: str | os.PathLike) -> list[str]:
+def _layers(arrays: dict[str, np.ndarray], path: str | os.PathLike[str]) -> list[str]:
     numbers = [int(n) for name in arrays for n in _INNER.findall(name)]
     layers = _names(min(max(numbers, default=-1), len(arrays)) + 2)
     expected = {f"{name}.{kind}" for name in layers for kind in ("weight", "bias")}

@@ -29,7 +29,7 @@ def lm1b_slabs(
     size: int = 4096,
     row: int = 4096,
     held_out: int = 64,
-    data_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
     ahead: int = 1,
 ) -> Slabs[TextDataset]:
@@ -79,7 +79,7 @@ def lm1b_slabs(
 
 
 def token_folder(
-    vocabulary: int, data_dir: str | os.PathLike | None = None
+    vocabulary: int, data_dir: str | os.PathLike[str] | None = None
 ) -> pathlib.Path:
     """Where the tokens of a vocabulary are."""
     return data_folder(data_dir) / "equistar_tokens" / LM1B / str(vocabulary)
@@ -93,7 +93,7 @@ def is_tokenised(folder: pathlib.Path) -> bool:
 
 def tokenise(
     vocabulary: int,
-    data_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     model: pathlib.Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> pathlib.Path:

@@ -88,7 +88,7 @@ def tfds_image_slabs(
     *,
     size: int = 131_072,
     held_out: int = 8192,
-    data_dir: str | os.PathLike | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
     ahead: int = 1,
 ) -> Slabs[Dataset]:

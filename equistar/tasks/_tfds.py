@@ -64,7 +64,7 @@ IMAGES = {
 
 
 def tfds_images(
-    name: str, *, data_dir: str | os.PathLike | None = None, seed: int = 0
+    name: str, *, data_dir: str | os.PathLike[str] | None = None, seed: int = 0
 ) -> Dataset:
     """A labelled image data set of TensorFlow Datasets that is prepared on this machine.
 
@@ -95,7 +95,7 @@ def tfds_images(
 
 
 def prepared_sources(
-    name: str, data_dir: str | os.PathLike | None = None
+    name: str, data_dir: str | os.PathLike[str] | None = None
 ) -> tuple[ImageSource, pathlib.Path, Sequence[Any], Sequence[Any]]:
     """A prepared data set: its kind, its folder, its train and its test examples."""
     source = look_up(name, IMAGES, "data set")
@@ -105,7 +105,9 @@ def prepared_sources(
     return source, folder, train, test
 
 
-def require_prepared(name: str, data_dir: str | os.PathLike | None = None) -> pathlib.Path:
+def require_prepared(
+    name: str, data_dir: str | os.PathLike[str] | None = None
+) -> pathlib.Path:
     """The folder of a data set, or a `FileNotFoundError` that says how to make it."""
     folder = prepared_folder(name, data_dir)
     if folder is None:
@@ -147,7 +149,7 @@ def tfds_errors(name: str, folder: pathlib.Path) -> Iterator[None]:
         ) from e
 
 
-def data_folder(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
+def data_folder(data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path:
     """Where data sets are prepared: an argument, or the variable, or the default."""
     chosen = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     try:
@@ -162,7 +164,7 @@ def data_folder(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
 
 
 def prepared_folder(
-    name: str, data_dir: str | os.PathLike | None = None
+    name: str, data_dir: str | os.PathLike[str] | None = None
 ) -> pathlib.Path | None:
     """The newest prepared version of a data set, or `None`."""
     # Looked for on the disk: offline, TensorFlow Datasets itself tries for minutes.
