@@ -42,6 +42,7 @@ def train_init(
     **Raises:** `ValueError` if an argument is not of its kind, or the task's parameters are
     not floating-point arrays.
     """
+    _check_task(task)
     check_key(key)
     kinds = AbstractOptimizer | optax.GradientTransformation
     wanted = "an optimizer, say `STAR(key=...)` or `optax.adam(1e-3)`"

@@ -208,6 +208,7 @@ SGD = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
         (lambda: untyped.Mixture(_slopes(1.0), 3), "`weights` must be a list of numbers"),
         (lambda: _meta_train(_slopes(1.0)[0], key=0), "`key` must be one PRNG key"),
         (lambda: eqs.train(TASK, eqs.STAR(key=jr.key(0)), steps=1, key=KEYS), "one PRNG"),
+        (lambda: untyped.train_init(3, SGD, key=KEYS[0]), "`task` must be a task, say"),
         (lambda: eqs.train_init(TASK, untyped, key=KEYS[0]), r"`optimizer` must be an opt"),
         (
             lambda: eqs.meta_train(
