@@ -42,7 +42,8 @@ def encode(
         case jax.Array() | np.ndarray() if _is_of_numbers(value):
             return _array(np.asarray(value), arrays)
         case _optimizers.FrozenArray():
-            return {"frozen": inner(value.array, "")}
+            of_numpy = isinstance(value.array, np.ndarray)
+            return {"frozen": inner(value.array, ""), "numpy": of_numpy}
         # Not their subclasses, which would come back as something else.
         case tuple() | list() if type(value) in (tuple, list):
             items = [inner(v, f"[{i}]") for i, v in enumerate(value)]
@@ -134,22 +135,13 @@ def decode(
         case {"class": str(name), "fields": dict(fields)}:
             cls = _class_of(name, node.get("own"), parts)
             return _build(cls, {k: inner(v) for k, v in fields.items()})
-        case {"array": str(name)}:
-            array = arrays[name]
-            if list(array.shape) != node.get("shape", list(array.shape)):
-                raise WeightsError(
-                    f"it is damaged: {name} has shape {array.shape}, and was saved with "
-                    f"{tuple(node['shape'])}. Copy it again, or use a backup."
-                )
-            array = array.view(jnp.dtype(node.get("dtype", array.dtype)))
-            if not _is_of_numbers(array):
-                raise WeightsError(
-                    f"it is damaged: {name} has dtype {array.dtype}, and weights are real "
-                    "numbers. Copy it again, or use a backup."
-                )
-            return jnp.asarray(array)
-        case {"frozen": dict(node)}:
-            return _optimizers.FrozenArray(inner(node))
+        case {"array": str()}:
+            return jnp.asarray(_read_array(node, arrays))
+        case {"frozen": {"array": str()} as held}:
+            array = _read_array(held, arrays)
+            # Files of before this was written do not say whose array it is.
+            of_numpy = node.get("numpy", False)
+            return _optimizers.frozen(array if of_numpy else jnp.asarray(array))
         case {"tuple": list(items)}:
             return tuple(map(inner, items))
         case {"list": list(items)}:
@@ -165,6 +157,23 @@ def decode(
         case None | bool() | int() | float() | str():
             return node
     raise WeightsError("its header describes something unknown: save it again.")
+
+
+def _read_array(node: dict[str, Any], arrays: dict[str, np.ndarray]) -> np.ndarray:
+    name = node["array"]
+    array = arrays[name]
+    if list(array.shape) != node.get("shape", list(array.shape)):
+        raise WeightsError(
+            f"it is damaged: {name} has shape {array.shape}, and was saved with "
+            f"{tuple(node['shape'])}. Copy it again, or use a backup."
+        )
+    array = array.view(jnp.dtype(node.get("dtype", array.dtype)))
+    if not _is_of_numbers(array):
+        raise WeightsError(
+            f"it is damaged: {name} has dtype {array.dtype}, and weights are real "
+            "numbers. Copy it again, or use a backup."
+        )
+    return array
 
 
 def _class_of(

@@ -1,5 +1,6 @@
 """Learned optimizers in optax's calling convention."""
 
+import warnings
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -520,6 +521,31 @@ def test_an_array_that_stays_fixed_is_a_copy():
     fixed = eqs.Fixed(rates)
     rates[0] = 7
     assert fixed()[0] == 0 and fixed == eqs.Fixed(np.arange(3))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.bool_])
+def test_an_array_that_stays_fixed_is_the_same_of_numpy_and_of_jax(dtype):
+    ours, theirs = (eqs.Fixed(xp.ones(3, dtype)) for xp in (jnp, np))
+    assert ours == theirs and hash(ours) == hash(theirs) and eqx.tree_equal(ours, theirs)
+    for other in (jnp.ones((3, 1), dtype), jnp.zeros(3, dtype), jnp.ones(3, jnp.uint32)):
+        assert theirs != eqs.Fixed(other)
+
+
+@pytest.mark.parametrize(
+    "number", [np.float32(1e-6), np.bool_(True), np.int64(3), np.float64(0), np.float16(1)]
+)
+def test_a_number_of_numpy_stays_fixed_as_one_of_python(number, tmp_path):
+    with warnings.catch_warnings():
+        # Equinox warns of NumPy's numbers in static fields.
+        warnings.simplefilter("error")
+        fixed = eqs.Fixed(number)
+        adam = eqs.OptaxOptimizer(
+            optax.adam, learning_rate=fixed, eps_root=np.float32(0), nesterov=np.bool_(True)
+        )
+    assert type(fixed()) is type(number.item()) and fixed() == number.item()
+    assert eqs.count_learned(adam) == 0
+    eqs.save(tmp_path / "adam.npz", adam)
+    assert eqx.tree_equal(eqs.load(tmp_path / "adam.npz"), adam)
 
 
 def test_a_positive_number_is_finite():

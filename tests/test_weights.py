@@ -18,6 +18,7 @@ import optax
 import pytest
 
 import equistar as eqs
+from equistar._evaluation._fingerprint import fingerprint
 
 from .helpers import randomised
 
@@ -290,6 +291,42 @@ def test_a_rate_that_is_a_number_of_numpy_comes_back_as_a_python_number(tmp_path
     loaded: Any = eqs.load(tmp_path / "scaled.npz")
     assert (loaded.learning_rate, loaded.weight_decay) == (float(rate), float(rate))
     assert type(loaded.learning_rate) is float
+
+
+@pytest.mark.parametrize("xp", [np, jnp])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int64])
+def test_an_array_that_stays_fixed_comes_back_as_it_was(tmp_path, xp, dtype):
+    array = xp.asarray(2, dtype)
+    scale = eqs.OptaxOptimizer(optax.scale, step_size=eqs.Fixed(array))
+    eqs.save(tmp_path / "scale.npz", scale)
+    again: Any = eqs.load(tmp_path / "scale.npz")
+    assert again == scale and eqx.tree_equal(again, scale)
+    assert hash(again.hyperparameters["step_size"]) == hash(eqs.Fixed(array))
+    assert fingerprint(again) == fingerprint(scale)
+    held = again.hyperparameters["step_size"]()
+    assert isinstance(held, np.ndarray) == (xp is np) and held.dtype == dtype
+
+
+@pytest.mark.filterwarnings("ignore:.*64 bits")
+def test_a_fixed_array_of_numpy_keeps_bits_that_jax_does_not_read(tmp_path):
+    rates = eqs.OptaxOptimizer(optax.scale, step_size=np.asarray(2))
+    eqs.save(tmp_path / "rates.npz", rates)
+    with jax.enable_x64(False):
+        assert eqx.tree_equal(eqs.load(tmp_path / "rates.npz"), rates)
+
+
+def test_a_fixed_array_in_a_file_that_does_not_say_whose_it_is_is_read_as_jax_has_it(
+    tmp_path,
+):
+    def forget(header):
+        sizes = header["structure"]["fields"]["hyperparameters"]["dict"]
+        del sizes["step_size"]["fields"]["value"]["numpy"]
+
+    scale = eqs.OptaxOptimizer(optax.scale, step_size=np.asarray(2))
+    eqs.save(tmp_path / "new.npz", scale)
+    _with_header(tmp_path / "new.npz", tmp_path / "old.npz", forget)
+    again: Any = eqs.load(tmp_path / "old.npz")
+    assert isinstance(again.hyperparameters["step_size"](), jax.Array)
 
 
 @pytest.mark.parametrize("dtype", [np.complex64, "S4", np.complex128])

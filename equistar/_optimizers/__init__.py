@@ -1,7 +1,7 @@
 from ._adaptive import AdaptiveSTAR as AdaptiveSTAR
 from ._assembled import LearnedOptimizer as LearnedOptimizer
 from ._base import AbstractOptimizer as AbstractOptimizer
-from ._frozen import FrozenArray as FrozenArray
+from ._frozen import frozen as frozen, FrozenArray as FrozenArray
 from ._learned import (
     AbstractLearnedOptimizer as AbstractLearnedOptimizer,
     LearnedOptimizerState as LearnedOptimizerState,

@@ -11,7 +11,10 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FrozenArray:
-    """An array that is hashed and compared by what it holds, as static fields must be."""
+    """An array that is hashed and compared by what it holds, as static fields must be.
+
+    Of NumPy or of JAX, it is the same.
+    """
 
     array: jax.Array | np.ndarray
 
@@ -30,11 +33,11 @@ class FrozenArray:
     @property
     def _contents(self) -> tuple[Any, ...]:
         array = np.asarray(self.array)
-        return type(self.array), array.dtype, array.shape, array.tobytes()
+        return array.dtype, array.shape, array.tobytes()
 
 
 def frozen(value: Any) -> Any:
-    """An array as a `FrozenArray`; anything else as it is.
+    """An array as a `FrozenArray`, NumPy's numbers as Python's; anything else as it is.
 
     **Raises:** `ValueError` for an array that is traced.
     """
@@ -43,6 +46,9 @@ def frozen(value: Any) -> Any:
             "`Fixed` holds what is known before a function is traced, and this is a traced "
             "array: wrap it outside of jit, vmap and grad."
         )
+    if isinstance(value, np.generic):
+        # Equinox takes it for an array, which a static field must not be.
+        return value.item()
     if isinstance(value, np.ndarray):
         # Its owner may go on to write into it.
         value = value.copy()
