@@ -16,12 +16,12 @@ from typing import Any, NoReturn
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 
 from ._encoding import decode, encode, WeightsError
 from ._files import where_to_write, write_npz_atomically
+from ._fitting import check_fits
 from ._kinds import as_path
 from ._optimizers import AbstractOptimizer
 from ._warn import warn
@@ -46,8 +46,9 @@ def save(
     **Arguments:**
 
     - `path`: of the file. An existing file is replaced.
-    - `optimizer`: any optimizer of this library except [`equistar.Stacked`][], which
-        belongs to one tree of parameters: save the optimizer inside it.
+    - `optimizer`: any optimizer of this library, or one of your own, except
+        [`equistar.Stacked`][], which belongs to one tree of parameters: save the optimizer
+        inside it. One of a batch at a time: each learned hyperparameter is one number.
     - `provenance`: how it was made, stored in the header: anything that JSON can hold, say
         the command, the seed and the meta-loss. Versions of Python and of packages are
         added under `versions`.
@@ -55,7 +56,8 @@ def save(
     **Raises:**
 
     `WeightsError` if the optimizer or its provenance holds something that cannot be
-    described in a file, its parts do not fit together, or the file cannot be written.
+    described in a file, its parts do not fit together, it is a batch of optimizers, or the
+    file cannot be written.
     """
     path = _as_path(path)
     if not isinstance(optimizer, AbstractOptimizer):
@@ -65,7 +67,9 @@ def save(
     arrays: dict[str, np.ndarray] = {}
     structure = encode(optimizer, arrays, {}, "optimizer")
     try:
-        _check_works(optimizer)
+        check_fits(optimizer)
+    except WeightsError as e:
+        raise WeightsError(f"The optimizer is not saved: {e}") from None
     except Exception as e:
         raise WeightsError(
             "The optimizer is not saved, for its parts do not fit together (one of a batch "
@@ -137,7 +141,7 @@ def _load(
         optimizer = decode(
             header["structure"], arrays, {cls.__name__: cls for cls in parts}
         )
-        _check_works(optimizer)
+        check_fits(optimizer)
     except WeightsError as e:
         raise WeightsError(f"{path}: {e}") from None
     except Exception as e:
@@ -205,15 +209,6 @@ def _as_path(path: Any) -> pathlib.Path:
         return as_path(path, "path")
     except ValueError as e:
         raise WeightsError(str(e)) from None
-
-
-def _check_works(optimizer: Any) -> None:
-    if not isinstance(optimizer, AbstractOptimizer):
-        raise WeightsError("it does not hold an optimizer.")
-    params = {"matrix": jnp.zeros((2, 3)), "vector": jnp.zeros(2)}
-    loss = lambda p: jnp.sum(p["matrix"]) + jnp.sum(p["vector"])
-    more = {"value": loss(params), "value_fn": loss, "grad": params}
-    jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p, **more), params)
 
 
 def _read(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

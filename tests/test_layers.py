@@ -18,7 +18,7 @@ LAYERS = (
     {"_components", "_episodes", "_objectives", "_unroll", "tasks", "plot"},
     {"_optimizers", "_estimators"},
     {"_encoding", "_feed", "_meta_losses", "_settings", "_toy_unrolls", "_trainable"},
-    {"_inner_training", "_mixture", "_outer", "_relative"},
+    {"_fitting", "_inner_training", "_mixture", "_outer", "_relative"},
     {"_checkpoint_file", "_serialisation", "_slab_feed", "interop"},
     {"_checkpoints", "_pretrained"},
     {"_meta_gradient", "_meta_step"},

@@ -491,6 +491,110 @@ def test_an_optimizer_whose_parts_do_not_fit_is_refused_before_it_is_written(tmp
     assert not list(tmp_path.iterdir())
 
 
+class _OfTree(eqs.AbstractOptimizer):
+    """An optimizer of one's own, for trees with a leaf `w`."""
+
+    rate: Any
+
+    def init(self, params):
+        return ()
+
+    def update(self, grads, state, params, **extra):
+        zeros = jtu.tree_map(jnp.zeros_like, params)
+        return zeros | {"w": -self.rate * grads["w"]}, ()
+
+
+class _OfAnyTree(eqs.AbstractOptimizer):
+    rate: Any
+
+    def init(self, params):
+        return ()
+
+    def update(self, grads, state, params, **extra):
+        return jtu.tree_map(lambda g: -self.rate * g, grads), ()
+
+
+def _masked(rate):
+    mask = {"w": True, "b": False}
+    return eqs.OptaxOptimizer(optax.adamw, learning_rate=rate, weight_decay=0.1, mask=mask)
+
+
+OF_ONE_TREE = {
+    "masked": _masked,
+    "own": _OfTree,
+    "scaled": lambda rate: eqs.Scaled(_OfTree(rate), rate),
+    "guarded": lambda rate: eqs.Safeguarded(
+        eqs.STAR(key=jr.key(0)), _masked(rate), eqs.StepBound()
+    ),
+    "array": lambda rate: eqs.OptaxOptimizer(optax.scale, step_size=np.arange(3)),
+}
+
+
+@pytest.mark.parametrize("name", OF_ONE_TREE)
+def test_an_optimizer_for_one_tree_of_parameters_is_saved_and_loaded(tmp_path, name):
+    optimizer = OF_ONE_TREE[name](jnp.asarray(0.1))
+    params = {"w": jnp.ones(3), "b": jnp.ones(3)}
+    optimizer.update(params, optimizer.init(params), params)
+    eqs.save(tmp_path / "o.npz", optimizer)
+    assert eqx.tree_equal(eqs.load(tmp_path / "o.npz", parts=_OfTree), optimizer)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda rate: eqs.OptaxOptimizer(optax.adam, learning_rate=rate, b1=0.9),
+        lambda rate: eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1, momentum=rate),
+        _masked,
+        OF_ONE_TREE["guarded"],
+        lambda rate: eqs.Scaled(_OfTree(0.1), rate),
+        lambda rate: eqs.Scaled(_masked(0.1), weight_decay=rate),
+        _OfAnyTree,
+        lambda rate: eqs.STAR(key=jr.key(0)),
+    ],
+    ids=["adam", "sgd", "masked", "guarded", "scaled", "decayed", "own", "star"],
+)
+def test_a_batch_of_optimizers_is_not_saved(tmp_path, make, count):
+    rates = jnp.linspace(0.1, 0.2, count)
+    for batch in (
+        eqx.filter_vmap(make)(rates),
+        eqx.filter_vmap(eqx.filter_vmap(make))(jnp.stack([rates, rates])),
+    ):
+        with pytest.raises(eqs.WeightsError, match="of a batch"):
+            eqs.save(tmp_path / "o.npz", batch)
+        assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda fields: fields.update(factory={"optax": "incremental_update"}),
+        lambda fields: fields["hyperparameters"]["dict"].update(unheard_of=None),
+        lambda fields: fields["hyperparameters"].update(dict={"unheard_of": {"dict": {}}}),
+    ],
+)
+def test_hyperparameters_that_a_factory_does_not_take_are_named(tmp_path, change):
+    eqs.save(tmp_path / "o.npz", _masked(0.1))
+    path = tmp_path / "changed.npz"
+    _with_header(tmp_path / "o.npz", path, lambda h: change(h["structure"]["fields"]))
+    with pytest.raises(eqs.WeightsError, match="do not fit together"):
+        eqs.load(path)
+
+
+@pytest.mark.parametrize("field", ["optimizer", "learned", "fallback", "criterion"])
+def test_parts_of_another_kind_are_named(tmp_path, field):
+    sgd = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+    whole = eqs.Scaled(sgd)
+    if field != "optimizer":
+        whole = eqs.Safeguarded(sgd, sgd, eqs.StepBound())
+    eqs.save(tmp_path / "o.npz", whole)
+    path = tmp_path / "changed.npz"
+    change = lambda h: h["structure"]["fields"].update({field: 3})
+    _with_header(tmp_path / "o.npz", path, change)
+    with pytest.raises(eqs.WeightsError, match="do not fit together"):
+        eqs.load(path)
+
+
 def test_a_path_that_is_none_is_named(as_users_call):
     untyped: Any = eqs
     with pytest.raises(eqs.WeightsError, match="`path` must be a path"):
