@@ -264,6 +264,8 @@ def test_a_curriculum_is_the_mean_of_its_stage_in_full_episodes():
         (lambda: untyped.Segments(2.5), "`length` must be a whole number"),
         (lambda: untyped.Curriculum({0: 10, 0.5: 20}), "whole number"),
         (lambda: eqs.default_outer(clip=0.0), "at 0 nothing is trained"),
+        (lambda: untyped.default_outer(clip_by="norm"), "`clip_by` must be a function"),
+        (lambda: untyped.default_outer(mask=True), "`mask` must be a function"),
         (lambda: eqs.TruncatedBackprop(5, 0), "particles"),
         (lambda: eqs.ForwardGradient(0), "window"),
     ],

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
+import optax
 import pytest
 
 import equistar as eqs
@@ -290,6 +291,44 @@ def test_the_papers_outer_optimizer_is_the_default_one():
     gradients = _gradients(star, [0.5, -3.0])
     ours = _updates(NAMED_RECIPES["star-paper"].recipe.outer.build(10), star, gradients)
     assert eqx.tree_equal(ours, _updates(eqs.default_outer(1e-4, 0.1), star, gradients))
+
+
+@pytest.mark.parametrize("clip_by", ["element", "norm"])
+@pytest.mark.parametrize("decay", ["blackbox", "everything"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_the_outer_optimizer_is_the_same_chain_in_every_release(clip_by, decay, schedule):
+    # In what is saved of a run is its state, which any other chain would not take.
+    rate = {"constant": 0.3, "cosine": optax.cosine_decay_schedule(0.3, 4, 0.1)}[schedule]
+    clip = {"element": optax.clip, "norm": optax.clip_by_global_norm}[clip_by]
+    mask = eqs.blackbox_mask if decay == "blackbox" else None
+    theirs = optax.chain(clip(0.7), optax.adamw(rate, weight_decay=0.5, mask=mask))
+    recipe = OuterRecipe(0.3, schedule, 0, 0.1, 0.5, decay, 0.7, clip_by)
+    ours = recipe.build(4)
+    star: Any = _made()
+    gradients = _gradients(star, [0.5, -3.0])
+    states = [jtu.tree_structure(outer.init(star)) for outer in (ours, theirs)]
+    assert states[0] == states[1]
+    made = [_updates(outer, star, gradients) for outer in (ours, theirs)]
+    assert eqx.tree_equal(*made)
+    own = eqs.default_outer(rate, 0.5, 0.7, clip_by=clip, mask=mask)
+    assert eqx.tree_equal(made[0], _updates(own, star, gradients))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"learning_rate": -1.0},
+        {"learning_rate": -1.0, "schedule": "cosine"},
+        {"final_rate": np.inf},
+        {"weight_decay": np.nan},
+        {"clip": 0.0},
+        {"warm_up": -1},
+        {"warm_up": 9, "schedule": "cosine"},
+    ],
+)
+def test_numbers_of_the_outer_optimizer_that_make_no_sense_are_named(wrong):
+    with pytest.raises(ValueError, match=f"`{next(iter(wrong))}`"):
+        Recipe(outer=OuterRecipe(**wrong), steps=9).check()
 
 
 # Adam of equal gradients moves by the learning rate itself, whatever their size.

@@ -1,12 +1,11 @@
 """The outer optimizer, in settings."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 import optax
 
-from .._outer import blackbox_mask
+from .._outer import blackbox_mask, check_finite, default_outer
 
 
 @dataclass(frozen=True)
@@ -31,16 +30,22 @@ class OuterRecipe:
     clip_by: Literal["element", "norm"] = "element"
     """Whether each number is clipped by itself, or the global norm."""
 
-    def check(self, steps: int) -> None:
-        """Raises a `ValueError` for numbers that make no sense in so many meta-steps."""
-        for name in ("learning_rate", "final_rate", "weight_decay", "clip"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise ValueError(
-                    f"`{name}` must be a finite number of at least 0; got {value}."
-                )
-        if self.clip == 0:
-            raise ValueError("`clip` must be above 0: at 0 nothing is trained.")
+    def build(self, steps: int) -> optax.GradientTransformation:
+        """The outer optimizer of a run of `steps` meta-steps.
+
+        **Raises:** `ValueError` for numbers that make no sense in so many meta-steps.
+        """
+        return default_outer(
+            self._rate(steps),
+            self.weight_decay,
+            self.clip,
+            clip_by=optax.clip_by_global_norm if self.clip_by == "norm" else optax.clip,
+            mask=blackbox_mask if self.decay == "blackbox" else None,
+        )
+
+    def _check_schedule(self, steps: int) -> None:
+        check_finite(self.learning_rate, "learning_rate")
+        check_finite(self.final_rate, "final_rate")
         if not 0 <= self.warm_up:
             raise ValueError(f"`warm_up` must be at least 0; got {self.warm_up}.")
         if self.schedule == "cosine" and not self.warm_up < steps:
@@ -49,16 +54,8 @@ class OuterRecipe:
                 "smaller one, say 0 (`--warm-up 0`)."
             )
 
-    def build(self, steps: int) -> optax.GradientTransformation:
-        """The outer optimizer of a run of `steps` meta-steps."""
-        self.check(steps)
-        by_norm = self.clip_by == "norm"
-        clip = optax.clip_by_global_norm(self.clip) if by_norm else optax.clip(self.clip)
-        mask = blackbox_mask if self.decay == "blackbox" else None
-        adamw = optax.adamw(self._rate(steps), weight_decay=self.weight_decay, mask=mask)
-        return optax.chain(clip, adamw)
-
     def _rate(self, steps: int) -> optax.Schedule | float:
+        self._check_schedule(steps)
         rate, rising = self.learning_rate, self.warm_up
         if self.schedule == "cosine":
             after = optax.cosine_decay_schedule(rate, steps - rising, self.final_rate)

@@ -41,7 +41,7 @@ class Recipe:
                 "The objective excess is what a loss has above its reference: give each "
                 "task one by --references, say tuned Adam's mean loss."
             )
-        self.outer.check(self.steps)
+        self.outer.build(self.steps)
 
     def settings(self) -> dict[str, Any]:
         """All of it by the names of the flags."""
