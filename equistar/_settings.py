@@ -84,7 +84,7 @@ def fixed_parts(value: Any) -> Any:
             return [fixed_parts(x) for x in value]
         case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
             names = [f.name for f in dataclasses.fields(value) if f.name[0] != "_"]
-            parts = {name: fixed_parts(getattr(value, name)) for name in names}
+            parts = {name: fixed_parts(getattr(value, name, None)) for name in names}
             return {"class": type(value).__qualname__, **parts}
     return getattr(value, "__qualname__", type(value).__qualname__)
 

@@ -6,6 +6,7 @@ import sys
 
 import equinox as eqx
 import jax
+import jax.core
 import jax.extend.core
 import jax.numpy as jnp
 import jax.random as jr
@@ -42,9 +43,11 @@ def randomised(theta, key, scale=0.3):
 
 def equations(jaxpr):
     """Those of a program and of all the programs inside of it."""
+    # Older versions of JAX have it elsewhere.
+    there = jax.extend.core if hasattr(jax.extend.core, "jaxprs_in_params") else jax.core
     for equation in jaxpr.eqns:
         yield equation
-        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+        for inner in there.jaxprs_in_params(equation.params):
             yield from equations(inner)
 
 
@@ -121,7 +124,7 @@ def measured(experiment):
     from matplotlib.figure import Figure
 
     file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **experiment.measure(lambda line: None))
+    np.savez(file, **experiment.measure(lambda line: None))
     file.seek(0)
     with np.load(file) as saved:
         data = dict(saved)

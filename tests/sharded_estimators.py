@@ -137,7 +137,7 @@ def main():
                     sharded[name], alone[name], rtol=1e-5, err_msg=name
                 )
     if jax.process_index() == 0:
-        np.savez(output, **sharded, allow_pickle=False)
+        np.savez(output, **sharded)
     print("equal to one device" if not distributed else "done")
 
 
