@@ -287,7 +287,8 @@ def test_an_interrupt_ends_the_run_after_its_step_and_it_goes_on(
     else:
         result = _run(12, checkpoints, logger=Interrupts())
         assert result.result == eqs.RESULTS.interrupted and result.state.step == 6
-    assert len(checkpoints.history().meta_loss) == 6
+    history = checkpoints.history()
+    assert history is not None and len(history.meta_loss) == 6
     said = capfd.readouterr().err
     assert "which may still be compiling" in said and "Press Ctrl-C again" in said
     assert signal.getsignal(number) is usual
