@@ -123,8 +123,8 @@ class Checkpoints(AbstractCheckpoints):
     - `settings`: more settings of the run, by name; a run with different settings is
         refused. They may be numbers, strings, lists, dicts, arrays and modules of these.
         The unroll, the estimator, `theta`, `trainable` and the key are compared anyway, but
-        arrays by shape and dtype and functions by name, and the outer optimizer, which is
-        functions, not at all: list what you might change there, say `{"rate": 1e-3}`.
+        arrays by shape and dtype, functions by name, and private fields and the outer
+        optimizer not at all: list what you might change there, say `{"rate": 1e-3}`.
     - `minutes`: after this time, a file is written even before `every` meta-steps.
 
     **Raises:**

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
@@ -28,8 +27,8 @@ def check_fits(optimizer: Any) -> None:
 
     **Raises:**
 
-    `WeightsError` for what is no optimizer, or a batch of them; else what the part that
-    does not fit raises.
+    `WeightsError` for what is no optimizer, or a batch of them, which cannot be told of
+    the user's own; else what the part that does not fit raises.
     """
     if not isinstance(optimizer, AbstractOptimizer):
         raise WeightsError("it does not hold an optimizer.")
@@ -46,11 +45,6 @@ def check_fits(optimizer: Any) -> None:
                 _check_one("weight_decay", part.weight_decay)
             case Safeguarded():
                 check_parts(part)
-    if _is_batch(optimizer):
-        raise WeightsError(
-            "it is a batch of optimizers, for one of those in its arrays makes an update, "
-            "and all together do not: save one of a batch at a time."
-        )
 
 
 def _optimizers_in(optimizer: AbstractOptimizer) -> list[AbstractOptimizer]:
@@ -76,24 +70,6 @@ def _check_one(name: str, value: Any) -> None:
             f"`{name}` has shape {jnp.shape(value)}, as in a batch of optimizers: save one "
             "of a batch at a time, with one number."
         )
-
-
-# Of an optimizer of the user's own no more can be told.
-def _is_batch(optimizer: AbstractOptimizer) -> bool:
-    arrays, rest = eqx.partition(optimizer, eqx.is_array)
-    lengths = {x.shape[:1] for x in jtu.tree_leaves(arrays)}
-    if len(lengths) != 1 or lengths <= {(), (0,)} or _works(optimizer):
-        return False
-    one = eqx.combine(jtu.tree_map(lambda x: x[0], arrays), rest)
-    return _works(one) or _is_batch(one)
-
-
-def _works(optimizer: AbstractOptimizer) -> bool:
-    try:
-        _trace_update(optimizer)
-    except Exception:
-        return False
-    return True
 
 
 def _trace_update(optimizer: AbstractOptimizer) -> None:

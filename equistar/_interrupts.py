@@ -35,10 +35,10 @@ def deferred_interrupts() -> Iterator[Interrupts]:
     interrupts = Interrupts()
 
     def note(number: int, frame: Any) -> None:
+        interrupts.to_terminate |= number == signal.SIGTERM
         if interrupts.asked:
             raise KeyboardInterrupt
         interrupts.asked = True
-        interrupts.to_terminate = number == signal.SIGTERM
         print(
             "Interrupted: the meta-step that is running, which may still be compiling, is "
             "finished first. Press Ctrl-C again to stop at once.",

@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 import equinox as eqx
 import jax
+import jax.tree_util as jtu
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
@@ -124,10 +125,8 @@ def meta_train(
         unrolls = put_on_all_devices(mixture.at(done))
         return step_through(mixture, unrolls, estimator, outer, state, trainable)
 
-    # The arrays of theta are compared with those of the state.
-    fixed = eqx.filter(theta, eqx.is_array, inverse=True)
-    parts = {"unroll": unroll, "estimator": estimator, "theta": fixed}
-    checkpoints = checkpoints.for_run(parts | {"trainable": trainable})
+    parts = {"unroll": unroll, "estimator": estimator, **_parts_of(theta, trainable)}
+    checkpoints = checkpoints.for_run(parts)
     with ExitStack() as held:
         with all_or_none():
             held.enter_context(checkpoints.locked())
@@ -150,6 +149,12 @@ def meta_train(
     if throw and result == RESULTS.no_meta_gradient:
         raise RuntimeError(RESULTS[result])
     return MetaTrainResult(run.state.theta, stack_metrics(run.history), run.state, result)
+
+
+# Its arrays are compared with those of the state.
+def _parts_of(theta: PyTree, trainable: PyTree) -> dict[str, PyTree]:
+    trained = jtu.tree_map(lambda x: True, eqx.filter(theta, trainable))
+    return {"theta": eqx.filter(theta, eqx.is_array, inverse=True), "trainable": trained}
 
 
 def _check(

@@ -137,6 +137,8 @@ def _load(
                 f"`parts` must be classes, as in `parts=(Mean,)`; got {part!r:.80}."
             )
     header, arrays = _read(_as_path(path))
+    # A platform that is not there is no fault of the file.
+    jax.devices()
     try:
         optimizer = decode(
             header["structure"], arrays, {cls.__name__: cls for cls in parts}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import functools as ft
 import hashlib
 import json
 import os
@@ -67,26 +68,48 @@ def fixed_parts(value: Any) -> Any:
 
     Numbers, texts and the classes of modules, by field; arrays by their shape and dtype,
     since another device gives other roundings; functions by name. Private fields are left
-    out, for they hold what a run makes.
+    out, for they hold what a run makes; of what is no module only the plain ones count.
     """
     match value:
+        case enum.Enum() | np.dtype():
+            return str(value)
         case None | bool() | int() | float() | str():
             return value
-        case enum.Enum():
-            return str(value)
-        case np.bool_() | np.integer() | np.floating():
-            return value.item()
+        case complex() | bytes() | range():
+            return repr(value)
+        case os.PathLike():
+            return os.fspath(value)
         case jax.Array() | np.ndarray():
             return f"an array of shape {value.shape} and dtype {value.dtype}"
+        case np.generic():
+            return fixed_parts(value.item())
         case Mapping():
-            return {k: fixed_parts(v) for k, v in value.items() if isinstance(k, str)}
+            name = lambda key: key if isinstance(key, str) else repr(key)
+            return {name(k): fixed_parts(v) for k, v in value.items()}
         case list() | tuple():
             return [fixed_parts(x) for x in value]
-        case _ if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            names = [f.name for f in dataclasses.fields(value) if f.name[0] != "_"]
-            parts = {name: fixed_parts(getattr(value, name, None)) for name in names}
-            return {"class": type(value).__qualname__, **parts}
-    return getattr(value, "__qualname__", type(value).__qualname__)
+        case set() | frozenset():
+            return sorted((fixed_parts(x) for x in value), key=json.dumps)
+        case ft.partial():
+            parts = value.func, value.args, value.keywords
+            return {"class": "partial", "parts": fixed_parts(parts)}
+    return _named(value) or {"class": type(value).__qualname__, **_fields(value)}
+
+
+# As text: objects may answer to any name.
+def _named(value: Any) -> str:
+    names = [getattr(value, name, None) for name in ("__qualname__", "__name__")]
+    return next((name for name in names if isinstance(name, str)), "")
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    if dataclasses.is_dataclass(value):
+        names = [f.name for f in dataclasses.fields(value) if f.name[0] != "_"]
+        return {name: fixed_parts(getattr(value, name, None)) for name in names}
+    plain = bool | int | float | str
+    there = getattr(value, "__dict__", None)
+    items = there.items() if isinstance(there, dict) else ()
+    return {k: v for k, v in items if k[0] != "_" and isinstance(v, plain)}
 
 
 class Difference(NamedTuple):
@@ -98,14 +121,18 @@ class Difference(NamedTuple):
 
 
 def differences(saved: Any, ours: Any, where: str = "") -> list[Difference]:
-    """Those of what both have: another version of a class may have more fields."""
+    """Where two `fixed_parts` differ.
+
+    Of one class only the fields that both have are compared: another version of it may
+    have more.
+    """
     if isinstance(saved, dict) and isinstance(ours, dict):
-        # Of two classes the fields have other meanings.
         if saved.get("class") != ours.get("class"):
             return [Difference(where, _short(saved), _short(ours))]
         inside = lambda name: f"{where}.{name}" if where else name
-        names = [name for name in ours if name in saved]
-        return _joined(differences(saved[k], ours[k], inside(k)) for k in names)
+        names = {*saved} & {*ours} if "class" in ours else {*saved} | {*ours}
+        pairs = [(saved.get(k), ours.get(k), inside(k)) for k in sorted(names)]
+        return _joined(differences(*pair) for pair in pairs)
     if isinstance(saved, list) and isinstance(ours, list) and len(saved) == len(ours):
         pairs = enumerate(zip(saved, ours, strict=True))
         return _joined(differences(a, b, f"{where}[{i}]") for i, (a, b) in pairs)
@@ -123,7 +150,10 @@ def _joined(parts: Iterable[list[Difference]]) -> list[Difference]:
 
 
 def _short(value: Any) -> Any:
-    return value.get("class", value) if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        value = value.get("class", value)
+    is_long = isinstance(value, dict | list) and len(json.dumps(value)) > 80
+    return f"{len(value)} entries" if is_long else value
 
 
 def _name(key: Any, where: str) -> str:

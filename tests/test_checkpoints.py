@@ -1,5 +1,6 @@
 """A run goes on after anything, to the bits of one that was never interrupted."""
 
+import functools as ft
 import json
 import math
 import os
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
+import ml_dtypes
 import numpy as np
 import optax
 import pytest
@@ -24,10 +26,11 @@ import pytest
 import equistar as eqs
 from equistar._checkpoint_file import check_run, DamagedCheckpoint, read_checkpoint
 from equistar._files import link_or_copy
-from equistar._settings import plain_settings
+from equistar._settings import differences, fixed_parts, plain_settings
 
 
 ESTIMATOR = eqs.PES(3, 4, 0.1, eqs.LogUniformLength(2, 7))
+WIDER = eqs.PES(3, 4, 0.2, eqs.LogUniformLength(2, 7))
 THETA = {"a": jnp.asarray(0.5), "b": jnp.ones(2)}
 
 
@@ -295,6 +298,17 @@ def test_an_interrupt_ends_the_run_after_its_step_and_it_goes_on(
     _assert_same(_run(12, checkpoints), unbroken)
 
 
+def test_a_request_to_terminate_after_ctrl_c_ends_the_script(tmp_path, hears_interrupts):
+    class Both(eqs.AbstractLogger):
+        def __call__(self, step, metrics, theta):
+            if step == 5:
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit, match="143"):
+        _run(12, eqs.Checkpoints(tmp_path), logger=Both())
+
+
 def test_the_second_interrupt_ends_the_run_at_once(tmp_path, unbroken, hears_interrupts):
     class Twice(eqs.AbstractLogger):
         def __call__(self, step, metrics, theta):
@@ -439,10 +453,10 @@ class Pulled(Walk):
         ({"unroll": Pulled(data=np.zeros(4))}, r"unroll\.data = 'an array of shape \(3,\)"),
         ({"unroll": Walk()}, "unroll = 'Pulled', and this one has 'Walk'"),
         ({"theta": THETA | {"scale": 10.0}}, r"theta\.scale = 0\.001, .* has 10\.0"),
-        ({"estimator": eqs.PES(3, 4, 0.2)}, r"estimator\.sigma = 0\.1, .* has 0\.2"),
+        ({"estimator": WIDER}, r"estimator\.sigma = 0\.1, .* has 0\.2"),
         (
             {"trainable": {"a": True, "b": False, "scale": False}},
-            r"trainable = 'is_inexact_array', ",
+            r"trainable\.b = True, and this one has None",
         ),
     ],
 )
@@ -455,11 +469,56 @@ def test_a_run_of_other_parts_is_refused(tmp_path, changed, message):
         checkpoints=eqs.Checkpoints(tmp_path),
     )
     run(1)
-    # What a run makes is none of its parts, and numbers in an array are not compared.
+    # What a run makes is none of its parts, and numbers in an array are not compared; what
+    # is trained may be said in other ways.
     same = Pulled(data=np.ones(3), _seen=[1])
-    assert run(2, unroll=same).state.step == 2
+    trainable = {"a": True, "b": True, "scale": False}
+    assert run(2, unroll=same, trainable=trainable).state.step == 2
     with pytest.raises(eqs.CheckpointError, match=message):
         run(3, **changed)
+
+
+class Answers:
+    """It has an attribute of any name."""
+
+    def __init__(self, size):
+        self.size = size
+
+    def __getattr__(self, name):
+        return lambda *arguments: 3
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        (Answers(1), Answers(2)),
+        ({0: "a"}, {0: "b"}),
+        ({"a": 1}, {"a": 1, "b": 2}),
+        (frozenset({"a"}), frozenset({"b"})),
+        (b"a", b"b"),
+        (pathlib.Path("/a"), pathlib.Path("/b")),
+        (range(3), range(4)),
+        (1j, 2j),
+        (ml_dtypes.bfloat16(0.5), ml_dtypes.bfloat16(0.25)),
+        (np.dtype("<f4"), np.dtype(">f4")),
+        (ft.partial(max, 1), ft.partial(max, 2)),
+        (ft.partial(max, 1), ft.partial(min, 1)),
+        (np.add, np.multiply),
+        (np, jnp),
+        (list, tuple),
+        (eqs.tasks.Split.TRAIN, eqs.tasks.Split.TEST),
+    ],
+    ids=lambda x: type(x).__name__,
+)
+def test_what_is_no_array_is_compared_whatever_it_is(one, other):
+    saved, ours = (json.loads(json.dumps(fixed_parts({"x": x}))) for x in (one, other))
+    assert differences(saved, saved) == []
+    assert [found.where[0] for found in differences(saved, ours)] == ["x"]
+
+
+def test_long_settings_are_named_by_their_number():
+    short, long = ([{"size": i} for i in range(n)] for n in (9, 90))
+    assert differences(short, long, "tasks") == [("tasks", "9 entries", "90 entries")]
 
 
 def test_a_run_with_arrays_and_modules_in_its_settings_goes_on(tmp_path):

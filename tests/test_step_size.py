@@ -111,6 +111,12 @@ def test_the_log_objective_and_its_slope_are_right_in_float32_at_long_horizons(t
             np.testing.assert_allclose(g, dg, rtol=1e-5)
 
 
+def test_where_every_mode_is_solved_there_is_no_slope_of_the_log_objective():
+    problem = StepSizeProblem(jnp.array([2.0]), jnp.ones(1))
+    assert np.isnan(problem.log_objective_slope(jnp.asarray(0.5), 3))
+    assert problem.log_objective(jnp.asarray(0.5), 3) == -np.inf
+
+
 # For one step F is a parabola, with its minimum at sum c^2 l^2 / sum c^2 l^3.
 @pytest.mark.parametrize("ratio", [1e-3, 1e-12, 1e-25, 1e-37])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -39,6 +39,8 @@ class FrozenArray:
 def frozen(value: Any) -> Any:
     """An array as a `FrozenArray`, NumPy's numbers as Python's; anything else as it is.
 
+    Numbers in dicts and lists too, say those of a mask.
+
     **Raises:** `ValueError` for an array that is traced.
     """
     if isinstance(value, jax.core.Tracer):
@@ -46,15 +48,22 @@ def frozen(value: Any) -> Any:
             "`Fixed` holds what is known before a function is traced, and this is a traced "
             "array: wrap it outside of jit, vmap and grad."
         )
-    if isinstance(value, np.generic):
-        # Equinox takes it for an array, which a static field must not be.
-        return value.item()
+    value = _plain(value)
     if isinstance(value, np.ndarray):
         # Its owner may go on to write into it.
         value = value.copy()
         value.flags.writeable = False
     is_array = isinstance(value, jax.Array | np.ndarray)
     return FrozenArray(value) if is_array and not _is_key(value) else value
+
+
+# Equinox takes NumPy's numbers for arrays, which a static field must not be.
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) is dict:
+        return {key: _plain(x) for key, x in value.items()}
+    return type(value)(map(_plain, value)) if type(value) in (list, tuple) else value
 
 
 def _is_key(array: jax.Array | np.ndarray) -> bool:

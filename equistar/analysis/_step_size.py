@@ -113,8 +113,9 @@ class StepSizeProblem(eqx.Module):
         shares = jax.nn.softmax(self._terms(step_size, steps, 0)[0])
         left = _left(*_product(step_size, self.eigenvalues))
         solved = left == 0
-        each = self.eigenvalues / jnp.where(solved, 1, left)
-        return -2 * jnp.sum(jnp.where(solved, 0, shares * each))
+        each = jnp.where(solved, 0, shares * self.eigenvalues / jnp.where(solved, 1, left))
+        # Where nothing is left there is no slope.
+        return jnp.where(jnp.all(solved), jnp.nan, -2 * jnp.sum(each))
 
     def best_step_size(self, steps: Horizon) -> Float[Array, ""]:
         """$\\eta^*$, the one minimiser of $F$ and $G$: where their slope changes sign.

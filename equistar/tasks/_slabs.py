@@ -36,6 +36,8 @@ class Slabs(Generic[_Data]):
 
     `slabs[n]` is slab $n$; `close`, or the end of a `with` block, ends the thread.
 
+    **Attributes:** `size` and `seed`, and the `number` of examples.
+
     Grain does the reading and shuffling; another version of Grain may give another order.
     """
 
@@ -79,6 +81,9 @@ class Slabs(Generic[_Data]):
             )
         if seed >= 2**32:
             raise ValueError(f"`seed` must be below 2**32; got {seed}.")
+        self.size = size
+        self.seed = seed
+        self.number = len(source)
         self._source = _Closable(source)
         order = grain.MapDataset.source(self._source).shuffle(seed=seed).repeat()  # pyright: ignore
         batches = order.batch(size, drop_remainder=True)
