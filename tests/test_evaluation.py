@@ -202,10 +202,16 @@ def test_any_optimizer_of_optax_is_tuned_as_the_librarys_own_baselines_are(setti
         sweep = _tune(setting, eqs.TunedOptax(make, name, RATES[:3]))
         expected = _tune(setting, same(RATES[:3])).means
         np.testing.assert_allclose(sweep.means, expected, rtol=1e-12)
+
+
+def test_a_baseline_of_optax_names_what_it_cannot_be_made_of(as_users_call):
+    of: Any = eqs.TunedOptax
     with pytest.raises(ValueError, match="`make` must be a function"):
-        eqs.TunedOptax(optax.adam(0.1), "adam")
+        of(optax.adam(0.1), "adam")
+    with pytest.raises(ValueError, match="`name` must be a string"):
+        of(optax.adam, 3)
     with pytest.raises(ValueError, match="`rates` must be a tuple of positive"):
-        eqs.TunedOptax(optax.adam, "adam", (0.0,))
+        of(optax.adam, "adam", (0.0,))
 
 
 BASELINES = (

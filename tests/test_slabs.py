@@ -362,6 +362,20 @@ def test_a_feed_changes_its_slab_every_so_many_steps():
         assert feed.at(1) is feed.at(2)
 
 
+def test_a_run_is_refused_for_slabs_of_another_seed_or_size(tmp_path):
+    kept = eqs.Checkpoints(tmp_path)
+    with _images(seed=3) as slabs:
+        size = slabs.size
+        _meta_train(slabs, 1, kept)
+    for options, message in (
+        ({"seed": 4}, r"unroll\.slabs\.seed = 3, and this one has 4"),
+        ({"seed": 3, "size": size - 1}, rf"unroll\.slabs\.size = {size}, and this one"),
+    ):
+        with _images(**options) as others:
+            with pytest.raises(eqs.CheckpointError, match=message):
+                _meta_train(others, 2, kept)
+
+
 def test_a_feed_whose_slab_could_not_be_had_asks_for_it_again():
     broken = []
 

@@ -515,7 +515,7 @@ class _PerCoordinate(eqs.AbstractOptimizer):
 
 
 def _masked(rate):
-    mask = {"w": True, "b": False}
+    mask = {"w": True, "b": np.False_}
     return eqs.OptaxOptimizer(optax.adamw, learning_rate=rate, weight_decay=0.1, mask=mask)
 
 

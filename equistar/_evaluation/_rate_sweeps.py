@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._kinds import as_number, check_function
+from .._kinds import as_number, check_function, check_kind
 from .._optimizers import AbstractOptimizer, OptaxOptimizer
 from ._baselines import AbstractBaseline, Draws, Settings
 
@@ -134,7 +134,7 @@ class TunedOptax(AbstractRateSweep):
 
     def __init__(
         self,
-        make: Any,
+        make: Callable[[Any], optax.GradientTransformation],
         name: str,
         rates: tuple[float, ...] = _HALF_ORDERS,
     ):
@@ -147,6 +147,7 @@ class TunedOptax(AbstractRateSweep):
         **Raises:** `ValueError` if an argument is not of its kind.
         """
         check_function(make, "make", "optax.adamax")
+        check_kind(name, str, "`name`", "a string, say 'tuned Adamax'")
         self.make = make
         self.name = name
         self.rates = rates
