@@ -85,6 +85,8 @@ def weights_path(name_or_path: str | os.PathLike[str]) -> pathlib.Path:
     if not path.is_file() and str(path) in PRETRAINED:
         return pretrained_path(str(path))
     if not path.exists():
+        if path.suffix.lower() == ".safetensors":
+            raise WeightsError(f"{path} is not there: give the path of a file that is.")
         raise WeightsError(
             f"{path} is not there: {suggest(str(path), PRETRAINED)}, which are pretrained, "
             "or give the path of a weights file that `equistar.save` wrote."

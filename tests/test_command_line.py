@@ -226,6 +226,7 @@ def test_output_is_never_overwritten_silently(trained, monkeypatch, capsys):
         (("plot", "nothing", "--smoothing", 1), 2, "--smoothing"),
         (("plot", "nothing", "--output", "p.xyz"), 2, "--output must end in .png"),
         (("convert", "a.safetensors", "b.npz", "--exp-mult", "nan"), 2, "--exp-mult must"),
+        (("convert", "a.safetensors", "b.npz"), 1, "give the path of a file that is."),
         (("convert", "a.safetensors", "b.npz", "--step-mult", -1), 2, "--step-mult must"),
         (("train", "nothing.npz"), 1, "is not there"),
         (("train", "nothing.npz", "--task", "imagenet"), 2, "digits_mlp"),

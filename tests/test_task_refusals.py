@@ -120,6 +120,8 @@ def _loss(task, **kwargs):
             lambda: untyped.text_from_tokens(np.arange(40), 256.0),
             "`vocabulary` must be a w",
         ),
+        (lambda: _text_slabs(np.zeros((2, 200), int)), "`train` must be whole numbers"),
+        (lambda: _text_slabs("abc" * 200), "`train` must be whole numbers along one axis"),
         (lambda: _text_slabs(row="a"), "`row` must be a whole number of at least 20"),
         (lambda: _text_slabs(vocabulary="a"), "`vocabulary` must be a whole number"),
         (lambda: untyped.Slabs(5, 1, len), "`source` must be examples by their number"),

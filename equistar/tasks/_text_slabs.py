@@ -51,6 +51,10 @@ def text_slabs(
     size, row = as_count(size, "size"), as_count(row, "row", 20)
     held_out = as_count(held_out, "held_out")
     vocabulary = as_count(vocabulary, "vocabulary")
+    for name, tokens in (("train", train), ("test", test)):
+        # Not of the whole, which may be a list.
+        if np.ndim(tokens[:1]) != 1:
+            raise ValueError(f"`{name}` must be whole numbers along one axis, the tokens.")
     rows = len(train) // row - 2 * held_out
     if rows < size:
         raise ValueError(
