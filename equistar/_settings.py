@@ -82,7 +82,9 @@ def fixed_parts(value: Any) -> Any:
         case jax.Array() | np.ndarray():
             return f"an array of shape {value.shape} and dtype {value.dtype}"
         case np.generic():
-            return fixed_parts(value.item())
+            item = value.item()
+            # A long double is no number of Python's.
+            return repr(item) if isinstance(item, np.generic) else fixed_parts(item)
         case Mapping():
             name = lambda key: key if isinstance(key, str) else repr(key)
             return {name(k): fixed_parts(v) for k, v in value.items()}

@@ -500,6 +500,8 @@ class Answers:
         (range(3), range(4)),
         (1j, 2j),
         (ml_dtypes.bfloat16(0.5), ml_dtypes.bfloat16(0.25)),
+        # Python has no number for it.
+        (np.longdouble(1), np.longdouble(2)),
         (np.dtype("<f4"), np.dtype(">f4")),
         (ft.partial(max, 1), ft.partial(max, 2)),
         (ft.partial(max, 1), ft.partial(min, 1)),
