@@ -18,7 +18,7 @@ import jax.random as jr
 import numpy as np
 
 import equistar as eqs
-from equistar._curves import training_curves
+from equistar._inner_training import training_curves
 
 
 def halved(optimizer):

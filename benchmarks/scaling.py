@@ -25,7 +25,7 @@ import jax.random as jr
 import jax.tree_util as jtu
 
 import equistar as eqs
-from equistar._meta_step import _estimate, _step_keys
+from equistar._meta_training._meta_step import _estimate, _step_keys
 
 
 # Processes, and devices of each.

@@ -3,12 +3,6 @@
 import importlib.metadata as _metadata
 
 from . import analysis as analysis, interop as interop, plot as plot, tasks as tasks
-from ._checkpoint_file import CheckpointError as CheckpointError
-from ._checkpoints import (
-    AbstractCheckpoints as AbstractCheckpoints,
-    Checkpoints as Checkpoints,
-    NoCheckpoints as NoCheckpoints,
-)
 from ._components import (
     AbstractAccumulator as AbstractAccumulator,
     AbstractAggregation as AbstractAggregation,
@@ -71,16 +65,6 @@ from ._components import (
     WeightDecay as WeightDecay,
 )
 from ._devices import particle_mesh as particle_mesh
-from ._episodes import (
-    AbstractEpisodeLength as AbstractEpisodeLength,
-    AbstractStarts as AbstractStarts,
-    ConstantLength as ConstantLength,
-    Curriculum as Curriculum,
-    GrowingLength as GrowingLength,
-    LockStep as LockStep,
-    LogUniformLength as LogUniformLength,
-    Staggered as Staggered,
-)
 from ._estimators import (
     AbstractCarried as AbstractCarried,
     AbstractDirections as AbstractDirections,
@@ -142,51 +126,46 @@ from ._evaluation import (
     TunedOptax as TunedOptax,
     TunedSGD as TunedSGD,
 )
-from ._feed import AbstractFeed as AbstractFeed
 from ._inner_training import (
+    AbstractMetaLoss as AbstractMetaLoss,
+    AfterUpdate as AfterUpdate,
+    HeldOut as HeldOut,
     InnerTraining as InnerTraining,
     train as train,
     train_init as train_init,
     train_step as train_step,
+    TrainingBatch as TrainingBatch,
     TrainResult as TrainResult,
     TrainState as TrainState,
 )
-from ._logger import (
+from ._meta_training import (
+    AbstractCheckpoints as AbstractCheckpoints,
+    AbstractCombination as AbstractCombination,
+    AbstractFeed as AbstractFeed,
     AbstractLogger as AbstractLogger,
-    Metrics as Metrics,
-    NoLogger as NoLogger,
-)
-from ._meta_gradient import meta_gradient as meta_gradient
-from ._meta_losses import (
-    AbstractMetaLoss as AbstractMetaLoss,
-    AfterUpdate as AfterUpdate,
-    HeldOut as HeldOut,
-    TrainingBatch as TrainingBatch,
-)
-from ._meta_step import (
+    all_but as all_but,
+    blackbox_mask as blackbox_mask,
+    CheckpointError as CheckpointError,
+    Checkpoints as Checkpoints,
+    default_outer as default_outer,
+    meta_gradient as meta_gradient,
+    meta_train as meta_train,
     meta_train_init as meta_train_init,
     meta_train_step as meta_train_step,
+    MetaTrainResult as MetaTrainResult,
     MetaTrainState as MetaTrainState,
-)
-from ._meta_train import meta_train as meta_train, MetaTrainResult as MetaTrainResult
-from ._mixture import (
-    AbstractCombination as AbstractCombination,
+    Metrics as Metrics,
     Mixture as Mixture,
+    NoCheckpoints as NoCheckpoints,
+    NoLogger as NoLogger,
     NormalisedMean as NormalisedMean,
+    only as only,
+    Relative as Relative,
+    RelativeFeed as RelativeFeed,
+    SlabFeed as SlabFeed,
     WeightedMean as WeightedMean,
 )
 from ._numerics import count_learned as count_learned
-from ._objectives import (
-    AbstractObjective as AbstractObjective,
-    AbstractStepObjective as AbstractStepObjective,
-    EpisodeMeanLoss as EpisodeMeanLoss,
-    ExcessLoss as ExcessLoss,
-    FinalLoss as FinalLoss,
-    LogFinalLoss as LogFinalLoss,
-    LogMeanLoss as LogMeanLoss,
-    MeanLoss as MeanLoss,
-    MinimumLoss as MinimumLoss,
-)
 from ._optimizers import (
     AbstractCriterion as AbstractCriterion,
     AbstractHyperparameter as AbstractHyperparameter,
@@ -212,27 +191,38 @@ from ._optimizers import (
     STAR as STAR,
     StepBound as StepBound,
 )
-from ._outer import blackbox_mask as blackbox_mask, default_outer as default_outer
-from ._pretrained import (
-    load_pretrained as load_pretrained,
-    PRETRAINED as PRETRAINED,
-    pretrained_provenance as pretrained_provenance,
-)
-from ._relative import Relative as Relative, RelativeFeed as RelativeFeed
 from ._results import RESULTS as RESULTS
 from ._serialisation import (
     load as load,
     load_header as load_header,
+    load_pretrained as load_pretrained,
+    PRETRAINED as PRETRAINED,
+    pretrained_provenance as pretrained_provenance,
     save as save,
     WeightsError as WeightsError,
 )
-from ._slab_feed import SlabFeed as SlabFeed
-from ._toy_unrolls import (
+from ._unrolls import (
+    AbstractEpisodeLength as AbstractEpisodeLength,
+    AbstractObjective as AbstractObjective,
+    AbstractStarts as AbstractStarts,
+    AbstractStepObjective as AbstractStepObjective,
+    AbstractUnroll as AbstractUnroll,
+    ConstantLength as ConstantLength,
+    Curriculum as Curriculum,
+    EpisodeMeanLoss as EpisodeMeanLoss,
+    ExcessLoss as ExcessLoss,
+    FinalLoss as FinalLoss,
+    GrowingLength as GrowingLength,
     InfluenceBalancing as InfluenceBalancing,
+    LockStep as LockStep,
+    LogFinalLoss as LogFinalLoss,
+    LogMeanLoss as LogMeanLoss,
+    LogUniformLength as LogUniformLength,
+    MeanLoss as MeanLoss,
+    MinimumLoss as MinimumLoss,
     RuggedRegression as RuggedRegression,
+    Staggered as Staggered,
 )
-from ._trainable import all_but as all_but, only as only
-from ._unroll import AbstractUnroll as AbstractUnroll
 
 
 __version__ = _metadata.version("equistar")

@@ -24,9 +24,13 @@ import optax
 import pytest
 
 import equistar as eqs
-from equistar._checkpoint_file import check_run, DamagedCheckpoint, read_checkpoint
 from equistar._files import link_or_copy
-from equistar._settings import differences, fixed_parts, plain_settings
+from equistar._meta_training._checkpoint_file import (
+    check_run,
+    DamagedCheckpoint,
+    read_checkpoint,
+)
+from equistar._meta_training._settings import differences, fixed_parts, plain_settings
 
 
 ESTIMATOR = eqs.PES(3, 4, 0.1, eqs.LogUniformLength(2, 7))
@@ -172,7 +176,7 @@ def test_what_a_kill_in_a_write_has_left_is_removed_and_nothing_else(tmp_path):
 
 def test_a_checkpoint_of_a_newer_version_is_called_that(tmp_path, monkeypatch):
     with monkeypatch.context() as newer:
-        newer.setattr("equistar._checkpoint_file.FORMAT_VERSION", 99)
+        newer.setattr("equistar._meta_training._checkpoint_file.FORMAT_VERSION", 99)
         _run(2, eqs.Checkpoints(tmp_path))
     with pytest.raises(eqs.CheckpointError, match="newer version of equistar: upgrade"):
         _run(4, eqs.Checkpoints(tmp_path))
@@ -602,8 +606,8 @@ def test_a_full_disk_leaves_the_checkpoints_before_it(tmp_path, monkeypatch, unb
             raise OSError(28, "No space left on device")
         write(path, contents)
 
-    write = eqs._checkpoints.write_npz_atomically
-    monkeypatch.setattr(eqs._checkpoints, "write_npz_atomically", full)
+    write = eqs._meta_training._checkpoints.write_npz_atomically
+    monkeypatch.setattr(eqs._meta_training._checkpoints, "write_npz_atomically", full)
     with pytest.raises(eqs.CheckpointError, match="No space left"):
         _run(12, checkpoints)
     monkeypatch.undo()

@@ -17,7 +17,7 @@ import pytest
 import equistar as eqs
 from equistar import testing
 from equistar._cli._held_out import _means
-from equistar._curves import adam_curves, training_curves
+from equistar._inner_training import adam_curves, training_curves
 from equistar.analysis._references import run_many
 
 

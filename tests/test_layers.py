@@ -13,17 +13,12 @@ ROOT = pathlib.Path(equistar.__file__).parent
 # and from every layer below.
 LAYERS = (
     {"_keys", "_kinds", "_linear_loss", "_lowering", "_numerics"},
-    {"_devices", "_eigh", "_files", "_interrupts", "_logger"}
-    | {"_means", "_names", "_results", "_smoothing", "_text", "_warn"},
-    {"_components", "_episodes", "_objectives", "_unroll", "tasks", "plot"},
+    {"_devices", "_eigh", "_files", "_names", "_results", "_smoothing", "_text", "_warn"},
+    {"_components", "_unrolls", "tasks", "plot"},
     {"_optimizers", "_estimators"},
-    {"_encoding", "_feed", "_meta_losses", "_settings", "_toy_unrolls", "_trainable"},
-    {"_fitting", "_inner_training", "_mixture", "_outer", "_relative"},
-    {"_checkpoint_file", "_serialisation", "_slab_feed", "interop"},
-    {"_checkpoints", "_pretrained"},
-    {"_meta_gradient", "_meta_step"},
-    {"_meta_train", "_curves", "_recipes"},
-    {"_evaluation", "analysis", "testing"},
+    {"_inner_training", "_serialisation"},
+    {"_meta_training", "interop"},
+    {"_recipes", "_evaluation", "analysis", "testing"},
     {"_reproduce"},
     {"_cli"},
     {"__main__"},

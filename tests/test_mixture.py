@@ -12,8 +12,8 @@ import optax
 import pytest
 
 import equistar as eqs
-from equistar._feed import as_feed
-from equistar._meta_step import _estimate
+from equistar._meta_training._feed import as_feed
+from equistar._meta_training._meta_step import _estimate
 
 from .helpers import QuadraticDescent
 

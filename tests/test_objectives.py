@@ -11,9 +11,9 @@ import optax
 import pytest
 
 import equistar as eqs
-from equistar._episodes import settled
-from equistar._feed import as_feed
 from equistar._keys import apart
+from equistar._meta_training._feed import as_feed
+from equistar._unrolls import settled
 
 from .helpers import LinearWalk, QuadraticDescent, windows
 

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 import equistar as eqs
 from equistar._evaluation._fingerprint import fingerprint
-from equistar._settings import plain_settings
+from equistar._meta_training._settings import plain_settings
 
 from .helpers import randomised
 

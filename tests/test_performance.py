@@ -23,8 +23,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 import equistar as eqs
-from equistar import _means
-from equistar._means import means, split
+from equistar._components import _means
+from equistar._components._means import means, split
 
 
 GUIDE = pathlib.Path(__file__).parent.parent / "docs" / "performance.md"

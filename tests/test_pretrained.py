@@ -13,7 +13,7 @@ import pytest
 
 import equistar as eqs
 from equistar._cli import main
-from equistar._curves import training_curves
+from equistar._inner_training import training_curves
 from equistar._recipes import NAMED_RECIPES, Recipe
 
 

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 import equistar as eqs
 from equistar._components._bfloat16 import stochastic_bfloat16
-from equistar._means import means
+from equistar._components._means import means
 
 from .helpers import Growth, randomised
 

@@ -15,7 +15,7 @@ import pytest
 
 import equistar as eqs
 from equistar import tasks
-from equistar._meta_step import _estimate
+from equistar._meta_training._meta_step import _estimate
 
 
 def _slabs(source: tasks.RandomAccess = np.arange(10), size: Any = 4, **options):

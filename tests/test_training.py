@@ -15,7 +15,7 @@ import pytest
 from jaxtyping import TypeCheckError
 
 import equistar as eqs
-from equistar._logger import unstack_metrics
+from equistar._meta_training import unstack_metrics
 
 from .helpers import QuadraticDescent
 

@@ -18,13 +18,14 @@ import pytest
 from rich.console import Console
 
 import equistar as eqs
-from equistar import _meta_step, plot
+from equistar import plot
 from equistar._cli import main
 from equistar._cli._display import Display
 from equistar._cli._faults import FaultWatch
 from equistar._cli._held_out import _means
 from equistar._cli._run_files import JsonLines, MetricsLines, read_json_lines, TensorBoard
-from equistar._curves import training_curves
+from equistar._inner_training import training_curves
+from equistar._meta_training._meta_step import _estimate
 
 from .helpers import run_command as _run
 
@@ -44,7 +45,7 @@ RUN = (
 )
 
 
-_COMPILED: tuple[Any, ...] = _means, _meta_step._estimate
+_COMPILED: tuple[Any, ...] = _means, _estimate
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,9 @@ def test_what_cannot_be_written_says_whether_room_is_missing(
     def refuse(path, contents):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("equistar._serialisation.write_npz_atomically", refuse)
+    monkeypatch.setattr(
+        "equistar._serialisation._weights_file.write_npz_atomically", refuse
+    )
     with pytest.raises(eqs.WeightsError, match=rf"{os.strerror(code)}\. {advice}"):
         eqs.save(tmp_path / "w.npz", eqs.HyperparamController(key=jr.key(0)))
 

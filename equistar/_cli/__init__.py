@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import jax
 import tyro
 
-from .._checkpoint_file import CheckpointError
 from .._files import where_to_write
+from .._meta_training import CheckpointError
 from .._serialisation import WeightsError
 from ._convert import Convert
 from ._data import Data

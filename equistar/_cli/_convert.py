@@ -9,8 +9,7 @@ import tyro
 
 from .. import interop
 from .._optimizers import AbstractLearnedOptimizer
-from .._pretrained import weights_path
-from .._serialisation import load, save
+from .._serialisation import load, save, weights_path
 from ._output import CommandError, console
 
 

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from .._logger import Metrics
+from .._meta_training import Metrics
 from .._smoothing import Smoother
 from ._watchers import AbstractWatcher, Watched, watching
 

@@ -33,8 +33,7 @@ from .._evaluation import (
 )
 from .._names import suggest
 from .._optimizers import AbstractOptimizer
-from .._pretrained import weights_path
-from .._serialisation import load
+from .._serialisation import load, weights_path
 from ._output import (
     alone_in,
     check_seed,

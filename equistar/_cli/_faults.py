@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import PyTree
 
-from .._logger import Metrics
+from .._meta_training import Metrics
 from ._watchers import AbstractWatcher
 
 

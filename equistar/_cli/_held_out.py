@@ -11,10 +11,10 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from .._curves import training_curves
 from .._devices import put_on_all_devices
+from .._inner_training import training_curves
 from .._keys import apart
-from .._logger import Metrics
+from .._meta_training import Metrics
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
 from ._output import CommandError

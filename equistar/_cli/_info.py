@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .._numerics import count_learned
-from .._pretrained import PRETRAINED, weights_path
-from .._serialisation import load, load_header, WeightsError
+from .._serialisation import load, load_header, PRETRAINED, weights_path, WeightsError
 from ._output import console
 
 

@@ -15,10 +15,14 @@ import tyro
 from rich.console import Console
 
 from .. import plot
-from .._checkpoint_file import check_reach, CheckpointError
-from .._checkpoints import Checkpoints
 from .._devices import all_or_none, any_process, particle_mesh
-from .._meta_train import meta_train, MetaTrainResult
+from .._meta_training import (
+    check_reach,
+    CheckpointError,
+    Checkpoints,
+    meta_train,
+    MetaTrainResult,
+)
 from .._recipes import Recipe
 from .._results import RESULTS
 from ._output import (

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from .. import tasks
 from .._files import LOCK, locked
-from .._logger import Metrics
+from .._meta_training import Metrics
 from .._names import suggest
 from .._smoothing import last_tenth
 

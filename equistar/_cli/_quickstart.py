@@ -13,17 +13,20 @@ from jaxtyping import PRNGKeyArray
 from rich.console import Console
 
 from .. import plot, tasks
-from .._curves import adam_curves, training_curves
-from .._episodes import ConstantLength
 from .._estimators import PES
 from .._files import write_npz_atomically
-from .._inner_training import InnerTraining
-from .._logger import Metrics, unstack_metrics
-from .._meta_train import meta_train, MetaTrainResult
+from .._inner_training import adam_curves, InnerTraining, training_curves
+from .._meta_training import (
+    default_outer,
+    meta_train,
+    MetaTrainResult,
+    Metrics,
+    unstack_metrics,
+)
 from .._optimizers import STAR
-from .._outer import default_outer
 from .._results import RESULTS
 from .._serialisation import save
+from .._unrolls import ConstantLength
 from ._display import progress_logger
 from ._output import check_seed, console, loss_table, output_folder, provenance
 from ._run_files import JsonLines, metrics_row

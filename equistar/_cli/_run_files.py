@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from .._files import write_atomically
-from .._logger import Metrics, stack_metrics
+from .._meta_training import Metrics, stack_metrics
 from .._recipes import Recipe
 from .._serialisation import load_header, save, WeightsError
 from ._output import provenance

@@ -15,8 +15,7 @@ from rich.table import Table
 from .. import tasks
 from .._files import write_npz_atomically
 from .._optimizers import AbstractOptimizer, OptaxOptimizer, Scaled
-from .._pretrained import weights_path
-from .._serialisation import load
+from .._serialisation import load, weights_path
 from ..analysis import invariances, JointSpectrum, spectrum_along_training
 from ..plot import as_label, save_figure
 from ._output import check_seed, check_task, CommandError, console, output_folder

@@ -9,11 +9,10 @@ import numpy as np
 import tyro
 
 from .. import plot, tasks
-from .._curves import training_curves
 from .._files import write_npz_atomically
+from .._inner_training import training_curves
 from .._optimizers import Scaled
-from .._pretrained import weights_path
-from .._serialisation import load
+from .._serialisation import load, weights_path
 from ._output import (
     check_seed,
     check_task,

@@ -7,9 +7,8 @@ from typing import Any
 
 from jaxtyping import PyTree
 
-from .._checkpoints import AbstractCheckpoints
 from .._devices import all_or_none
-from .._logger import AbstractLogger, Metrics, unstack_metrics
+from .._meta_training import AbstractCheckpoints, AbstractLogger, Metrics, unstack_metrics
 
 
 class AbstractWatcher(abc.ABC):

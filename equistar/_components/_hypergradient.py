@@ -9,11 +9,11 @@ from jaxtyping import Array, Float
 
 from .._kinds import as_number, as_steps
 from .._lowering import varying_as
-from .._means import means
 from .._numerics import accumulator_dtype
 from ._accumulators import AbstractAccumulator
 from ._features import AbstractFeatures
 from ._inputs import Inputs
+from ._means import means
 from ._tensor import Tensor
 
 

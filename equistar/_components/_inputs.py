@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from .._kinds import check_kind, described, is_real
 from .._lowering import alike, unstack
-from .._means import means
+from ._means import means
 
 
 # Of inputs that are normalised.

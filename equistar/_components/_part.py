@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._means import means
+from ._means import means
 from ._reader import AbstractReader
 from ._tensor import Means, SHARED, Tensor
 

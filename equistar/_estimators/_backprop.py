@@ -9,17 +9,19 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
-from .._episodes import (
+from .._kinds import as_int, check_count
+from .._unrolls import (
     AbstractEpisodeLength,
+    AbstractObjective,
     AbstractStarts,
+    AbstractStepObjective,
+    AbstractUnroll,
     as_length,
     ConstantLength,
+    MeanLoss,
     settled,
     Staggered,
 )
-from .._kinds import as_int, check_count
-from .._objectives import AbstractObjective, AbstractStepObjective, MeanLoss
-from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
 from ._checks import check_state, check_unroll, check_windowed
 from ._particles import are_finite, same_members, summarise

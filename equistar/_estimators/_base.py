@@ -6,7 +6,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._kinds import check_parts
-from .._unroll import AbstractUnroll
+from .._unrolls import AbstractUnroll
 
 
 class MetaGradient(eqx.Module):

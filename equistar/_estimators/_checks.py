@@ -8,8 +8,13 @@ import jax.tree_util as jtu
 from jaxtyping import PRNGKeyArray, PyTree
 
 from .._kinds import check_count
-from .._objectives import AbstractObjective, AbstractStepObjective
-from .._unroll import AbstractUnroll, check_is_unroll, Completed
+from .._unrolls import (
+    AbstractObjective,
+    AbstractStepObjective,
+    AbstractUnroll,
+    check_is_unroll,
+    Completed,
+)
 from ._particles import learned
 from ._rollout import Particles
 

@@ -14,17 +14,18 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._devices import shard_particles
-from .._episodes import (
+from .._kinds import as_int, check_count
+from .._unrolls import (
     AbstractEpisodeLength,
     AbstractStarts,
+    AbstractStepObjective,
+    AbstractUnroll,
     as_length,
     ConstantLength,
+    MeanLoss,
     settled,
     Staggered,
 )
-from .._kinds import as_int, check_count
-from .._objectives import AbstractStepObjective, MeanLoss
-from .._unroll import AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
 from ._checks import check_state, check_unroll, check_windowed
 from ._particles import are_finite, learned, over, same_members, summarise

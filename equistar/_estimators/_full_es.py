@@ -4,10 +4,14 @@ import equinox as eqx
 import jax.random as jr
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
-from .._episodes import AbstractEpisodeLength, as_length
 from .._kinds import as_int
-from .._objectives import AbstractObjective, MeanLoss
-from .._unroll import AbstractUnroll
+from .._unrolls import (
+    AbstractEpisodeLength,
+    AbstractObjective,
+    AbstractUnroll,
+    as_length,
+    MeanLoss,
+)
 from ._base import MetaGradient
 from ._noise import AbstractNoise, IsotropicNoise
 from ._pairs import as_sigma, Pairs

@@ -18,10 +18,14 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from .._devices import shard_particles
-from .._episodes import AbstractEpisodeLength, AbstractStarts, LockStep
 from .._numerics import all_finite
-from .._objectives import AbstractObjective
-from .._unroll import AbstractUnroll
+from .._unrolls import (
+    AbstractEpisodeLength,
+    AbstractObjective,
+    AbstractStarts,
+    AbstractUnroll,
+    LockStep,
+)
 from ._window import widened, Window
 
 

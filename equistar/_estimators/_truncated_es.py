@@ -8,16 +8,17 @@ import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from .._episodes import (
+from .._kinds import as_int
+from .._unrolls import (
     AbstractEpisodeLength,
     AbstractStarts,
+    AbstractStepObjective,
+    AbstractUnroll,
     as_length,
     ConstantLength,
+    MeanLoss,
     Staggered,
 )
-from .._kinds import as_int
-from .._objectives import AbstractStepObjective, MeanLoss
-from .._unroll import AbstractUnroll
 from ._base import MetaGradient
 from ._checks import check_state, check_unroll
 from ._noise import AbstractNoise, IsotropicNoise

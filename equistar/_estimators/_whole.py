@@ -6,8 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
-from .._episodes import AbstractEpisodeLength
-from .._unroll import AbstractUnroll
+from .._unrolls import AbstractEpisodeLength, AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
 from ._checks import check_number, check_unroll
 

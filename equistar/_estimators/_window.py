@@ -7,7 +7,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._numerics import accumulator_dtype
-from .._objectives import AbstractStepObjective
+from .._unrolls import AbstractStepObjective
 
 
 class Window(eqx.Module):

@@ -2,8 +2,7 @@
 
 import equinox as eqx
 
-from .._episodes import AbstractEpisodeLength, AbstractStarts, settled
-from .._objectives import AbstractStepObjective
+from .._unrolls import AbstractEpisodeLength, AbstractStarts, AbstractStepObjective, settled
 from ._base import AbstractEstimator
 from ._checks import check_windowed
 from ._noise import AbstractNoise

@@ -8,8 +8,8 @@ from typing import Any
 import optax
 
 from .. import tasks as tasks_module
+from .._inner_training import check_takes_split
 from .._kinds import check_kind
-from .._meta_losses import check_takes_split
 from .._names import suggest
 from .._optimizers import AbstractOptimizer, OptaxOptimizer
 from ..tasks import AbstractTask

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from .._episodes import AbstractEpisodeLength, ConstantLength, LogUniformLength
 from .._estimators import (
     AbstractEstimator,
     FullBackprop,
@@ -14,14 +13,17 @@ from .._estimators import (
     TruncatedBackprop,
     TruncatedES,
 )
-from .._objectives import (
+from .._unrolls import (
+    AbstractEpisodeLength,
     AbstractObjective,
     AbstractStepObjective,
+    ConstantLength,
     EpisodeMeanLoss,
     ExcessLoss,
     FinalLoss,
     LogFinalLoss,
     LogMeanLoss,
+    LogUniformLength,
     MeanLoss,
     MinimumLoss,
 )

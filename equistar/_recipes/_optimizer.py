@@ -31,6 +31,7 @@ from .._components import (
     PerTensor,
     release_init,
 )
+from .._meta_training import all_but
 from .._optimizers import (
     AbstractLearnedOptimizer,
     AbstractOptimizer,
@@ -40,9 +41,7 @@ from .._optimizers import (
     LearnedOptimizer,
     STAR,
 )
-from .._pretrained import weights_path
-from .._serialisation import load_finite
-from .._trainable import all_but
+from .._serialisation import load_finite, weights_path
 
 
 _DIRECTIONS: dict[str, Callable[[], AbstractDirection]] = {

@@ -5,7 +5,7 @@ from typing import Literal
 
 import optax
 
-from .._outer import blackbox_mask, check_finite, default_outer
+from .._meta_training import blackbox_mask, check_finite, default_outer
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,25 @@ import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
 from .. import tasks
-from .._feed import AbstractFeed
-from .._inner_training import InnerTraining
-from .._meta_losses import AbstractMetaLoss, AfterUpdate, HeldOut, TrainingBatch
-from .._mixture import AbstractCombination, Mixture, NormalisedMean, WeightedMean
+from .._inner_training import (
+    AbstractMetaLoss,
+    AfterUpdate,
+    HeldOut,
+    InnerTraining,
+    TrainingBatch,
+)
+from .._meta_training import (
+    AbstractCombination,
+    AbstractFeed,
+    Mixture,
+    NormalisedMean,
+    Relative,
+    RelativeFeed,
+    SlabFeed,
+    WeightedMean,
+)
 from .._names import suggest
-from .._relative import Relative, RelativeFeed
-from .._slab_feed import SlabFeed
-from .._unroll import AbstractUnroll
+from .._unrolls import AbstractUnroll
 from ..tasks import AbstractFamily, AbstractTask
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 
-from .._meta_train import MetaTrainResult
+from .._meta_training import MetaTrainResult
 from .._results import RESULTS
 
 

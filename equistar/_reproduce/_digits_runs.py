@@ -9,15 +9,13 @@ import numpy as np
 import optax
 from jaxtyping import Float, PRNGKeyArray
 
-from .._curves import training_curves
-from .._episodes import ConstantLength
 from .._estimators import PES
-from .._inner_training import InnerTraining
-from .._meta_train import meta_train
+from .._inner_training import InnerTraining, training_curves
+from .._meta_training import default_outer, meta_train
 from .._optimizers import AbstractOptimizer
-from .._outer import default_outer
 from .._results import RESULTS
 from .._smoothing import last_tenth
+from .._unrolls import ConstantLength
 from ..tasks import digits_mlp
 from ._base import uninterrupted
 

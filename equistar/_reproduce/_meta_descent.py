@@ -8,7 +8,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._estimators import AbstractEstimator
-from .._unroll import AbstractUnroll
+from .._unrolls import AbstractUnroll
 
 
 @eqx.filter_jit

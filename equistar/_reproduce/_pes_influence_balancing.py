@@ -8,7 +8,6 @@ import jax.random as jr
 import numpy as np
 import optax
 
-from .._episodes import ConstantLength, LockStep
 from .._estimators import (
     AbstractEstimator,
     ForwardGradient,
@@ -17,7 +16,7 @@ from .._estimators import (
     TruncatedBackprop,
     TruncatedES,
 )
-from .._toy_unrolls import InfluenceBalancing
+from .._unrolls import ConstantLength, InfluenceBalancing, LockStep
 from ._base import AbstractExperiment, Claim
 from ._meta_descent import meta_descent
 

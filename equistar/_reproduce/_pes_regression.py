@@ -12,7 +12,6 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from .._episodes import ConstantLength
 from .._estimators import (
     AbstractEstimator,
     FullES,
@@ -22,7 +21,7 @@ from .._estimators import (
     TruncatedES,
 )
 from .._smoothing import last_tenth
-from .._toy_unrolls import RuggedRegression
+from .._unrolls import ConstantLength, RuggedRegression
 from ._base import AbstractExperiment, Claim
 from ._meta_descent import meta_descent
 

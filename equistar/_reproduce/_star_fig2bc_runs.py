@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from .._estimators import FullES
-from .._unroll import AbstractUnroll
+from .._unrolls import AbstractUnroll
 from ..analysis import LinearOptimizer, NoisyQuadratic
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from .._estimators import FullBackprop
-from .._meta_train import meta_train
+from .._meta_training import meta_train
 from ..analysis import StepSizeProblem
 from ._base import AbstractExperiment, Claim, uninterrupted
 from ._listed import listed

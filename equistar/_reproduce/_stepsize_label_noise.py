@@ -12,9 +12,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from .._episodes import ConstantLength
 from .._estimators import PES
 from .._optimizers import AbstractOptimizer
+from .._unrolls import ConstantLength
 from ..tasks import Classification, Dataset, digits, tfds_images
 from ._base import AbstractExperiment, Claim
 from ._stepsize_label_noise_claims import arms_of, claims

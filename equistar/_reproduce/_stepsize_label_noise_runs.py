@@ -11,9 +11,8 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._estimators import PES
-from .._inner_training import InnerTraining, train_init, train_step
+from .._inner_training import HeldOut, InnerTraining, train_init, train_step
 from .._keys import apart
-from .._meta_losses import HeldOut
 from .._optimizers import AbstractOptimizer, HyperparamController
 from ..tasks import Classification, Split
 

@@ -6,7 +6,6 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from .._episodes import ConstantLength
 from .._estimators import (
     AbstractEstimator,
     ForwardGradient,
@@ -14,10 +13,15 @@ from .._estimators import (
     FullES,
     PES,
 )
-from .._logger import AbstractLogger, Metrics
-from .._meta_train import meta_train
-from .._objectives import AbstractStepObjective, FinalLoss, LogFinalLoss, MeanLoss
-from .._unroll import AbstractUnroll
+from .._meta_training import AbstractLogger, meta_train, Metrics
+from .._unrolls import (
+    AbstractStepObjective,
+    AbstractUnroll,
+    ConstantLength,
+    FinalLoss,
+    LogFinalLoss,
+    MeanLoss,
+)
 from ._base import uninterrupted
 from ._stepsize_problem import ClosedForm, Descent, PlainUnroll
 

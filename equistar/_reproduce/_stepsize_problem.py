@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._eigh import eigh
 from .._numerics import matmul
-from .._unroll import AbstractUnroll
+from .._unrolls import AbstractUnroll
 from ..analysis import RenormalisedUnroll, StepSizeProblem
 
 

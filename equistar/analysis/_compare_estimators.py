@@ -15,7 +15,7 @@ from rich.table import Table
 from .._estimators import AbstractEstimator
 from .._kinds import as_count, check_kind
 from .._text import as_text
-from .._unroll import AbstractUnroll, check_is_unroll
+from .._unrolls import AbstractUnroll, check_is_unroll
 from ..plot import save_figure
 from ._references import AbstractReference, run_many, windows_of
 

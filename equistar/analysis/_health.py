@@ -16,9 +16,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from rich.table import Table
 
 from .._estimators import AbstractRematerialisation, WithinMemory
-from .._objectives import AbstractObjective, MeanLoss
 from .._text import as_text
-from .._unroll import AbstractUnroll, check_is_unroll
+from .._unrolls import AbstractObjective, AbstractUnroll, check_is_unroll, MeanLoss
 from ..plot import save_figure
 
 

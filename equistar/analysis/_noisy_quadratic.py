@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from .._eigh import eigh
 from .._kinds import as_count
 from .._numerics import matmul
-from .._unroll import AbstractUnroll
+from .._unrolls import AbstractUnroll
 from ._require import floating, is_symmetric, positive_semidefinite, require
 
 

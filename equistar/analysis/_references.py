@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._estimators import AbstractEstimator
 from .._kinds import as_int, check_parts
-from .._unroll import AbstractUnroll
+from .._unrolls import AbstractUnroll
 
 
 class AbstractReference(eqx.Module):

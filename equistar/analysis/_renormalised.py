@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._unroll import AbstractUnroll
+from .._unrolls import AbstractUnroll
 
 
 class RenormalisedState(eqx.Module):

@@ -11,10 +11,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .._encoding import WeightsError
 from .._files import where_to_write, write_atomically
 from .._kinds import as_number, as_path, is_real
 from .._optimizers import AbstractLearnedOptimizer
+from .._serialisation import WeightsError
 from ._from_released import as_array, from_learned_optimization
 from ._to_released import to_learned_optimization
 

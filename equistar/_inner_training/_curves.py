@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from ._inner_training import train
-from ._optimizers import AbstractOptimizer, OptaxOptimizer
-from .tasks import AbstractTask
+from .._optimizers import AbstractOptimizer, OptaxOptimizer
+from ..tasks import AbstractTask
+from ._training import train
 
 
 @eqx.filter_jit

@@ -19,12 +19,12 @@ import jax
 import jax.tree_util as jtu
 import numpy as np
 
+from .._files import where_to_write, write_npz_atomically
+from .._kinds import as_path
+from .._optimizers import AbstractOptimizer
+from .._warn import warn
 from ._encoding import decode, encode, WeightsError
-from ._files import where_to_write, write_npz_atomically
 from ._fitting import check_fits
-from ._kinds import as_path
-from ._optimizers import AbstractOptimizer
-from ._warn import warn
 
 
 FORMAT = "equistar-optimizer"

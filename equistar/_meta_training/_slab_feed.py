@@ -6,13 +6,12 @@ from typing import Any
 import equinox as eqx
 import jax.tree_util as jtu
 
-from ._devices import put_on_all_devices
+from .._devices import put_on_all_devices
+from .._inner_training import AbstractMetaLoss, InnerTraining, TrainingBatch
+from .._kinds import check_count, check_function, check_parts
+from .._unrolls import AbstractUnroll
+from ..tasks import AbstractTask, Slabs
 from ._feed import AbstractFeed
-from ._inner_training import InnerTraining
-from ._kinds import check_count, check_function, check_parts
-from ._meta_losses import AbstractMetaLoss, TrainingBatch
-from ._unroll import AbstractUnroll
-from .tasks import AbstractTask, Slabs
 
 
 class SlabFeed(AbstractFeed):

@@ -10,14 +10,14 @@ import jax.tree_util as jtu
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from ._devices import put_on_all_devices
-from ._estimators import AbstractEstimator, MetaGradient
+from .._devices import put_on_all_devices
+from .._estimators import AbstractEstimator, MetaGradient
+from .._kinds import check_key
+from .._numerics import accumulator_dtype, all_finite, tree_norm
+from .._unrolls import AbstractUnroll, Completed
 from ._feed import AbstractFeed, Steady
-from ._kinds import check_key
 from ._logger import Metrics
 from ._mixture import as_mixture, Mixture, unroll_keys
-from ._numerics import accumulator_dtype, all_finite, tree_norm
-from ._unroll import AbstractUnroll, Completed
 
 
 class MetaTrainState(eqx.Module):

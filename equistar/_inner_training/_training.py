@@ -13,11 +13,11 @@ import jax.tree_util as jtu
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ._kinds import as_steps, check_key, check_kind, check_parts, described, is_number
+from .._kinds import as_steps, check_key, check_kind, check_parts, described, is_number
+from .._optimizers import AbstractOptimizer, check_params
+from .._unrolls import AbstractUnroll
+from ..tasks import AbstractTask
 from ._meta_losses import AbstractMetaLoss, TrainingBatch
-from ._optimizers import AbstractOptimizer, check_params
-from ._unroll import AbstractUnroll
-from .tasks import AbstractTask
 
 
 class TrainState(eqx.Module):

@@ -6,8 +6,8 @@ import inspect
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from ._keys import apart
-from .tasks import AbstractTask, Split
+from .._keys import apart
+from ..tasks import AbstractTask, Split
 
 
 class AbstractMetaLoss(eqx.Module):

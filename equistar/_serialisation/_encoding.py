@@ -11,8 +11,8 @@ import numpy as np
 import optax
 import optax.contrib
 
-from . import _components, _optimizers
-from ._kinds import is_real
+from .. import _components, _optimizers
+from .._kinds import is_real
 
 
 _PLAIN = type(None), bool, int, float, str, np.float64, np.str_

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ._kinds import as_number
+from .._kinds import as_number
 
 
 class AbstractObjective(eqx.Module):

@@ -11,9 +11,9 @@ import numpy as np
 import optax
 from jaxtyping import PyTree
 
-from ._components import AbstractScale
-from ._kinds import check_function, check_kind
-from ._optimizers import AbstractLearnedOptimizer
+from .._components import AbstractScale
+from .._kinds import check_function, check_kind
+from .._optimizers import AbstractLearnedOptimizer
 
 
 def blackbox_mask(theta: PyTree) -> PyTree[bool]:

@@ -15,6 +15,11 @@ import jax
 import numpy as np
 from jaxtyping import PyTree
 
+from .._devices import alike_everywhere, all_or_none, any_process
+from .._files import link_or_copy, LOCK, locked, write_npz_atomically
+from .._kinds import as_path, check_count, check_kind
+from .._smoothing import smoothed
+from .._warn import warn
 from ._checkpoint_file import (
     check_run,
     checkpoint_contents,
@@ -24,13 +29,8 @@ from ._checkpoint_file import (
     read_checkpoint,
     restore_checkpoint,
 )
-from ._devices import alike_everywhere, all_or_none, any_process
-from ._files import link_or_copy, LOCK, locked, write_npz_atomically
-from ._kinds import as_path, check_count, check_kind
 from ._logger import Metrics, stack_metrics
 from ._settings import fixed_parts, plain_settings
-from ._smoothing import smoothed
-from ._warn import warn
 
 
 # The names that `save` gives, and no copies of them by other names.

@@ -5,7 +5,7 @@ from typing import Any
 
 import equinox as eqx
 
-from ._unroll import AbstractUnroll, check_is_unroll
+from .._unrolls import AbstractUnroll, check_is_unroll
 
 
 class AbstractFeed(eqx.Module):

@@ -11,19 +11,19 @@ import jax.tree_util as jtu
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
+from .._devices import all_or_none, any_process, put_on_all_devices
+from .._estimators import AbstractEstimator
+from .._kinds import check_count, check_function, check_kind
+from .._results import RESULTS
+from .._unrolls import AbstractUnroll
 from ._checkpoint_file import check_reach
 from ._checkpoints import AbstractCheckpoints, NoCheckpoints
-from ._devices import all_or_none, any_process, put_on_all_devices
-from ._estimators import AbstractEstimator
 from ._feed import AbstractFeed
 from ._interrupts import deferred_interrupts, Interrupts
-from ._kinds import check_count, check_function, check_kind
 from ._logger import AbstractLogger, Metrics, NoLogger, stack_metrics, unstack_metrics
 from ._meta_step import meta_train_init, MetaTrainState, step_through
 from ._mixture import as_mixture, Mixture
 from ._outer import default_outer
-from ._results import RESULTS
-from ._unroll import AbstractUnroll
 
 
 _Theta = TypeVar("_Theta")

@@ -4,12 +4,12 @@ import os
 import pathlib
 from typing import Any
 
-from ._names import suggest
-from ._optimizers import AbstractLearnedOptimizer
-from ._serialisation import load, load_header, WeightsError
+from .._names import suggest
+from .._optimizers import AbstractLearnedOptimizer
+from ._weights_file import load, load_header, WeightsError
 
 
-_FOLDER = pathlib.Path(__file__).parent / "_weights"
+_FOLDER = pathlib.Path(__file__).parents[1] / "_weights"
 
 PRETRAINED: tuple[str, ...] = tuple(sorted(path.stem for path in _FOLDER.glob("*.npz")))
 """The names that [`equistar.load_pretrained`][] knows."""

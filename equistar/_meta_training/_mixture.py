@@ -12,10 +12,10 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._kinds import as_number, check_kind
+from .._numerics import tree_norm
+from .._unrolls import AbstractUnroll
 from ._feed import AbstractFeed, as_feed
-from ._kinds import as_number, check_kind
-from ._numerics import tree_norm
-from ._unroll import AbstractUnroll
 
 
 class AbstractCombination(eqx.Module):

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ._kinds import as_int, check_count
+from .._kinds import as_int, check_count
 from ._unroll import AbstractUnroll
 
 

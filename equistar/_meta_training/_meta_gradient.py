@@ -9,9 +9,9 @@ import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
-from ._estimators import AbstractEstimator, MetaGradient
-from ._kinds import as_count, check_key, check_kind
-from ._unroll import AbstractUnroll
+from .._estimators import AbstractEstimator, MetaGradient
+from .._kinds import as_count, check_key, check_kind
+from .._unrolls import AbstractUnroll
 
 
 def meta_gradient(

@@ -16,7 +16,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array
 
-from ._devices import gather
+from .._devices import gather
 
 
 def plain_settings(settings: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ._devices import gather, spread_like
+from .._devices import gather, spread_like
 from ._logger import Metrics
 from ._settings import are_same, Difference, differences, plain_settings
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
-from ._lowering import alike
+from .._lowering import alike
 
 
 # Elements: of a block as a rule, at least and at most; of a stretch of memory at least; of

@@ -7,9 +7,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._kinds import as_number, check_kind
+from .._unrolls import AbstractUnroll, check_is_unroll
 from ._feed import AbstractFeed
-from ._kinds import as_number, check_kind
-from ._unroll import AbstractUnroll, check_is_unroll
 
 
 def _as_reference(value: Any) -> float:

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 
-from ._encoding import WeightsError
-from ._kinds import check_parts
-from ._optimizers import (
+from .._kinds import check_parts
+from .._optimizers import (
     AbstractLearnedOptimizer,
     AbstractOptimizer,
     Decay,
@@ -17,6 +16,7 @@ from ._optimizers import (
     Safeguarded,
     Scaled,
 )
+from ._encoding import WeightsError
 
 
 def check_fits(optimizer: Any) -> None:

@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ._kinds import as_int, check_count, check_steps
+from .._kinds import as_int, check_count, check_steps
 
 
 class AbstractEpisodeLength(eqx.Module):
