@@ -96,7 +96,7 @@ def whole_episodes(
     """
     unroll = _Watched(unroll)
     # A first episode that is already over makes `advance` start the real one.
-    blank = start(unroll, members, length, LockStep(), keys)
+    blank = start(unroll, members, length, LockStep(), jr.clone(keys))
     ended = Particles(blank.carry, blank.length, blank.length, meta_step)
     # A derivative of what follows an episode may overflow, and zero times that is NaN.
     others = lax.stop_gradient(eqx.filter(members, eqx.is_inexact_array))

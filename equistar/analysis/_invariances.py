@@ -138,10 +138,10 @@ class _Change(NamedTuple):
 
 def _changes(key: PRNGKeyArray) -> dict[str, _Change]:
     """What an update may not depend on, by the name of the property."""
-    keys = {name: jr.fold_in(key, i) for i, name in enumerate(_SHAPES)}
-    units = {name: jnp.exp(jr.normal(keys[name], s)) for name, s in _SHAPES.items()}
-    elements = lambda tree: {n: _permuted(x, keys[n]) for n, x in tree.items()}
-    rows = lambda tree: {n: _permuted_by_axis(x, keys[n]) for n, x in tree.items()}
+    unit_key, element_key, row_key = jr.split(key, 3)
+    units = jtu.tree_map(jnp.exp, _normal(unit_key))
+    elements = lambda tree: _each(_permuted, tree, element_key)
+    rows = lambda tree: _each(_permuted_by_axis, tree, row_key)
     renamed = lambda tree: {_RENAMED[n]: x for n, x in tree.items()}
     same = lambda tree: tree
     moved = lambda tree: {n: x + 3 for n, x in tree.items()}
@@ -156,6 +156,14 @@ def _changes(key: PRNGKeyArray) -> dict[str, _Change]:
         "loss_scale": _Change(same, larger, same),
         "coordinate_scale": _Change(times, over, times),
     }
+
+
+# With the same keys for every tree: parameters, gradients and updates move alike.
+def _each(
+    change: Callable[[Array, PRNGKeyArray], Array], tree: _Tensors, key: PRNGKeyArray
+) -> _Tensors:
+    keys = jr.split(jr.clone(key), len(tree))
+    return {name: change(tree[name], k) for name, k in zip(sorted(tree), keys, strict=True)}
 
 
 def _permuted(x: Array, key: PRNGKeyArray) -> Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 
+from .._keys import apart
 from .._kinds import as_count, as_seed, check_kind
 from ._arrays import check_labels, stored
 from ._base import Split
@@ -67,7 +68,8 @@ def classification_slabs(
             f"into {len(train)} examples: make `size` or `held_out` smaller."
         )
     order = np.asarray(jr.permutation(jr.key(seed), len(train)))
-    some = np.asarray(jr.permutation(jr.key(seed), len(test)))[:held_out]
+    test_key = apart(jr.key(seed), "test")
+    some = np.asarray(jr.permutation(test_key, len(test)))[:held_out]
     held = {
         Split.INNER_VALID: _Chosen(train, order[:held_out]),
         Split.OUTER_VALID: _Chosen(train, order[held_out : 2 * held_out]),
