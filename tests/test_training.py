@@ -1,6 +1,7 @@
 """Tasks, inner training and the outer loop."""
 
 import contextlib
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -474,3 +475,38 @@ def _no_compilation():
     yield
     jax.monitoring.clear_event_listeners()
     assert not compiled
+
+
+class _Hopeless(eqs.tasks.AbstractTask):
+    loss_bounds: tuple[float, float] = eqx.field(default=(0.0, 1.0), static=True)
+
+    def init(self, *, key):
+        return jnp.ones(1)
+
+    def loss(self, params, *, key, split=eqs.tasks.Split.TRAIN):
+        return jnp.nan * jnp.sum(params)
+
+
+def _run_of_no_use(steps=25, **options):
+    unroll = eqs.InnerTraining(_Hopeless())
+    pes = eqs.PES(window=2, pairs=3, length=10)
+    sgd = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+    return eqs.meta_train(unroll, pes, sgd, steps=steps, key=jr.key(0), **options)
+
+
+def test_a_run_whose_pairs_carry_no_signal_warns_once(tmp_path):
+    said = "Meta-step 20: 100% of the pairs carry no signal .* a smaller sigma"
+    with pytest.warns(UserWarning, match=said) as caught:
+        _run_of_no_use(checkpoints=eqs.Checkpoints(tmp_path))
+    assert len(caught) == 1
+    # A run that goes on has said it, and with a share of 1 none does.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _run_of_no_use(30, checkpoints=eqs.Checkpoints(tmp_path))
+        _run_of_no_use(warn_share=1)
+
+
+@pytest.mark.parametrize("share", [0, 1.5, float("nan")])
+def test_a_share_that_makes_no_sense_is_refused(share):
+    with pytest.raises(ValueError, match="`warn_share` must be"):
+        _run_of_no_use(warn_share=share)

@@ -21,10 +21,10 @@ import equistar as eqs
 from equistar import plot
 from equistar._cli import main
 from equistar._cli._display import Display
-from equistar._cli._faults import FaultWatch
 from equistar._cli._held_out import _means
 from equistar._cli._run_files import JsonLines, MetricsLines, read_json_lines, TensorBoard
 from equistar._inner_training import training_curves
+from equistar._meta_training._faults import FaultWatch
 from equistar._meta_training._meta_step import _estimate
 
 from .helpers import run_command as _run
@@ -235,7 +235,7 @@ def test_a_run_without_meta_gradients_warns_once_and_stops(tmp_path, monkeypatch
     captured = capsys.readouterr()
     assert captured.err.count("of the pairs carry no signal") == 1
     assert "Meta-step 20: 100% of the pairs" in captured.err
-    assert "a smaller --sigma" in captured.err
+    assert "a smaller sigma" in captured.err
     assert "Too many meta-steps had a non-finite meta-gradient" in captured.err
     assert str(tmp_path / "run" / "checkpoints" / "checkpoint-0000000023.npz") in (
         captured.err.replace("\n", "")
@@ -271,15 +271,14 @@ def test_a_mixture_is_meta_trained_and_its_tasks_told_apart(tmp_path, monkeypatc
 
 # Faults -------------------------------------------------------------------------------
 
+_TEN_PAIRS: eqs.AbstractEstimator = eqs.PES(pairs=10)
 
-def _said(shares, **settings):
+
+def _said(shares, estimator=_TEN_PAIRS):
     """The meta-steps of the warnings, for these shares of ten pairs without a signal."""
-    said = []
-    options = {"share": 0.5, "count_dead": True, "say": said.append} | settings
-    watch = FaultWatch(10, 2, **options)
-    for step, share in enumerate(shares, start=1):
-        watch.step(step, _metrics(dead=round(10 * share)), None)
-    return [int(text.split()[1].rstrip(":")) for text in said]
+    watch = FaultWatch(estimator, 1, 0.5)
+    said = [watch.look(_metrics(dead=round(10 * share))) for share in shares]
+    return [int(text.split()[1].rstrip(":")) for text in said if text is not None]
 
 
 def test_trouble_is_said_once_for_each_stretch_of_it():
@@ -296,20 +295,26 @@ def test_trouble_is_said_once_for_each_stretch_of_it():
 
 
 def test_steps_without_an_episodes_end_are_no_fault_of_the_final_loss():
-    assert _said([1.0] * 60, count_dead=False) == []
+    final = eqs.FinalLoss()
+    assert _said([1.0] * 60, eqs.PES(pairs=10, objective=final)) == []
+    # Whole episodes all end.
+    assert _said([1.0] * 60, eqs.FullES(5, pairs=10, objective=final)) == [20]
 
 
 def test_diverged_networks_are_trouble_and_a_run_that_goes_on_remembers():
-    said = []
-    watch = FaultWatch(10, 2, 0.5, True, said.append)
-    # 12 of 20 networks, in 6 pairs.
-    watch.begin([_metrics(diverged=12)] * 30, None)
-    watch.step(31, _metrics(diverged=12), None)
-    assert said == []
-    watch = FaultWatch(10, 2, 0.5, True, said.append)
-    for step in range(1, 31):
-        watch.step(step, _metrics(diverged=12), None)
-    assert len(said) == 1 and "60% of the networks have diverged" in said[0]
+    # 12 of 20 members, in 6 pairs.
+    trouble = _metrics(diverged=12)
+    watch = FaultWatch(_TEN_PAIRS, 1, 0.5)
+    watch.begin([trouble] * 30)
+    assert watch.look(trouble) is None
+    watch = FaultWatch(_TEN_PAIRS, 1, 0.5)
+    said = [text for text in (watch.look(trouble) for _ in range(30)) if text]
+    assert len(said) == 1 and "60% of their members have diverged" in said[0]
+    # Of particles that have one member each, 12 of 20; of two unrolls, 12 of 40.
+    single = eqs.TruncatedBackprop(particles=20)
+    for unrolls, warnings in ((1, 1), (2, 0)):
+        watch = FaultWatch(single, unrolls, 0.5)
+        assert sum(watch.look(trouble) is not None for _ in range(30)) == warnings
 
 
 # Display, files and curves ------------------------------------------------------------

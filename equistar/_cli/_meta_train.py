@@ -139,6 +139,7 @@ class MetaTrain:
                     logger=logger,
                     checkpoints=WatchedCheckpoints(checkpoints, watchers),
                     max_skipped=self.folder.max_skipped,
+                    warn_share=self.watch.warn_share,
                     throw=False,
                 )
 

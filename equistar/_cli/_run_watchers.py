@@ -12,7 +12,6 @@ from .. import tasks
 from .._keys import apart
 from .._recipes import Recipe, recipe_text
 from ._display import Display
-from ._faults import FaultWatch
 from ._held_out import EvaluationLines, HeldOutEvaluation
 from ._processes import Processes
 from ._run_files import (
@@ -54,7 +53,7 @@ class RunWatchers:
         """Those of the process that writes and prints."""
         recipe, output = self.recipe, self.folder.output
         labels, estimator = recipe.tasks.labels, recipe.estimator
-        pairs, warn = estimator.pairs * len(labels), Console(stderr=True)
+        pairs = estimator.pairs * len(labels)
         weights = output / "weights.npz"
         keep = lambda theta, history: save_weights(weights, recipe, theta, history)
         return [
@@ -63,13 +62,6 @@ class RunWatchers:
             *boards,
             WeightsFile(keep, self.folder.save_every, recipe.steps),
             Display(self.out, recipe.steps, pairs, estimator.members),
-            FaultWatch(
-                pairs,
-                estimator.members,
-                self.watch.warn_share,
-                estimator.always_a_signal,
-                lambda text: warn.print(text, style="yellow", highlight=False),
-            ),
         ]
 
     def _evaluation(

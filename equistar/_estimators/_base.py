@@ -50,8 +50,8 @@ class AbstractEstimator(eqx.Module):
     @property
     @abc.abstractmethod
     def warm_up(self) -> int:
-        """Steps of the unroll after which the positions in their episodes of particles that
-        began staggered are distributed as in the long run, to within a thousandth.
+        """Steps of the unroll after which particles that began staggered are spread over
+        their episodes as in the long run, to within a thousandth.
         """
 
     @abc.abstractmethod

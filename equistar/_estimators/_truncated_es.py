@@ -52,7 +52,7 @@ class PlusMember(AbstractCarried):
 
 
 class MeanTheta(AbstractCarried):
-    """That of the unperturbed `theta`, which runs as a third member at half the cost."""
+    """That of the unperturbed `theta`, which runs beside each pair: half as much again."""
 
     def members(self, theta: PyTree, pairs: PyTree) -> PyTree:
         arrays, rest = eqx.partition(pairs, eqx.is_inexact_array)

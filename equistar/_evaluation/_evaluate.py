@@ -56,7 +56,7 @@ def evaluate(
         ```
 
     Seeds are trained in one program, compiled once for each task and type of optimizer.
-    An error on one task, or of one optimizer, is recorded and loses nothing else.
+    An error on one task, or of one optimizer, is recorded, and all other results are kept.
 
     **Arguments:**
 

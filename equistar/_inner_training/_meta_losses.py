@@ -67,8 +67,8 @@ class AfterUpdate(AbstractMetaLoss):
 class HeldOut(AbstractMetaLoss):
     """The loss before the update, on a separate minibatch from another split.
 
-    Meta-training on `Split.INNER_VALID` rewards generalisation: in Wang et al. (2021; see
-    [`equistar.analysis.descent_iterates`][]), one on the training loss fits the noise.
+    Meta-training on `Split.INNER_VALID` rewards generalisation: on the training loss it
+    fits the noise in Wang et al. (2021; see [`equistar.analysis.descent_iterates`][]).
     `Split.OUTER_VALID` is for watching a meta-training. An unknown split is a `ValueError`.
     """
 

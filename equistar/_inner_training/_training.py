@@ -92,9 +92,9 @@ class InnerTraining(AbstractUnroll):
     """Training of a task, as an unroll whose `theta` is the optimizer.
 
     Recorded losses are clipped to the task's bounds, and a loss that is not finite is
-    recorded as the upper one. Parameters are not looked at, which would cost time at every
-    step: one that is not finite makes the whole tensor NaN in a learned optimizer's next
-    update, and the loss with it unless that does not depend on the tensor.
+    recorded as the upper one. Parameters are not checked, which would cost time at every
+    step: one that is not finite makes its whole tensor NaN at a learned optimizer's next
+    update, and hence the loss, unless the loss does not depend on that tensor.
 
     **Arguments:**
 

@@ -122,9 +122,10 @@ class Checkpoints(AbstractCheckpoints):
         meta-loss, smoothed over about 50 meta-steps, was lowest.
     - `settings`: more settings of the run, by name; a run with different settings is
         refused. They may be numbers, strings, lists, dicts, arrays and modules of these.
-        The unroll, the estimator, `theta`, `trainable` and the key are compared anyway, but
-        arrays by shape and dtype, functions by name, and private fields and the outer
-        optimizer not at all: list what you might change there, say `{"rate": 1e-3}`.
+        The unroll, the estimator, `theta`, `trainable` and the key are always compared:
+        arrays by shape and dtype only (the key by its value), functions by name only. The
+        outer optimizer and private fields are not: list what you might change there, say
+        `{"rate": 1e-3}`.
     - `minutes`: after this time, a file is written even before `every` meta-steps.
 
     **Raises:**

@@ -13,11 +13,13 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from .._devices import all_or_none, any_process, put_on_all_devices
 from .._estimators import AbstractEstimator
-from .._kinds import check_count, check_function, check_kind
+from .._kinds import as_number, check_count, check_function, check_kind
 from .._results import RESULTS
 from .._unrolls import AbstractUnroll
+from .._warn import warn
 from ._checkpoint_file import check_reach
 from ._checkpoints import AbstractCheckpoints, NoCheckpoints
+from ._faults import FaultWatch
 from ._feed import AbstractFeed
 from ._interrupts import deferred_interrupts, Interrupts
 from ._logger import AbstractLogger, Metrics, NoLogger, stack_metrics, unstack_metrics
@@ -39,7 +41,7 @@ class MetaTrainResult(eqx.Module, Generic[_Theta]):
 
     - `theta`: the meta-trained pytree, of the type that went in.
     - `history`: the metrics of every meta-step, NumPy arrays with one leading axis.
-    - `state`: to go on from, with `meta_train_step`.
+    - `state`: to go on from, with `meta_train_step` and the same `outer`.
     - `result`: a `RESULTS` member.
     """
 
@@ -61,6 +63,7 @@ def meta_train(
     logger: Callable[[int, Metrics, Any], object] = NoLogger(),
     checkpoints: AbstractCheckpoints = NoCheckpoints(),
     max_skipped: int | float = 100,
+    warn_share: float | int = 0.5,
     throw: bool = True,
 ) -> MetaTrainResult[_Theta]:
     """Meta-trains `theta`, say a learned optimizer, through an unroll.
@@ -93,8 +96,11 @@ def meta_train(
     - `checkpoints`: where the run's state is kept, say `Checkpoints("my-run")`: started
         again with the same arguments, the run goes on from there; one that is done
         returns what it has trained. With others it is refused.
-    - `max_skipped`: the run stops after so many meta-steps with a non-finite gradient,
-        and goes on from a checkpoint only if more are allowed.
+    - `max_skipped`: the run stops once this many of its meta-steps, those before a restart
+        included, had a gradient that is not finite. It goes on only if more are allowed.
+    - `warn_share`: a run warns, once for each stretch of trouble, when more than this share
+        of the particles (for pairs: of the pairs) carry no signal, or of their members have
+        diverged, smoothed over about 20 meta-steps; with 1 never.
     - `throw`: whether a run that fails raises.
 
     **Returns:**
@@ -113,7 +119,7 @@ def meta_train(
     device or another process failed: otherwise the result says so, and what was trained
     until then is returned.
     """
-    _check(steps, estimator, checkpoints, max_skipped, logger)
+    _check(steps, estimator, checkpoints, max_skipped, warn_share, logger)
     outer = _DEFAULT_OUTER if outer is None else outer
     wanted = "an optax optimizer, say `optax.adamw(1e-3)`"
     check_kind(outer, optax.GradientTransformation, "`outer`", wanted)
@@ -134,7 +140,9 @@ def meta_train(
         state, earlier = checkpoints.restore(state)
         history = [] if earlier is None else unstack_metrics(earlier)
         check_reach(len(history), steps)
-        run = _Run(state, history, max_skipped, logger, checkpoints)
+        watch = FaultWatch(estimator, len(mixture.feeds), float(warn_share))
+        watch.begin(history)
+        run = _Run(state, history, max_skipped, watch, logger, checkpoints)
         try:
             result = run.to(steps, advance, interrupts)
         except KeyboardInterrupt:
@@ -158,12 +166,19 @@ def _parts_of(theta: PyTree, trainable: PyTree) -> dict[str, PyTree]:
 
 
 def _check(
-    steps: Any, estimator: Any, checkpoints: Any, max_skipped: Any, logger: Any
+    steps: Any,
+    estimator: Any,
+    checkpoints: Any,
+    max_skipped: Any,
+    warn_share: Any,
+    logger: Any,
 ) -> None:
     check_count(steps, "steps")
     check_kind(max_skipped, int | float, "`max_skipped`", "a number, say 100")
     if not max_skipped >= 1:
         raise ValueError(f"`max_skipped` must be at least 1; got {max_skipped}.")
+    if not 0 < as_number(warn_share, "`warn_share`", "0.5") <= 1:
+        raise ValueError(f"`warn_share` must be above 0 and at most 1; got {warn_share}.")
     if isinstance(logger, type) and issubclass(logger, AbstractLogger):
         check_kind(logger, AbstractLogger, "`logger`")
     check_function(logger, "logger", "lambda step, metrics, theta: print(metrics)")
@@ -179,6 +194,7 @@ class _Run:
     state: MetaTrainState
     history: list[Metrics]
     max_skipped: int | float
+    watch: FaultWatch
     logger: Callable[[int, Metrics, Any], object]
     checkpoints: AbstractCheckpoints
 
@@ -202,8 +218,11 @@ class _Run:
 
     def tell(self) -> None:
         """Tells the logger of the last meta-step, which is kept if that fails."""
+        said = self.watch.look(self.history[-1])
         try:
             with all_or_none():
+                if said is not None and jax.process_index() == 0:
+                    warn(said)
                 self.logger(len(self.history), self.history[-1], self.state.theta)
         except jax.errors.JaxRuntimeError:
             # What a lost process has left cannot be written either.

@@ -19,8 +19,8 @@ class SlabFeed(AbstractFeed):
 
     Meta-step $n$ trains on slab $\\lfloor n / k \\rfloor$, whatever came before, so that a
     run that continues from a checkpoint gives bitwise the same results. Networks in
-    training continue on the new slab. Nothing is compiled again: what is fixed in the task,
-    such as its bounds, is that of slab 0.
+    training continue on the new slab. Nothing is compiled again: what is static in the
+    task, such as the bounds of its loss, is taken from slab 0.
 
     !!! Example
 

@@ -198,9 +198,9 @@ class Safeguarded(AbstractOptimizer):
     A learned step that is not finite is never taken. Both states advance at every step. If
     a NaN stays in the learned optimizer's state, the fallback takes all further steps.
 
-    The decision is about the step as `learned` gives it. A learning rate or weight decay
-    belongs inside, `Safeguarded(Scaled(star, 0.5), ...)`: what is scaled after the
-    decision, by `as_optax(safe, learning_rate=2)` or in an optax chain, has not been tried.
+    The criterion judges the step exactly as `learned` returns it. Put a learning rate or
+    weight decay inside, `Safeguarded(Scaled(star, 0.5), ...)`: scaling afterwards, by
+    `as_optax(safe, learning_rate=2)` or in an optax chain, gives a step that nobody judged.
 
     !!! Example
 

@@ -106,8 +106,3 @@ class EstimatorRecipe:
     def members(self) -> int:
         """Networks that each particle trains."""
         return 1 if self.estimator.endswith("backprop") else 2
-
-    @property
-    def always_a_signal(self) -> bool:
-        """Whether each window of a sound particle tells something of the objective."""
-        return self.estimator.startswith("full") or not self.objective.endswith("final")

@@ -97,13 +97,13 @@ def joint_spectrum(
     The Jacobian $J$ of $(\\phi, s) \\mapsto (\\phi', s')$, parameters and the
     floating-point part of the optimizer's state, is never formed: its products with
     vectors come from forward mode, and the eigenvalues from ARPACK's implicitly restarted
-    Arnoldi iteration, in balanced units: an update can be as sensitive to a second moment
-    of 1e-12 as it is large, and in the units of the state the iteration would then find
-    eigenvalues that are none. Step counters and whatever else is an integer are frozen at
-    their values, and so are time inputs: the map is that of one step repeated. A radius
-    above 1 says that small disturbances grow where training stands, on this minibatch;
-    it does not say that training diverges. Where an update has no derivative, as Adam's
-    at a second moment of exactly zero, it counts as constant.
+    Arnoldi iteration, in balanced units. The derivative of an update with respect to a
+    second moment of 1e-12 can be huge, and in the state's own units the iteration would
+    then return spurious eigenvalues. Step counters and whatever else is an integer are
+    frozen at their values, and so are time inputs: the map is that of one step repeated. A
+    radius above 1 says that small disturbances grow where training stands, on this
+    minibatch; it does not say that training diverges. Where an update has no derivative, as
+    Adam's at a second moment of exactly zero, it counts as constant.
 
     **Arguments:**
 

@@ -1,6 +1,6 @@
 """Tasks: stochastic losses that hold their data and draw their own minibatches."""
 
-from collections.abc import Callable
+from collections.abc import Callable as _Callable
 
 from .._names import look_up as _look_up
 from ._architectures import (
@@ -98,7 +98,7 @@ from ._wrappers import (
 )
 
 
-NAMED: dict[str, Callable[[], AbstractTask]] = {
+NAMED: dict[str, _Callable[[], AbstractTask]] = {
     **_OFFLINE,
     **_VARIED,
     **_PREPARED,
