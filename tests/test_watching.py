@@ -274,7 +274,7 @@ def test_a_mixture_is_meta_trained_and_its_tasks_told_apart(tmp_path, monkeypatc
 _TEN_PAIRS: eqs.AbstractEstimator = eqs.PES(pairs=10)
 
 
-def _said(shares, estimator=_TEN_PAIRS):
+def _said(shares, estimator: eqs.AbstractEstimator = _TEN_PAIRS):
     """The meta-steps of the warnings, for these shares of ten pairs without a signal."""
     watch = FaultWatch(estimator, 1, 0.5)
     said = [watch.look(_metrics(dead=round(10 * share))) for share in shares]
