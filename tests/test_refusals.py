@@ -160,6 +160,45 @@ def _step_problem():
     return untyped.StepSizeProblem([1.0, 2.0], [1.0, 1.0])
 
 
+# Of a number for each eigenvalue the margins were those of no optimizer: the first one
+# alone is far outside of stability here, and the answer was inside.
+STEEP, SEVERAL = jnp.diag(jnp.array([1.0, 10.0])), jnp.array([3.0, 0.1])
+OF_SCALARS = {
+    "linear_margin": ("alpha", lambda x: untyped.linear_margin(STEEP, x, EYE)),
+    "preconditioned_margin": (
+        "alpha",
+        lambda x: untyped.preconditioned_margin(STEEP, x, EYE),
+    ),
+    "disturbed_margin": (
+        "alpha",
+        lambda x: untyped.disturbed_margin(STEEP, x, EYE, jnp.ones(2), jnp.ones(2)),
+    ),
+    "momentum_margin": ("step_size", lambda x: untyped.momentum_margin(STEEP, x, 0.9)),
+    "heavy_ball_margin": ("step_size", lambda x: untyped.heavy_ball_margin(STEEP, x, 0.9)),
+    "heavy_ball_margin's decay": (
+        "decay",
+        lambda x: untyped.heavy_ball_margin(STEEP, 0.1, x / 10),
+    ),
+    "exploding_bound": ("step_size", lambda x: _step_problem().exploding_bound(x, 3).log),
+    "log_objective": ("step_size", lambda x: _step_problem().log_objective(x, 3)),
+}
+
+
+@pytest.mark.parametrize("name", OF_SCALARS)
+def test_several_numbers_for_one_are_refused_and_go_by_vmap(as_users_call, name):
+    argument, function = OF_SCALARS[name]
+    message = rf"`{argument}` must be one real number \(for several .*got shape \(2,\)"
+    for transform in (lambda f: f, jax.jit):
+        with pytest.raises(ValueError, match=message):
+            transform(function)(SEVERAL)
+    by_vmap = jtu.tree_leaves(jax.jit(jax.vmap(function))(SEVERAL))
+    one_by_one = zip(*(jtu.tree_leaves(function(x)) for x in SEVERAL), strict=True)
+    for ours, each in zip(by_vmap, one_by_one, strict=True):
+        np.testing.assert_allclose(ours, jnp.stack(each), rtol=1e-9)
+    slope = jax.grad(lambda x: jtu.tree_leaves(function(x))[0])(SEVERAL[1])
+    assert jnp.isfinite(slope)
+
+
 def test_a_horizon_that_is_not_whole_is_nan_inside_of_jit(as_users_call):
     problem = _step_problem()
     best = jax.jit(lambda steps: problem.best_step_size(steps))

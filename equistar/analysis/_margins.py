@@ -6,7 +6,13 @@ from jaxtyping import Array, Float
 
 from .._eigh import eigh
 from .._numerics import matmul
-from ._require import floating, is_symmetric, positive_semidefinite, require
+from ._require import (
+    check_scalars,
+    floating,
+    is_symmetric,
+    positive_semidefinite,
+    require,
+)
 
 
 class Margin(eqx.Module):
@@ -44,7 +50,7 @@ def linear_margin(
 
     - `hessian`: $H$, symmetric and positive semidefinite. Eigenvalues below zero by no
         more than float32's rounding of the largest count as zero.
-    - `alpha`: $\\alpha \\ge 0$.
+    - `alpha`: $\\alpha \\ge 0$, one number: of shape `()`.
     - `matrix`: $P$, symmetric.
 
     **Returns:**
@@ -53,10 +59,11 @@ def linear_margin(
 
     **Raises:**
 
-    `ValueError` if `matrix` is not symmetric, or `hessian` not positive semidefinite.
-    Inside of jit, where values cannot be seen, both margins are NaN instead.
+    `ValueError` if `alpha` is not one number, `matrix` is not symmetric, or `hessian` is
+    not positive semidefinite. Inside of jit, where values cannot be seen, both margins are
+    NaN instead; shapes are refused there too.
     """
-    hessian, matrix = _checked(hessian, matrix)
+    hessian, matrix = _checked(hessian, alpha, matrix)
     low, high = _extremes(matrix)
     sufficient = jnp.minimum(alpha + low, 2 / _extremes(hessian)[1] - alpha - high)
     root = _power(hessian, 0.5)
@@ -77,7 +84,7 @@ def preconditioned_margin(
 
     **Returns:** and **Raises:** likewise.
     """
-    hessian, matrix = _checked(hessian, matrix)
+    hessian, matrix = _checked(hessian, alpha, matrix)
     low, high = _extremes(matrix)
     limit = 2 / jnp.sqrt(_extremes(hessian)[1])
     sufficient = jnp.minimum(alpha + low, limit - alpha - high)
@@ -116,7 +123,7 @@ def disturbed_margin(
     As [`equistar.analysis.linear_margin`][], and if `disturbance` is not in (0, `bound`]
     or does not commute with `matrix`.
     """
-    hessian, matrix = _checked(hessian, matrix)
+    hessian, matrix = _checked(hessian, alpha, matrix)
     disturbance, bound = (
         floating(x, 1, name)
         for x, name in ((disturbance, "`disturbance`"), (bound, "`bound`"))
@@ -158,8 +165,8 @@ def momentum_margin(
     **Arguments:**
 
     - `hessian`: $H$, symmetric and positive semidefinite.
-    - `step_size`: $a$.
-    - `decay`: $\\beta$ in [0, 1).
+    - `step_size`: $a$, one number: of shape `()`.
+    - `decay`: $\\beta$ in [0, 1), one number as well.
 
     **Returns:**
 
@@ -167,9 +174,11 @@ def momentum_margin(
 
     **Raises:**
 
-    `ValueError` if `decay` is not in [0, 1) or `hessian` not positive semidefinite.
-    Inside of jit, where values cannot be seen, both margins are NaN instead.
+    `ValueError` if `step_size` or `decay` is not one number, `decay` is not in [0, 1), or
+    `hessian` is not positive semidefinite. Inside of jit, where values cannot be seen, both
+    margins are NaN instead; shapes are refused there too.
     """
+    check_scalars(step_size=step_size, decay=decay)
     return _momentum(hessian, step_size * (1 - decay), decay, step_size, 1 - decay)
 
 
@@ -187,6 +196,7 @@ def heavy_ball_margin(
 
     **Returns:** and **Raises:** likewise.
     """
+    check_scalars(step_size=step_size, decay=decay)
     return _momentum(hessian, step_size, decay, step_size, 1.0)
 
 
@@ -225,8 +235,11 @@ def _root(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def _checked(
-    hessian: Float[Array, "n n"], matrix: Float[Array, "n n"]
+    hessian: Float[Array, "n n"],
+    alpha: float | Float[Array, ""],
+    matrix: Float[Array, "n n"],
 ) -> tuple[Float[Array, "n n"], Float[Array, "n n"]]:
+    check_scalars(alpha=alpha)
     hessian, matrix = positive_semidefinite(hessian), floating(matrix, 2, "`matrix`")
     if matrix.shape != hessian.shape:
         raise ValueError(

@@ -24,7 +24,11 @@ def require(
     return x
 
 
-_SHAPES = "one number", "a vector", "a matrix"
+_SHAPES = (
+    "one real number (for several use jax.vmap)",
+    "a vector of real numbers",
+    "a matrix of real numbers",
+)
 
 
 def floating(x: ArrayLike | Sequence, axes: int, name: str) -> Float[Array, "..."]:
@@ -32,11 +36,17 @@ def floating(x: ArrayLike | Sequence, axes: int, name: str) -> Float[Array, "...
     array = jnp.asarray(x)
     if array.ndim != axes or jnp.iscomplexobj(array):
         raise ValueError(
-            f"{name} must be {_SHAPES[axes]} of real numbers; got shape {array.shape} and "
-            f"dtype {array.dtype}."
+            f"{name} must be {_SHAPES[axes]}; got shape {array.shape} and dtype "
+            f"{array.dtype}."
         )
     inexact = jnp.issubdtype(array.dtype, jnp.floating)
     return array if inexact else array.astype(jnp.zeros(()).dtype)
+
+
+def check_scalars(**numbers: ArrayLike | Sequence) -> None:
+    """Raises a `ValueError` unless each is one real number: a vector would broadcast."""
+    for name, x in numbers.items():
+        floating(x, 0, f"`{name}`")
 
 
 # NaN passes: what is computed of a matrix that has diverged is NaN.

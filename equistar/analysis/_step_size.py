@@ -6,7 +6,7 @@ import jax.lax as lax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ._require import floating, require
+from ._require import check_scalars, floating, require
 
 
 class SignedLog(eqx.Module):
@@ -157,6 +157,7 @@ class StepSizeProblem(eqx.Module):
         with $c_1$ the norm of $w_0$ in the eigenspace of $L$. It grows exponentially with
         $t$; where it is negative it says nothing.
         """
+        check_scalars(step_size=step_size)
         top = jnp.max(self.eigenvalues)
         c = self._share(top)
         power = 2 * _float(steps, top) - 1
@@ -190,11 +191,7 @@ class StepSizeProblem(eqx.Module):
     def _terms(
         self, step_size: Float[Array, ""], steps: Horizon, order: int
     ) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-        if jnp.ndim(step_size) != 0:
-            raise ValueError(
-                "`step_size` is one number; for several use jax.vmap. Got shape "
-                f"{jnp.shape(step_size)}."
-            )
+        check_scalars(step_size=step_size)
         lam, c = self.eigenvalues, self.coefficients
         product, rest = _product(step_size, lam)
         remainder = _left(product, rest)
