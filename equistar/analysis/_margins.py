@@ -124,21 +124,14 @@ def disturbed_margin(
     or does not commute with `matrix`.
     """
     hessian, matrix = _checked(hessian, alpha, matrix)
-    disturbance, bound = (
-        floating(x, 1, name)
-        for x, name in ((disturbance, "`disturbance`"), (bound, "`bound`"))
-    )
-    for x, name in ((disturbance, "`disturbance`"), (bound, "`bound`")):
-        if x.shape != hessian.shape[:1]:
-            raise ValueError(
-                f"{name} must have a number for each row of `hessian`, {len(hessian)}; got "
-                f"shape {x.shape}."
-            )
+    disturbance = _vector(disturbance, "`disturbance`", len(hessian))
+    bound = _vector(bound, "`bound`", len(hessian))
     bounded = jnp.all((disturbance > 0) & (disturbance <= bound))
     matrix = require(bounded, matrix, "`disturbance` must be in (0, `bound`].")
-    commutes = is_symmetric(disturbance[:, None] * matrix)
-    matrix = require(commutes, matrix, "`disturbance` must commute with `matrix`.")
     disturbed = disturbance[:, None] * matrix
+    message = "`disturbance` must commute with `matrix`."
+    commutes = is_symmetric(disturbed)
+    matrix, disturbed = (require(commutes, x, message) for x in (matrix, disturbed))
     low, high = _extremes(matrix)
     worst, limit = jnp.max(bound), 2 / _extremes(hessian)[1]
     learned = jnp.minimum(alpha / worst + low, (limit - alpha) / worst - high)
@@ -251,6 +244,16 @@ def _checked(
         "of the transition itself."
     )
     return hessian, require(is_symmetric(matrix), matrix, message)
+
+
+def _vector(x: Float[Array, " n"], name: str, n: int) -> Float[Array, " n"]:
+    x = floating(x, 1, name)
+    if len(x) != n:
+        raise ValueError(
+            f"{name} must have a number for each row of `hessian`, {n}; got shape "
+            f"{x.shape}."
+        )
+    return x
 
 
 def _extremes(matrix: Float[Array, "n n"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
