@@ -124,11 +124,25 @@ def _compare(unroll, estimators, reference: Any = ExactGradient(THETA)):
         ),
         (
             lambda: untyped.meta_gradient_health(WALK, THETA, 10, key=jr.key(0)),
-            r"`horizons` must be a list .*got 10 ",
+            r"`horizons` must be a list .*got 10\.",
         ),
         (
             lambda: untyped.meta_gradient_health(WALK, THETA, [1.5], key=jr.key(0)),
-            r"increasing whole numbers .*got \[1.5\] ",
+            r"increasing whole numbers .*got \[1.5\]\.",
+        ),
+        (
+            lambda: untyped.meta_gradient_health(WALK, 0.1, [1], key=jr.key(0)),
+            "`theta` holds no floating-point array",
+        ),
+        (
+            lambda: meta_gradient_health(WALK, THETA.astype(complex), [1], key=jr.key(0)),
+            "`theta` holds complex numbers",
+        ),
+        (
+            lambda: untyped.meta_gradient_health(
+                WALK, THETA, [1], particles=2.0, key=jr.key(0)
+            ),
+            r"`particles` must be a whole number of at least 1; got 2\.0",
         ),
     ],
 )

@@ -15,7 +15,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from rich.table import Table
 
-from .._estimators import AbstractRematerialisation, WithinMemory
+from .._estimators import AbstractRematerialisation, learned, WithinMemory
+from .._kinds import as_count
 from .._text import as_text
 from .._unrolls import AbstractObjective, AbstractUnroll, check_is_unroll, MeanLoss
 from ..plot import save_figure
@@ -147,8 +148,9 @@ def meta_gradient_health(
 
     **Raises:**
 
-    `ValueError` if `unroll` is no unroll, or if the horizons are not increasing positive
-    numbers.
+    `ValueError` if `unroll` is no unroll, `theta` has no inexact array or a complex one,
+    the horizons are not increasing positive whole numbers, or `particles` is not a whole
+    number of at least 1.
 
     ??? cite
 
@@ -163,12 +165,14 @@ def meta_gradient_health(
         ```
     """
     check_is_unroll(unroll)
+    learned(theta)
+    particles = as_count(particles, "particles")
     steps = np.asarray(horizons)
     whole = np.issubdtype(steps.dtype, np.integer) and steps.ndim == 1 and steps.size > 0
-    if not whole or np.any(np.diff(steps, prepend=0) <= 0) or particles < 1:
+    if not whole or np.any(np.diff(steps, prepend=0) <= 0):
         raise ValueError(
             "`horizons` must be a list of increasing whole numbers from 1 up, say "
-            f"[1, 10, 100], and `particles` at least 1; got {horizons} and {particles}."
+            f"[1, 10, 100]; got {horizons}."
         )
     keys, grid = jr.split(key, particles), _with_halves(steps)
     longest = int(steps[-1])
