@@ -65,9 +65,9 @@ def check_count(number: Any, name: str, least: int = 1) -> None:
         )
 
 
-def check_steps(number: Any, name: str) -> None:
+def check_steps(number: Any, name: str, least: int = 1) -> None:
     """As `check_count`, of what is counted on the device: in 32 bits."""
-    check_count(number, name)
+    check_count(number, name, least)
     if number >= 2**31:
         raise ValueError(f"`{name}` must be below 2**31; got {number}.")
 
@@ -78,9 +78,9 @@ def as_count(number: Any, name: str, least: int = 1) -> int:
     return int(number)
 
 
-def as_steps(number: Any, name: str) -> int:
+def as_steps(number: Any, name: str, least: int = 1) -> int:
     """A whole number of Python's; raises as `check_steps`."""
-    check_steps(number, name)
+    check_steps(number, name, least)
     return int(number)
 
 
@@ -112,7 +112,7 @@ def as_number(value: Any, name: str, example: str) -> float:
         if isinstance(value, str | bytes | bool):
             raise TypeError
         return float(value)
-    except (TypeError, ValueError) as e:
+    except (TypeError, ValueError, OverflowError) as e:
         raise ValueError(
             f"{name} must be one number, say {example}, and no traced one; got "
             f"{_shown(value)}."
@@ -131,11 +131,16 @@ def check_key(key: Any) -> None:
     """Raises a `ValueError` unless `key` is a PRNG key of JAX."""
     dtype = getattr(key, "dtype", None)
     is_new = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
-    is_old = dtype == jnp.uint32 and key.ndim == 1
+    is_old = dtype == jnp.uint32 and key.shape == _raw_key_shape()
     if not is_old and not (is_new and key.ndim == 0):
         raise ValueError(
             f"`key` must be one PRNG key, say `jax.random.key(0)`; got {_shown(key)}."
         )
+
+
+# How many numbers a key is, the default implementation of keys says.
+def _raw_key_shape() -> tuple[int, ...]:
+    return jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape
 
 
 def as_seed(seed: Any) -> int:

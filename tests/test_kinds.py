@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import equistar as eqs
-from equistar._kinds import check_parts
+from equistar._kinds import check_key, check_parts
 
 
 class Holder(eqx.Module):
@@ -58,6 +58,9 @@ MADE = {
     "ForwardGradient": lambda n: eqs.ForwardGradient(n, n),
     "FullBackprop": lambda n: eqs.FullBackprop(n),
     "Segments": lambda n: eqs.Segments(n),
+    "Curriculum": lambda n: eqs.Curriculum({n - n: n, n: n}),
+    "InfluenceBalancing": lambda n: eqs.InfluenceBalancing(n, n),
+    "LongRun": lambda n: eqs.analysis.LongRun(eqs.FullES(n), n),
     "LogUniformLength": lambda n: eqs.LogUniformLength(n, n + n),
     "MLP": lambda n: eqs.tasks.MLP([n, n]),
     "ConvNet": lambda n: eqs.tasks.ConvNet((n,), (n,), n),
@@ -98,6 +101,13 @@ def test_a_seed_is_any_that_jax_takes(as_users_call):
     assert not jnp.array_equal(draw(-3), draw(3))
     with pytest.raises(ValueError, match="`seed` must have 64 bits at most"):
         draw(2**63)
+
+
+@pytest.mark.parametrize("key", [jnp.zeros(7, jnp.uint32), jnp.zeros((2, 2), jnp.uint32)])
+def test_an_array_that_is_not_as_long_as_a_raw_key_is_none(key):
+    check_key(jr.PRNGKey(0))
+    with pytest.raises(ValueError, match="`key` must be one PRNG key"):
+        check_key(key)
 
 
 def test_a_path_may_begin_in_the_home_folder(monkeypatch, tmp_path):

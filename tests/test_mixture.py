@@ -219,6 +219,11 @@ SGD = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
         (lambda: _meta_train(_slopes(1.0)[0], logger=3), "`logger` must be a function"),
         (lambda: _meta_train(_slopes(1.0)[0], logger=eqs.NoLogger), r"pass `NoLogger\(\)`"),
         (lambda: _meta_train(_slopes(1.0)[0], max_skipped="x"), "`max_skipped` must be a"),
+        # Of NumPy's numbers one that is too small is refused, and not the kind.
+        (
+            lambda: _meta_train(_slopes(1.0)[0], max_skipped=np.int64(0)),
+            "`max_skipped` must be at least 1; got 0",
+        ),
         (
             lambda: _meta_train(_slopes(1.0)[0], trainable={"a": True}),
             "`trainable` must be",

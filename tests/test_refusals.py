@@ -79,9 +79,15 @@ def test_the_log_objective_has_a_derivative_where_a_factor_is_exactly_zero():
             "symmetric",
         ),
         (lambda: LongRun(eqs.FullES(3), runs=1), "at least 2"),
+        (lambda: untyped.LongRun(eqs.FullES(3), runs=2.5), r"`runs` must be .* got 2\.5"),
+        (lambda: untyped.LongRun(eqs.FullES(3), runs="3"), "`runs` must be .* got '3'"),
+        (
+            lambda: untyped.NoisyQuadratic(EYE, EYE, start_scale="a"),
+            "`start_scale` must be one number.* got 'a'",
+        ),
     ],
 )
-def test_what_makes_no_sense_is_refused(call, message):
+def test_what_makes_no_sense_is_refused(as_users_call, call, message):
     with pytest.raises(ValueError, match=message):
         call()
 

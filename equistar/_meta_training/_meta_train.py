@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import equinox as eqx
 import jax
 import jax.tree_util as jtu
+import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray, PyTree
 
@@ -174,7 +175,8 @@ def _check(
     logger: Any,
 ) -> None:
     check_count(steps, "steps")
-    check_kind(max_skipped, int | float, "`max_skipped`", "a number, say 100")
+    number = int | float | np.integer | np.floating
+    check_kind(max_skipped, number, "`max_skipped`", "a number, say 100")
     if not max_skipped >= 1:
         raise ValueError(f"`max_skipped` must be at least 1; got {max_skipped}.")
     if not 0 < as_number(warn_share, "`warn_share`", "0.5") <= 1:

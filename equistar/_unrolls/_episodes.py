@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .._kinds import as_int, check_count, check_steps
+from .._kinds import as_int, as_steps, check_count, check_steps
 
 
 class AbstractEpisodeLength(eqx.Module):
@@ -199,11 +199,10 @@ class Curriculum(AbstractEpisodeLength):
         **Raises:**
 
         `ValueError` if no stage begins at 0, one begins at something else than a whole
-        number of at least 0, or a length is neither a number of steps nor an
-        [`equistar.AbstractEpisodeLength`][].
+        number of at least 0 and below 2**31, or a length is neither a number of steps nor
+        an [`equistar.AbstractEpisodeLength`][].
         """
-        for begin in stages:
-            check_count(begin, "stages", least=0)
+        stages = {as_steps(n, "stages", least=0): stages[n] for n in stages}
         if 0 not in stages:
             raise ValueError(
                 "The first stage of a Curriculum begins at meta-step 0; got stages at "

@@ -38,14 +38,16 @@ class InfluenceBalancing(AbstractUnroll):
 
     **Raises:**
 
-    `ValueError` unless 1 <= `positive` <= `states`.
+    `ValueError` unless both are whole numbers with 1 <= `positive` <= `states`.
     """
 
     states: int = eqx.field(default=23, converter=as_int, static=True)
     positive: int = eqx.field(default=10, converter=as_int, static=True)
 
     def __check_init__(self):
-        if not 1 <= self.positive <= self.states:
+        check_count(self.states, "states")
+        check_count(self.positive, "positive")
+        if self.positive > self.states:
             raise ValueError(
                 "`positive` must be between 1 and `states`; got "
                 f"{self.positive} and {self.states}."

@@ -9,7 +9,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._eigh import eigh
-from .._kinds import as_count
+from .._kinds import as_count, as_number
 from .._numerics import matmul
 from .._unrolls import AbstractUnroll
 from ._require import floating, is_symmetric, positive_semidefinite, require
@@ -83,8 +83,9 @@ class NoisyQuadratic(AbstractUnroll):
 
         **Raises:**
 
-        `ValueError` if the sizes differ, or the Hessian or the noise is not symmetric and
-        positive semidefinite. Inside of jit, where values cannot be seen, results are NaN.
+        `ValueError` if the sizes differ, the Hessian or the noise is not symmetric and
+        positive semidefinite, or `start_scale` is not one number that is known. Inside of
+        jit, where values cannot be seen, results are NaN.
         """
         self.hessian = positive_semidefinite(hessian)
         noise = floating(noise, 2, "`noise`").astype(self.hessian.dtype)
@@ -98,7 +99,7 @@ class NoisyQuadratic(AbstractUnroll):
             )
         message = "`noise` is a covariance: it must be symmetric."
         self.noise = require(is_symmetric(noise), noise, message)
-        self.start_scale = start_scale
+        self.start_scale = as_number(start_scale, "`start_scale`", "1.0")
         values, vectors = eigh(self.noise)
         message = "`noise` is a covariance: it must be positive semidefinite."
         values = require(~(values[0] < -1e-5 * jnp.abs(values[-1])), values, message)

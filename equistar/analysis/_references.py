@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._estimators import AbstractEstimator
-from .._kinds import as_int, check_parts
+from .._kinds import as_int, check_count, check_parts
 from .._unrolls import AbstractUnroll
 
 
@@ -71,7 +71,8 @@ class LongRun(AbstractReference):
 
     **Raises:**
 
-    `ValueError` if `estimator` is not an estimator, or `runs` is below 2.
+    `ValueError` if `estimator` is not an estimator, or `runs` is not a whole number of
+    at least 2.
     """
 
     estimator: AbstractEstimator
@@ -79,8 +80,8 @@ class LongRun(AbstractReference):
 
     def __check_init__(self):
         check_parts(self)
-        if self.runs < 2:
-            raise ValueError(f"A standard error needs at least 2 `runs`; got {self.runs}.")
+        # Fewer have no standard error.
+        check_count(self.runs, "runs", least=2)
 
     def gradient(
         self, unroll: AbstractUnroll, theta: PyTree, steps: int, *, key: PRNGKeyArray
