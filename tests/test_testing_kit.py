@@ -258,6 +258,30 @@ def test_what_an_optimizer_raises_is_told_with_the_property():
     assert "while KeepsStructure was tried" in caught.value.__notes__[-1]
 
 
+def _named(name):
+    return type(name, (kit.KeepsStructure,), {})()
+
+
+def test_the_tests_have_the_names_of_their_properties_in_small_letters():
+    names = "NoOp", "KeepsL2Norm", "StaysAtRest", "StableOnQuadratics"
+    ours: Any = kit.optimizer_tests(_Descent(), *map(_named, names))
+    assert ours.pytestmark[0].kwargs["ids"] == [
+        "keeps_structure",
+        "stays_finite",
+        "wide_accumulators",
+        "rests_at_zero_gradient",
+        "ignores_leaf_order",
+        "jit_equals_eager",
+        "vmap_equals_loop",
+        "sharded_equals_unsharded",
+        "nan_stays_in_its_leaf",
+        "no_op",
+        "keeps_l2_norm",
+        "stays_at_rest",
+        "stable_on_quadratics",
+    ]
+
+
 # As a caller without a type checker has it.
 untyped: Any = kit
 
