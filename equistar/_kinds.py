@@ -1,19 +1,30 @@
 """Arguments that must be of a kind, and what to say of one that is not."""
 
 import dataclasses
+import inspect
 import operator
 import os
 import pathlib
+import sys
 import textwrap
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+
+# From Python 3.14 on annotations are evaluated when a signature is asked for, and those of
+# names that only type checkers import are a NameError then.
+_UNEVALUATED: dict[str, Any] = {}
+if sys.version_info >= (3, 14):
+    import annotationlib
+
+    _UNEVALUATED["annotation_format"] = annotationlib.Format.FORWARDREF
 
 
 def check_kind(
@@ -125,6 +136,14 @@ def check_function(value: Any, name: str, example: str) -> None:
         raise ValueError(
             f"`{name}` must be a function, say `{example}`; got {_shown(value)}."
         )
+
+
+def signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """The arguments of a user's function, whatever its annotations are.
+
+    Raises as `inspect.signature` does for what does not say them.
+    """
+    return inspect.signature(function, **_UNEVALUATED)
 
 
 def check_key(key: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import types
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ import optax
 import pytest
 
 import equistar as eqs
+from equistar import _kinds
+from equistar._evaluation._checks import as_makers
 from equistar._kinds import check_key, check_parts
 
 
@@ -31,6 +35,25 @@ def test_a_part_of_another_kind_is_named_though_its_annotation_is_a_string():
     assert untyped(eqs.NoMagnitudeController()).number == 3
     with pytest.raises(ValueError, match=r"`part` of Holder must be an instance of Abst"):
         untyped(4)
+
+
+def test_annotations_that_only_type_checkers_know_are_not_evaluated(monkeypatch):
+    asked = []
+
+    # As in Python 3.14, which evaluates them unless a format says otherwise.
+    def signature(function, *, annotation_format=None):
+        if annotation_format is None:
+            raise NameError("Params")
+        asked.append(function.__name__)
+        return inspect.signature(function)
+
+    stand_in = types.SimpleNamespace(signature=signature, Signature=inspect.Signature)
+    monkeypatch.setattr(_kinds, "inspect", stand_in)
+    monkeypatch.setattr(_kinds, "_UNEVALUATED", {"annotation_format": "forward reference"})
+    eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+    digits = eqs.tasks.digits_mlp
+    as_makers({"mine": digits, "its": digits()})
+    assert asked == ["sgd", "digits_mlp", "loss"]
 
 
 def test_a_class_whose_annotations_are_known_to_its_function_only_is_made():

@@ -1,7 +1,6 @@
 """What an evaluation is given: refused in one sentence, or as it is used inside."""
 
 import functools as ft
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ import optax
 
 from .. import tasks as tasks_module
 from .._inner_training import check_takes_split
-from .._kinds import check_kind
+from .._kinds import check_kind, signature_of
 from .._names import suggest
 from .._optimizers import AbstractOptimizer, OptaxOptimizer
 from ..tasks import AbstractTask
@@ -90,7 +89,7 @@ def _maker(name: str, task: Any) -> Any:
 def _needs_nothing(function: Callable[..., Any]) -> bool:
     """Whether it can be called without arguments, as far as it says."""
     try:
-        inspect.signature(function).bind()
+        signature_of(function).bind()
     except TypeError:
         return False
     except ValueError:

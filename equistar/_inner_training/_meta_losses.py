@@ -1,12 +1,12 @@
 """Which loss of a training step meta-training is on."""
 
 import abc
-import inspect
 
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from .._keys import apart
+from .._kinds import signature_of
 from ..tasks import AbstractTask, Split
 
 
@@ -89,7 +89,7 @@ class HeldOut(AbstractMetaLoss):
 
 def check_takes_split(task: AbstractTask) -> None:
     """Raises a `ValueError` for a task whose loss is on training data alone."""
-    parameters = inspect.signature(task.loss).parameters
+    parameters = signature_of(task.loss).parameters
     catches_all = any(p.kind == p.VAR_KEYWORD for p in parameters.values())
     if "split" not in parameters and not catches_all:
         raise ValueError(

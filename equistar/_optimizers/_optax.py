@@ -1,7 +1,6 @@
 """To optax and back."""
 
 import abc
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from .._kinds import signature_of
 from ._base import AbstractOptimizer
 from ._frozen import frozen, FrozenArray
 from ._scaled import Scaled
@@ -242,7 +242,7 @@ def _check_factory(factory: Any, names: Iterable[str]) -> None:
             f"learning_rate=...` and not `optax.adam(...)`; got {factory!r:.80}."
         )
     try:
-        signature = inspect.signature(factory)
+        signature = signature_of(factory)
     except (TypeError, ValueError):
         return
     arguments = dict.fromkeys(names)
