@@ -221,6 +221,31 @@ def test_whole_episodes_of_any_length_are_counted_where_they_end(estimator):
     assert estimate(short).diverged == 0
 
 
+class _Slopes(eqs.AbstractUnroll):
+    """The loss of each step is a number of its own times theta."""
+
+    slopes: jax.Array
+
+    def init(self, theta, *, key):
+        return jnp.zeros((), jnp.int32)
+
+    def step(self, theta, carry, *, key):
+        return carry + 1, jnp.sum(self.slopes[carry] * theta)
+
+
+def test_windows_without_a_finite_gradient_are_left_out_of_the_mean():
+    estimator = eqs.TruncatedBackprop(2, 1, 6, eqs.LockStep())
+    mean = lambda *slopes: eqs.meta_gradient(
+        _Slopes(jnp.array(slopes)), estimator, jnp.full(2, 0.5), key=jr.key(0), windows=3
+    )
+    # The second window's loss, of the step that is finite, is left out as well.
+    out = mean(1.0, 1.0, 10.0, jnp.nan, 3.0, 3.0)
+    np.testing.assert_array_equal(out.gradient, [2.0, 2.0])
+    assert out.meta_loss == 2 and out.dropped == 1
+    out = mean(1.0, jnp.nan, 2.0, jnp.nan, 3.0, jnp.nan)
+    assert jnp.all(jnp.isnan(out.gradient)) and out.meta_loss == 2 and out.dropped == 3
+
+
 def test_complex_meta_parameters_are_refused():
     theta = {"a": jnp.asarray(1 + 2j)}
     for estimator in (EXACT | SAMPLED).values():

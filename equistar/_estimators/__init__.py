@@ -19,7 +19,7 @@ from ._noise import (
     PerLeafNoise as PerLeafNoise,
 )
 from ._nres import NRES as NRES
-from ._particles import learned as learned
+from ._particles import learned as learned, over as over
 from ._pes import PES as PES
 from ._pes_analytic import PESAnalytic as PESAnalytic
 from ._remat import (

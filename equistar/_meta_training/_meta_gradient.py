@@ -9,8 +9,9 @@ import jax.random as jr
 import jax.tree_util as jtu
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
-from .._estimators import AbstractEstimator, MetaGradient
+from .._estimators import AbstractEstimator, MetaGradient, over
 from .._kinds import as_count, check_key, check_kind
+from .._numerics import all_finite
 from .._unrolls import AbstractUnroll
 
 
@@ -32,13 +33,15 @@ def meta_gradient(
     - `key`: a PRNG key.
     - `windows`: how many consecutive estimates to average. A windowed estimator needs
         enough of them to go through whole episodes, and with `starts=LockStep()` they may
-        be exactly that. `Staggered()` shortens the first episode of each particle, which
-        tells in the mean until many more have passed;
-        [`equistar.analysis.compare_estimators`][] leaves the first ones out.
+        be exactly that. `Staggered()` shortens each particle's first episode, which biases
+        the mean unless `windows` covers many episodes;
+        [`equistar.analysis.compare_estimators`][] discards these first windows.
 
     **Returns:**
 
-    A [`equistar.MetaGradient`][]: means over the windows, and sums of its counts.
+    A [`equistar.MetaGradient`][]: means of gradient and meta-loss over the windows whose
+    gradient is finite, and sums of its counts over all windows, so that `dropped` tells
+    what the means leave out. Where no window's gradient is finite, they are over all.
 
     **Raises:**
 
@@ -66,7 +69,14 @@ def _estimated(
         return state, estimate
 
     _, estimates = jax.lax.scan(body, particles, jnp.arange(windows))
-    mean = lambda x: jnp.mean(x, axis=0)
+    finite = jax.vmap(all_finite)(estimates.gradient)
+    counted = finite | ~jnp.any(finite)
+
+    def mean(x: Array) -> Array:
+        # The same to the bit, where nothing is left out, as a mean that leaves nothing out.
+        known = jnp.mean(x, axis=0, where=over(counted, x))
+        return jnp.where(jnp.all(counted), jnp.mean(x, axis=0), known)
+
     return MetaGradient(
         gradient=jtu.tree_map(mean, estimates.gradient),
         meta_loss=mean(estimates.meta_loss),
