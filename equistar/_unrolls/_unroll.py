@@ -31,13 +31,44 @@ class AbstractUnroll(eqx.Module):
 
     @abc.abstractmethod
     def init(self, theta: PyTree, *, key: PRNGKeyArray) -> PyTree[Array]:
-        """The carry at the start of an episode: a pytree of arrays."""
+        """The carry at the start of an episode: a pytree of arrays.
+
+        **Arguments:**
+
+        - `theta`: the meta-parameters, any pytree. Its inexact arrays are differentiated.
+        - `key`: a PRNG key, another one for each episode. All members of a particle, say
+            both of an antithetic pair, get the same one.
+
+        **Raises:**
+
+        Whatever it raises is passed on. Estimators and `meta_train` refuse, with a
+        `ValueError` and before anything is computed, a carry with leaves that are no
+        arrays: numbers of Python's are wrapped in `jnp.asarray`.
+        """
 
     @abc.abstractmethod
     def step(
         self, theta: PyTree, carry: PyTree[Array], *, key: PRNGKeyArray
     ) -> tuple[PyTree[Array], Float[Array, ""]]:
-        """`(carry, loss)`: the next carry, and the loss recorded for this step."""
+        """`(carry, loss)`: the next carry, and the loss recorded for this step.
+
+        The loss is a floating-point array of shape `()`. The carry keeps its structure,
+        shapes and dtypes at every step, for steps are scanned over.
+
+        **Arguments:**
+
+        - `theta`: as for `init`.
+        - `carry`: from `init` or the step before.
+        - `key`: a PRNG key, another one for each step. All members of a particle get the
+            same one, so that they see the same data.
+
+        **Raises:**
+
+        Whatever it raises is passed on. Estimators and `meta_train` refuse, with a
+        `ValueError` and before anything is computed, what is no pair, a loss that is not a
+        floating-point array of shape `()`, and a carry that differs from that of `init`
+        in structure, shapes or dtypes.
+        """
 
 
 class Completed(AbstractUnroll):

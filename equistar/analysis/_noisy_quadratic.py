@@ -123,7 +123,17 @@ class NoisyQuadratic(AbstractUnroll):
         return eye - matmul(theta.preconditioner(), self.hessian)
 
     def mean(self, theta: LinearOptimizer, t: int | Int[Array, ""]) -> Float[Array, " n"]:
-        """$E \\phi_t = A^t \\mu$; NaN where it is beyond the dtype's range."""
+        """$E \\phi_t = A^t \\mu$; NaN where it is beyond the dtype's range.
+
+        **Arguments:**
+
+        - `theta`: the optimizer.
+        - `t`: steps that were made, a whole number from 0 to 2**31 - 1; it may be traced.
+
+        **Raises:**
+
+        `ValueError` if `t` is none. Of a traced one only shape and dtype are checked.
+        """
         return _product(self._moments(theta, t)[0], self.start)
 
     def covariance(
@@ -132,6 +142,8 @@ class NoisyQuadratic(AbstractUnroll):
         """$\\operatorname{Cov} \\phi_t$, that of the start included.
 
         $$s^2 A^t (A^t)^\\top + \\sum_{k < t} A^k (I - A) S (I - A)^\\top (A^k)^\\top$$
+
+        **Arguments:** and **Raises:** as for `mean`.
         """
         power, covariance = self._moments(theta, t)
         return _conjugate(power, self._start_covariance()) + covariance
@@ -143,6 +155,8 @@ class NoisyQuadratic(AbstractUnroll):
         \\operatorname{tr} H (\\operatorname{Cov} \\phi_t + S) \\right)$.
 
         Infinite where it is beyond the dtype's range.
+
+        **Arguments:** and **Raises:** as for `mean`.
         """
         mean, covariance = self.mean(theta, t), self.covariance(theta, t)
         return self._loss(mean, covariance, self.transition(theta))

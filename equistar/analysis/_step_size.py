@@ -89,25 +89,45 @@ class StepSizeProblem(eqx.Module):
         )
 
     def loss(self, step_size: Float[Array, ""], steps: Horizon) -> SignedLog:
-        """$F(\\eta)$, the loss after `steps` steps."""
+        """$F(\\eta)$, the loss after `steps` steps.
+
+        **Arguments:**
+
+        - `step_size`: $\\eta$, one number.
+        - `steps`: $t$, a whole number of at least 1; it may be traced.
+
+        **Raises:**
+
+        `ValueError` if `step_size` is not one number, or `steps` is not a whole number of
+        at least 1. Inside of jit, where values cannot be seen, results are NaN instead.
+        """
         return _signed_sum(*self._terms(step_size, steps, 0))
 
     def loss_slope(self, step_size: Float[Array, ""], steps: Horizon) -> SignedLog:
-        """$F'(\\eta) = -t \\sum_i c_i^2 \\lambda_i^2 (1 - \\eta \\lambda_i)^{2t - 1}$."""
+        """$F'(\\eta) = -t \\sum_i c_i^2 \\lambda_i^2 (1 - \\eta \\lambda_i)^{2t - 1}$.
+
+        **Arguments:** and **Raises:** as for `loss`.
+        """
         out = _signed_sum(*self._terms(step_size, steps, 1))
         return SignedLog(-out.sign, out.log + jnp.log(_float(steps, out.log)))
 
     def log_objective(
         self, step_size: Float[Array, ""], steps: Horizon
     ) -> Float[Array, ""]:
-        """$G(\\eta)$, whose gradient neither explodes nor vanishes."""
+        """$G(\\eta)$, whose gradient neither explodes nor vanishes.
+
+        **Arguments:** and **Raises:** as for `loss`.
+        """
         log = self.loss(step_size, steps).log
         return log / _float(steps, log)
 
     def log_objective_slope(
         self, step_size: Float[Array, ""], steps: Horizon
     ) -> Float[Array, ""]:
-        """$G'(\\eta) = F'(\\eta) / (t F(\\eta))$."""
+        """$G'(\\eta) = F'(\\eta) / (t F(\\eta))$.
+
+        **Arguments:** and **Raises:** as for `loss`.
+        """
         # An average over the terms of F, for a difference of two long logarithms is wrong
         # by their rounding.
         shares = jax.nn.softmax(self._terms(step_size, steps, 0)[0])
@@ -124,6 +144,12 @@ class StepSizeProblem(eqx.Module):
         lie beyond $2 / \\lambda_{\\max}$. By bisection of
         $[1 / \\lambda_{\\max}, 1 / \\lambda_{\\min}]$, outside of which every term of $F'$
         has one sign, in the logarithm and to rounding.
+
+        **Arguments:**
+
+        - `steps`: as for `loss`.
+
+        **Raises:** as `loss`, of `steps`.
         """
         bottom, top = 1 / jnp.max(self.eigenvalues), 1 / jnp.min(self.eigenvalues)
         # Once, for inside of the loop it could not be refused.
@@ -144,6 +170,8 @@ class StepSizeProblem(eqx.Module):
         $$t \\sum_i c_i^2 \\lambda_i^2 |1 - \\eta \\lambda_i|^{2t - 1}$$
 
         For $\\eta < 2 / \\lambda_{\\max}$ it falls exponentially with $t$.
+
+        **Arguments:** and **Raises:** as for `loss`.
         """
         logs, signs = self._terms(step_size, steps, 1)
         out = _signed_sum(logs, jnp.abs(signs))
@@ -156,6 +184,8 @@ class StepSizeProblem(eqx.Module):
 
         with $c_1$ the norm of $w_0$ in the eigenspace of $L$. It grows exponentially with
         $t$; where it is negative it says nothing.
+
+        **Arguments:** and **Raises:** as for `loss`.
         """
         check_scalars(step_size=step_size)
         top = jnp.max(self.eigenvalues)
@@ -176,7 +206,7 @@ class StepSizeProblem(eqx.Module):
         smaller of the norms of $w_0$ in their eigenspaces. The paper gives the order; the
         constant follows from
         $|1 - \\eta \\lambda_i| \\le m = \\max(|1 - \\eta L|, |1 - \\eta \\alpha|)$ and
-        $m \\ge (L - \\alpha) / (L + \\alpha)$.
+        $m \\ge (L - \\alpha) / (L + \\alpha)$. Infinite if all eigenvalues coincide.
         """
         bottom, top = jnp.min(self.eigenvalues), jnp.max(self.eigenvalues)
         c = jnp.minimum(self._share(bottom), self._share(top))
