@@ -86,6 +86,12 @@ class MagnitudeController(AbstractMagnitude):
         - `aggregation`: `PerElement()`, or `PerTensor()` for one factor a tensor.
         - `init`: initialiser of the head's weights.
         - `key`: a PRNG key.
+
+        **Raises:**
+
+        `ValueError` if `aggregation` or `key` is not of its kind, `width` is not a whole
+        number of at least 1, `scale` is no finite number and no scale, or `init` no
+        initialiser.
         """
         self.head = Head(width, init, key=key)
         self.scale = as_scale(scale)

@@ -46,6 +46,8 @@ class Head(eqx.Module):
 
         - `hidden`: the hidden units, each an array of the tensor's shape.
 
+        **Returns:** the read-out, an array of that shape.
+
         **Raises:** `ValueError` if there are not as many as weights.
         """
         if len(hidden) != self.weight.size:

@@ -74,6 +74,11 @@ class BlackboxTerm(AbstractBlackboxTerm):
             that a fresh optimizer takes its nominal steps only; `release_init` is the
             released implementation's, under which some seeds diverge at once.
         - `key`: a PRNG key.
+
+        **Raises:**
+
+        `ValueError` if a part or `key` is not of its kind, `width` is not a whole number of
+        at least 1, `scale` is no finite number and no scale, or `init` no initialiser.
         """
         self.direction = Head(width, init, key=key)
         self.magnitude = magnitude
@@ -128,6 +133,11 @@ class NominalTerm(AbstractNominalTerm):
             `NoMagnitudeController()`.
         - `scale`: $\\beta_1$, the nominal learning rate; `LearnedScale(1e-3)` makes it
             one more meta-learned number.
+
+        **Raises:**
+
+        `ValueError` if a part is not of its kind, or `scale` is no finite number and no
+        scale.
         """
         self.direction = direction
         self.magnitude = magnitude
@@ -191,6 +201,11 @@ class WeightDecay(AbstractWeightDecay):
         - `rate`: $\\lambda$, the share of a parameter taken away in each update.
         - `magnitude`: the learned magnitude $\\exp(\\beta_5 a_r)$, or
             `NoMagnitudeController()`.
+
+        **Raises:**
+
+        `ValueError` if `magnitude` is not of its kind, or `rate` is no finite number and no
+        scale.
         """
         self.rate = as_scale(rate)
         self.magnitude = magnitude

@@ -145,6 +145,18 @@ class FullBackprop(AbstractWhole):
     **Raises:**
 
     `ValueError` if an argument is not of its kind, or `particles` is below 1.
+
+    ??? cite
+
+        ```bibtex
+        @inproceedings{maclaurin2015gradient,
+            title={Gradient-based Hyperparameter Optimization through Reversible Learning},
+            author={Maclaurin, Dougal and Duvenaud, David and Adams, Ryan P.},
+            booktitle={International Conference on Machine Learning},
+            year={2015},
+            eprint={1502.03492},
+        }
+        ```
     """
 
     length: AbstractEpisodeLength = eqx.field(converter=as_length)

@@ -78,6 +78,20 @@ class TruncatedES(AbstractWindowedPairs):
     - `carried`: whose state the next window starts from, `PlusMember()` or `MeanTheta()`.
 
     **Raises:** as [`equistar.PES`][].
+
+    ??? cite
+
+        ```bibtex
+        @inproceedings{metz2019understanding,
+            title={Understanding and Correcting Pathologies in the Training of Learned
+                   Optimizers},
+            author={Metz, Luke and Maheswaranathan, Niru and Nixon, Jeremy and
+                    Freeman, C. Daniel and Sohl-Dickstein, Jascha},
+            booktitle={International Conference on Machine Learning},
+            year={2019},
+            eprint={1810.10180},
+        }
+        ```
     """
 
     window: int = eqx.field(default=50, converter=as_int, static=True)

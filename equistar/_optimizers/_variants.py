@@ -98,8 +98,8 @@ class STAR(AbstractLearnedOptimizer):
 
         **Raises:**
 
-        `ValueError` if a part is not of its kind, or reads an accumulator that STAR has
-        not.
+        `ValueError` if an argument is not of its kind, or a part reads an accumulator that
+        STAR has not.
         """
         check_key(key)
         trunk, blackbox, blackbox_magnitude, nominal_magnitude = jr.split(key, 4)
@@ -167,7 +167,10 @@ class Blackbox(AbstractLearnedOptimizer):
         width: int = 4,
         direction_init: Initializer = jinit.zeros,
     ):
-        """**Arguments:** as for [`equistar.STAR`][], without the nominal term's."""
+        """**Arguments:** as for [`equistar.STAR`][], without the nominal term's.
+
+        **Raises:** as [`equistar.STAR`][].
+        """
         check_key(key)
         trunk, blackbox, magnitude = jr.split(key, 3)
         self.features = AdafactorFeatures()
@@ -214,7 +217,10 @@ class HyperparamController(AbstractLearnedOptimizer):
         magnitude_scale: float | AbstractScale = 1e-3,
         width: int = 4,
     ):
-        """**Arguments:** as for [`equistar.STAR`][], without the blackbox term's."""
+        """**Arguments:** as for [`equistar.STAR`][], without the blackbox term's.
+
+        **Raises:** as [`equistar.STAR`][].
+        """
         check_key(key)
         trunk, magnitude = jr.split(key)
         self.features = AdafactorFeatures()

@@ -26,6 +26,7 @@ class InfluenceBalancing(AbstractUnroll):
             author={Vicol, Paul and Metz, Luke and Sohl-Dickstein, Jascha},
             booktitle={International Conference on Machine Learning},
             year={2021},
+            eprint={2112.13835},
         }
         ```
 
