@@ -17,7 +17,7 @@ def apart(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
     return jr.fold_in(key, int.from_bytes(name.encode("ascii"), "big"))
 
 
-def described(keys: PRNGKeyArray | Array) -> list[Any]:
+def key_data_of(keys: PRNGKeyArray | Array) -> list[Any]:
     """What decides the numbers that keys give, as JSON can hold it.
 
     Their data; where they are not of JAX's default kind, that as well.

@@ -27,11 +27,8 @@ def accumulator_dtype(dtype: np.dtype | type) -> np.dtype:
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
     """Whether every floating-point array of `tree` is finite."""
-    leaves = [
-        jnp.all(jnp.isfinite(x))
-        for x in jtu.tree_leaves(tree)
-        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jnp.inexact)
-    ]
+    arrays = eqx.filter(tree, eqx.is_inexact_array)
+    leaves = [jnp.all(jnp.isfinite(x)) for x in jtu.tree_leaves(arrays)]
     return ft.reduce(jnp.logical_and, leaves, jnp.array(True))
 
 

@@ -13,6 +13,6 @@ class RESULTS(eqx.Enumeration):
     )
     interrupted = "The run was interrupted; what it had trained so far is kept."
     process_lost = (
-        "A device or another process of the run failed; what had been trained until then "
-        "is kept."
+        "A device or another process of the run failed, or ran out of memory; what had "
+        "been trained until then is kept."
     )

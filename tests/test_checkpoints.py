@@ -82,6 +82,28 @@ def test_a_run_goes_on_to_the_same_bits(tmp_path, unbroken, stop):
     _assert_same(_run(12, checkpoints), unbroken)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_run_with_arrays_of_numpy_goes_on(tmp_path, dtype):
+    theta = {"step": np.asarray(0.1, dtype), "table": np.arange(3)}
+
+    class Descent(eqs.AbstractUnroll):
+        def init(self, theta, *, key):
+            return jnp.ones(2, dtype)
+
+        def step(self, theta, carry, *, key):
+            return (1 - theta["step"]) * carry, 0.5 * jnp.sum(carry**2)
+
+    def run(steps: int, checkpoints: eqs.AbstractCheckpoints = eqs.NoCheckpoints()):
+        unroll, pes = Descent(), eqs.PES(window=2, pairs=2, length=4)
+        settings = {"steps": steps, "key": jr.key(0), "checkpoints": checkpoints}
+        return eqs.meta_train(unroll, pes, theta, optax.sgd(0.1), **settings)
+
+    run(2, eqs.Checkpoints(tmp_path))
+    gone_on = run(4, eqs.Checkpoints(tmp_path))
+    assert gone_on.theta["step"].dtype == dtype
+    _assert_same(gone_on, run(4))
+
+
 def test_a_run_that_is_done_does_nothing_more(tmp_path, unbroken):
     checkpoints = eqs.Checkpoints(tmp_path)
     _run(12, checkpoints)

@@ -404,3 +404,25 @@ def moved(by):
     found.append(fingerprint(both))
     module.outer = optax.sgd(3.0)  # pyright: ignore
     assert len({*found, fingerprint(both)}) == 3
+
+
+_TRIED = """
+def f(a, b):
+    x = 0
+    {}
+    except ValueError:
+        x = 1
+    return x
+"""
+
+
+def test_what_lies_inside_of_a_try_is_told_apart():
+    codes = []
+    for lines in ("a()\n    try: b()", "try: a(); b()"):
+        names = {}
+        exec(_TRIED.format(lines), names)
+        codes.append(names["f"])
+    one, other = codes
+    # Only a table tells where the exceptions are caught.
+    assert one.__code__.co_code == other.__code__.co_code
+    assert fingerprint(one) != fingerprint(other)

@@ -298,6 +298,15 @@ def test_wrong_stacked_axes_are_named(sgd):
         eqs.Stacked(sgd, {"w": -1, "b": 0})
 
 
+def test_stacked_params_are_checked_before_their_axes(sgd, as_users_call):
+    stacked = eqs.Stacked(sgd, {"w": 1, "b": 0})
+    state = stacked.init(_params())
+    with pytest.raises(ValueError, match="with `params`"):
+        stacked.update(_params(), state, None)
+    with pytest.raises(ValueError, match=r"params\['b'\] is of type float"):
+        stacked.init(_params() | {"b": 1.0})
+
+
 @pytest.mark.parametrize("optimizer", [optax.adam(1e-3), "star"])
 def test_only_learned_optimizers_know_of_stacked_axes(optimizer, as_users_call):
     with pytest.raises(ValueError, match="`Stacked` takes a learned optimizer"):

@@ -17,6 +17,7 @@ from jaxtyping import TypeCheckError
 
 import equistar as eqs
 from equistar._meta_training import unstack_metrics
+from equistar._numerics import all_finite
 
 from .helpers import QuadraticDescent
 
@@ -510,3 +511,39 @@ def test_a_run_whose_pairs_carry_no_signal_warns_once(tmp_path):
 def test_a_share_that_makes_no_sense_is_refused(share):
     with pytest.raises(ValueError, match="`warn_share` must be"):
         _run_of_no_use(warn_share=share)
+
+
+@pytest.mark.parametrize("trainable", [eqx.is_array, lambda x: True])
+def test_only_inexact_arrays_can_be_trained(trainable):
+    theta = {"rate": jnp.ones(()), "table": jnp.arange(3)}
+    message = r"`trainable` is true also of theta\['table'\], which is shape \(3,\)"
+    with pytest.raises(ValueError, match=message):
+        eqs.meta_train(
+            _Broken(), eqs.PES(2, 1), theta, steps=1, key=jr.key(0), trainable=trainable
+        )
+
+
+def test_a_run_whose_device_fails_says_why():
+    def fail(step, metrics, theta):
+        if step == 2:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 4 GB too much")
+
+    with pytest.warns(UserWarning, match="ended early: RESOURCE_EXHAUSTED: 4 GB too much"):
+        result = eqs.meta_train(
+            _Broken(),
+            _NaNEstimator(),
+            jnp.zeros(()),
+            optax.sgd(0.5),
+            steps=5,
+            key=jr.key(0),
+            logger=fail,
+            throw=False,
+        )
+    assert result.result == eqs.RESULTS.process_lost
+    assert len(result.history.meta_loss) == 2
+
+
+def test_an_array_of_numpy_that_is_not_finite_is_found():
+    for array in (np.array([1.0, np.nan]), np.float32(np.inf)):
+        assert not all_finite({"w": array, "n": 3, "table": np.arange(2)})
+    assert all_finite({"w": np.ones(2), "x": jnp.ones(2), "name": "x"})

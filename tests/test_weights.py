@@ -309,6 +309,14 @@ def test_an_array_that_stays_fixed_comes_back_as_it_was(tmp_path, xp, dtype):
     assert isinstance(held, np.ndarray) == (xp is np) and held.dtype == dtype
 
 
+def test_an_array_of_the_other_byte_order_comes_back(tmp_path):
+    array = np.array([1.0, 2.0, 3.0], np.dtype(np.float32).newbyteorder())
+    held = eqs.OptaxOptimizer(optax.scale, step_size=eqs.Fixed(array))
+    eqs.save(tmp_path / "held.npz", held)
+    loaded: Any = eqs.load(tmp_path / "held.npz")
+    np.testing.assert_array_equal(loaded.hyperparameters["step_size"](), [1.0, 2.0, 3.0])
+
+
 @pytest.mark.filterwarnings("ignore:.*64 bits")
 def test_a_fixed_array_of_numpy_keeps_bits_that_jax_does_not_read(tmp_path):
     rates = eqs.OptaxOptimizer(optax.scale, step_size=np.asarray(2))

@@ -66,7 +66,7 @@ class JoinedFeatures(AbstractFeatures):
 
     def __call__(self, tensor: Tensor) -> Inputs:
         each = [self._inputs(i, tensor) for i in range(len(self.sets))]
-        known = lambda kind: _joined([known_mean_squares(x, kind) for x in each])
+        known = lambda kind: _concatenated([known_mean_squares(x, kind) for x in each])
         return Inputs(
             element=tuple(itertools.chain(*(x.element for x in each))),
             row=_concatenated([x.row for x in each]),
@@ -85,12 +85,6 @@ class JoinedFeatures(AbstractFeatures):
         inputs = self.sets[i](tensor)
         check_inputs(inputs, self.sets[i])
         return inputs
-
-
-def _joined(each: list[Any]) -> Any:
-    there = [known for known in each if len(known)]
-    tuples = any(isinstance(known, tuple) for known in there)
-    return tuple(itertools.chain(*there)) if tuples or not there else jnp.concatenate(there)
 
 
 # A single one stays the same object: of a vector, rows and columns are one.

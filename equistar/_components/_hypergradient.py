@@ -95,8 +95,7 @@ class HypergradientDescent(AbstractAccumulator):
                 "`rate` must be positive and `threshold` between -1 and 1; got "
                 f"{rate} and {threshold}."
             )
-        burn_in = as_steps(burn_in, "burn_in")
-        self.burn_in = int(burn_in)
+        self.burn_in = as_steps(burn_in, "burn_in")
         self.offsets = jnp.zeros(2)
 
     def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:

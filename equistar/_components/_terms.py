@@ -87,7 +87,7 @@ class BlackboxTerm(AbstractBlackboxTerm):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return self.preconditioner.reads
+        return tuple(self.preconditioner.reads)
 
     def averaged(self, tensor: Tensor) -> dict[str, Array]:
         return self.preconditioner.averaged(tensor)

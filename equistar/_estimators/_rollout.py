@@ -162,7 +162,7 @@ def advance(
         carry: PyTree[Array], x: tuple[Array, Array, Array]
     ) -> tuple[PyTree[Array], PyTree[Array]]:
         restart, began, key = x
-        init_keys, step_keys = _split(key, "init"), _split(key, "step")
+        init_keys, step_keys = _keys_for(key, "init"), _keys_for(key, "step")
         theta = members if one_theta else _choose(began, fresh_members, members)
         init = eqx.filter_closure_convert(lambda: _init(unroll, theta, init_keys))
         carry = _restart(init, restart, carry)
@@ -191,7 +191,7 @@ def _schedule(
         ended = done >= old
         restart = ended | (done < 0)
         step = jnp.where(restart, 0, done)
-        new = jnp.where(ended, draw(_split(key, "length")), old)
+        new = jnp.where(ended, draw(_keys_for(key, "length")), old)
         expected = jnp.where(ended, length.mean(now), expected)
         return (step + 1, new, expected), (restart, step, new, expected)
 
@@ -201,7 +201,7 @@ def _schedule(
 _PURPOSES = {"step": 0, "init": 1, "length": 2}
 
 
-def _split(keys: Array, purpose: str) -> Array:
+def _keys_for(keys: Array, purpose: str) -> Array:
     return jax.vmap(lambda k: jr.fold_in(k, _PURPOSES[purpose]))(keys)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
 
-from .._keys import described
+from .._keys import key_data_of
 from .._kinds import as_count, as_steps, as_tuple, check_counts, check_key, check_kind
 from .._optimizers import AbstractOptimizer
 from .._serialisation import versions
@@ -158,7 +158,7 @@ def _about(steps: int, seeds: int, held_out: Split, key: PRNGKeyArray) -> dict[s
     return {
         "steps": steps,
         "seeds": seeds,
-        "keys": described(key),
+        "keys": key_data_of(key),
         "held_out": held_out.value,
         "dtype": str(jnp.zeros(()).dtype),
         "device": jax.devices()[0].device_kind,

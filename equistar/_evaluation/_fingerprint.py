@@ -152,7 +152,9 @@ class _Walk:
         """What it does; not where it was written."""
         counts = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount
         names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
-        return self._all("code", code.co_code, code.co_consts, code.co_flags, counts, names)
+        # The exceptions' table holds what lies inside of a `try`.
+        does = code.co_code, code.co_exceptiontable, code.co_consts, code.co_flags
+        return self._all("code", *does, counts, names)
 
     def _class(self, cls: type) -> bytes:
         does = {

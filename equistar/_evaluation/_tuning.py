@@ -9,7 +9,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .._keys import described
+from .._keys import key_data_of
 from .._optimizers import AbstractOptimizer
 from ..tasks import AbstractTask
 from ._baselines import AbstractBaseline, Draws
@@ -88,7 +88,7 @@ def tune(
         **about,
         "task_contents": fingerprint(task),
         "steps": steps,
-        "keys": described(keys),
+        "keys": key_data_of(keys),
         "baseline": baseline.name,
         "baseline_contents": fingerprint(baseline),
         "draws": fingerprint(draws),

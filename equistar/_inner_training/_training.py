@@ -44,9 +44,7 @@ def train_init(
     """
     _check_task(task)
     check_key(key)
-    kinds = AbstractOptimizer | optax.GradientTransformation
-    wanted = "an optimizer, say `STAR(key=...)` or `optax.adam(1e-3)`"
-    check_kind(optimizer, kinds, "`optimizer`", wanted)
+    _check_optimizer(optimizer)
     params = task.init(key=key)
     check_params(params)
     with _promotion(optimizer):
@@ -163,11 +161,7 @@ def train(
     **Raises:** `ValueError` if an argument is not of its kind, or `steps` below 1.
     """
     _check_task(task)
-    if isinstance(optimizer, type) or not callable(getattr(optimizer, "update", None)):
-        raise ValueError(
-            "`optimizer` must be an optimizer, say `load_pretrained('star-best')` or "
-            f"`STAR(key=...)`; got {optimizer!r:.80}."
-        )
+    _check_optimizer(optimizer)
     steps = as_steps(steps, "steps")
     check_key(key)
     init_key, data_key = jr.split(key)
@@ -187,6 +181,12 @@ def _train(
     state = train_init(task, optimizer, key=init_key)
     state, losses = jax.lax.scan(body, state, keys)
     return TrainResult(state.params, losses, state.opt_state)
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    kinds = AbstractOptimizer | optax.GradientTransformation
+    wanted = "an optimizer, say `load_pretrained('star-best')` or `optax.adam(1e-3)`"
+    check_kind(optimizer, kinds, "`optimizer`", wanted)
 
 
 def _checked_loss(task: AbstractTask, loss: Any) -> Float[Array, ""]:

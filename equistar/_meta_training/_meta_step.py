@@ -1,23 +1,26 @@
 """One meta-step: an estimate of the meta-gradient, and a step of the outer optimizer."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from .._devices import put_on_all_devices
 from .._estimators import AbstractEstimator, MetaGradient
-from .._kinds import check_key
+from .._kinds import check_key, is_real
 from .._numerics import accumulator_dtype, all_finite, tree_norm
 from .._unrolls import AbstractUnroll, Completed
 from ._feed import AbstractFeed, Steady
 from ._logger import Metrics
 from ._mixture import as_mixture, Mixture, unroll_keys
+from ._trainable import check_trainable
 
 
 class MetaTrainState(eqx.Module):
@@ -66,18 +69,12 @@ def meta_train_init(
     """
     check_key(key)
     mixture = as_mixture(unroll)
+    theta = jtu.tree_map(_as_jax, theta)
     unrolls, theta, key = put_on_all_devices((mixture.at(0), theta, key))
     init_key, run_key = jr.split(key)
     # Not one array twice, which nobody could donate.
     steps, skipped = (put_on_all_devices(jnp.zeros((), jnp.int32)) for _ in range(2))
-    # A weakly typed array would become a strong one, and the next step compile again.
-    strong = lambda x: x.astype(x.dtype) if eqx.is_inexact_array(x) else x
-    theta = jtu.tree_map(strong, theta)
-    _check_trainable(trainable, theta)
-    if not jtu.tree_leaves(eqx.filter(theta, trainable)):
-        raise ValueError(
-            "Nothing of `theta` is trainable: it has no inexact array that is."
-        )
+    check_trainable(trainable, theta)
     with jax.numpy_dtype_promotion("standard"):
         outer_state = outer.init(eqx.filter(theta, trainable))
     particles = tuple(
@@ -90,14 +87,12 @@ def meta_train_init(
     )
 
 
-def _check_trainable(trainable: PyTree, theta: PyTree) -> None:
-    try:
-        eqx.filter(theta, trainable)
-    except (TypeError, ValueError) as e:
-        raise ValueError(
-            "`trainable` must be a function of a leaf, or True and False in the structure "
-            "of `theta`, as `all_but(theta, ...)` and `only(theta, ...)` make them."
-        ) from e
+# An array of NumPy would come back from a step as one of JAX, and a weakly typed one as a
+# strong one: the next step would compile again.
+def _as_jax(x: Any) -> Any:
+    if isinstance(x, np.ndarray | np.generic) and is_real(x):
+        x = jnp.asarray(x)
+    return x.astype(x.dtype) if eqx.is_inexact_array(x) else x
 
 
 def meta_train_step(

@@ -151,9 +151,10 @@ def meta_train(
             if not run.history:
                 raise
             result = RESULTS.interrupted
-        except jax.errors.JaxRuntimeError:
+        except jax.errors.JaxRuntimeError as e:
             if throw or not run.history:
                 raise
+            warn(f"The run ended early: {e}")
             result = RESULTS.process_lost
     if throw and result == RESULTS.no_meta_gradient:
         raise RuntimeError(RESULTS[result])

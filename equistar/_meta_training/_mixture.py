@@ -189,7 +189,8 @@ class Mixture(eqx.Module):
         if not all(0 < w < math.inf for w in weights):
             raise ValueError(f"Weights must be positive and finite; got {weights}.")
         self.feeds = tuple(as_feed(unroll) for unroll in unrolls)
-        self.weights = tuple(w / math.fsum(weights) for w in weights)
+        total = math.fsum(weights)
+        self.weights = tuple(float(w) / total for w in weights)
         self.combination = combination
 
     def at(self, step: int) -> tuple[AbstractUnroll, ...]:

@@ -7,6 +7,8 @@ import equinox as eqx
 import jax.tree_util as jtu
 from jaxtyping import PyTree
 
+from .._kinds import described
+
 
 _Theta = TypeVar("_Theta")
 
@@ -74,3 +76,25 @@ def _with_part(
     if not any(jtu.tree_leaves(spec)):
         raise ValueError("Nothing is left to train: choose another `part`.")
     return spec
+
+
+def check_trainable(trainable: PyTree, theta: PyTree) -> None:
+    """Raises a `ValueError` unless this filter leaves inexact arrays, and no others."""
+    try:
+        trained = eqx.filter(theta, trainable)
+    except (TypeError, ValueError) as e:
+        raise ValueError(
+            "`trainable` must be a function of a leaf, or True and False in the structure "
+            "of `theta`, as `all_but(theta, ...)` and `only(theta, ...)` make them."
+        ) from e
+    if not jtu.tree_leaves(trained):
+        raise ValueError(
+            "Nothing of `theta` is trainable: it has no inexact array that is."
+        )
+    for path, x in jtu.tree_leaves_with_path(trained):
+        if not eqx.is_inexact_array(x):
+            raise ValueError(
+                "Only inexact arrays can be trained, and `trainable` is true also of theta"
+                f"{jtu.keystr(path)}, which is {described(x)}: leave it out, as "
+                "`trainable=eqx.is_inexact_array` does."
+            )

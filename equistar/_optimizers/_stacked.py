@@ -13,7 +13,7 @@ from ._learned import (
     LearnedOptimizerState,
     update_tree,
 )
-from ._trees import broadcast_prefix
+from ._trees import broadcast_prefix, check_grads, check_params
 
 
 class Stacked(AbstractOptimizer):
@@ -56,6 +56,7 @@ class Stacked(AbstractOptimizer):
         self.counts = tuple(counts)
 
     def init(self, params: PyTree) -> LearnedOptimizerState:
+        check_params(params)
         return init_tree(self.optimizer, self._counts(params), params)
 
     def update(
@@ -66,6 +67,7 @@ class Stacked(AbstractOptimizer):
         **extra: Any,
     ) -> tuple[PyTree, LearnedOptimizerState]:
         del extra
+        check_grads(grads, params)
         stacked = self._counts(params)
         return update_tree(self.optimizer, stacked, grads, state, params)
 

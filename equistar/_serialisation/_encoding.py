@@ -61,6 +61,8 @@ def encode(
 
 def _array(array: np.ndarray, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     name = f"array_{len(arrays)}"
+    # That of another machine is not built in either, and its bits would be read as ours.
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
     node = {"array": name, "shape": list(array.shape)}
     # NumPy's files know no bfloat16: its bits are kept.
     if array.dtype.isbuiltin != 1:
