@@ -1,5 +1,6 @@
 """What the per-element network reads of a tensor, by kind."""
 
+import itertools
 from typing import Any
 
 import equinox as eqx
@@ -158,15 +159,16 @@ def mean_squares(inputs: Inputs) -> Float[Array, " normalised"]:
     kinds = [(getattr(inputs, k), known_mean_squares(inputs, k)) for k in KINDS]
     # The rows and the columns of a vector are one object.
     different = {id(xs): (xs, known) for xs, known in kinds if len(xs)}
-    large = {i for i, (xs, _) in different.items() if are_elements(xs, inputs)}
-    todo = [x for i in different if i in large for x in _unknown(*different[i])]
-    of_large = means([x * x for x in todo])
-    found: dict[int, Array] = {}
-    for i, (xs, known) in different.items():
-        unknown = _unknown(xs, known)
-        own = of_large if i in large else _small_mean_squares(xs, unknown)
-        found[i] = _merged(known, own[: len(unknown)])
-        of_large = own[len(unknown) :] if i in large else of_large
+    unknown = {i: _unknown(xs, known) for i, (xs, known) in different.items()}
+    large = [i for i, (xs, _) in different.items() if are_elements(xs, inputs)]
+    of_large = means([x * x for i in large for x in unknown[i]])
+    ends = itertools.accumulate((len(unknown[i]) for i in large), initial=0)
+    shares = zip(large, itertools.pairwise(ends), strict=True)
+    new = {i: of_large[begin:end] for i, (begin, end) in shares}
+    found = {
+        i: _merged(known, new[i] if i in new else _small_mean_squares(xs, unknown[i]))
+        for i, (xs, known) in different.items()
+    }
     each = [found[id(xs)] for xs, _ in kinds if len(xs)]
     return jnp.concatenate(each) if each else jnp.zeros(0)
 
