@@ -247,3 +247,9 @@ def test_any_finite_energy_is_a_decrease_from_an_infinite_one():
     params = jnp.array(2.5)
     _, state = safe.update(jnp.array(1.0), safe.init(params), params)
     assert not state.fell_back
+
+
+def test_an_optax_transformation_is_asked_for_as_an_optimizer(as_users_call):
+    star = eqs.STAR(key=jr.key(0))
+    with pytest.raises(ValueError, match=r"`fallback` .* `OptaxOptimizer\(optax"):
+        eqs.Safeguarded(star, optax.sgd(0.1), eqs.StepBound())  # pyright: ignore

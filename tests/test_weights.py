@@ -309,6 +309,18 @@ def test_an_array_that_stays_fixed_comes_back_as_it_was(tmp_path, xp, dtype):
     assert isinstance(held, np.ndarray) == (xp is np) and held.dtype == dtype
 
 
+def test_provenance_may_hold_arrays(tmp_path):
+    sgd = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
+    made = {"meta_loss": np.float32(0.5), "seed": np.int64(3), "losses": jnp.ones(2)}
+    eqs.save(tmp_path / "sgd.npz", sgd, made)
+    kept = eqs.load_header(tmp_path / "sgd.npz")["provenance"]
+    del kept["versions"]
+    assert kept == {"meta_loss": 0.5, "seed": 3, "losses": [1.0, 1.0]}
+    for bad in (jnp.array(jnp.nan), object()):
+        with pytest.raises(eqs.WeightsError, match="JSON can hold"):
+            eqs.save(tmp_path / "sgd.npz", sgd, {"meta_loss": bad})
+
+
 def test_an_array_of_the_other_byte_order_comes_back(tmp_path):
     array = np.array([1.0, 2.0, 3.0], np.dtype(np.float32).newbyteorder())
     held = eqs.OptaxOptimizer(optax.scale, step_size=eqs.Fixed(array))

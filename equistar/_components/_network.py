@@ -97,6 +97,13 @@ class BlackboxMLP(AbstractNetwork):
     of matrices, which need memory for as many arrays of the tensor's size as there are
     inputs and units. See [`equistar.Blackbox`][] for the source. Features that do not give
     `in_size` inputs raise a `ValueError`.
+
+    **Attributes:**
+
+    - `weights`: a matrix for each layer. The rows of the first one are in the order of
+        [`equistar.Inputs`][]: the inputs per element, per row, per column, and of the whole
+        tensor, each kind as the features give it.
+    - `biases`: a vector for each layer.
     """
 
     weights: tuple[Float[Array, "fan_in width"], ...]

@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import jax.tree_util as jtu
+import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from .._kinds import as_number, check_function, check_parts, described, is_number
@@ -225,6 +226,13 @@ class Safeguarded(AbstractOptimizer):
     criterion: AbstractCriterion
 
     def __check_init__(self):
+        for name in ("learned", "fallback"):
+            if isinstance(getattr(self, name), optax.GradientTransformation):
+                raise ValueError(
+                    f"`{name}` of Safeguarded is an optax transformation: pass an "
+                    "optimizer made of it, say `OptaxOptimizer(optax.sgd, "
+                    "learning_rate=0.1)`."
+                )
         check_parts(self)
 
     def init(self, params: PyTree) -> SafeguardedState:

@@ -50,8 +50,8 @@ def save(
         [`equistar.Stacked`][], which belongs to one tree of parameters: save the optimizer
         inside it. One of a batch at a time: each learned hyperparameter is one number.
     - `provenance`: how it was made, stored in the header: anything that JSON can hold, say
-        the command, the seed and the meta-loss. Versions of Python and of packages are
-        added under `versions`.
+        the command, the seed and the meta-loss. Arrays are stored as lists, and those of
+        one number as that. Versions of Python and of packages are added under `versions`.
 
     **Raises:**
 
@@ -83,11 +83,18 @@ def save(
         "provenance": _with_versions(provenance or {}),
     }
     try:
-        text = json.dumps(header, allow_nan=False)
+        text = json.dumps(header, allow_nan=False, default=_plain)
     except (TypeError, ValueError) as e:
         raise WeightsError(f"The provenance must be something JSON can hold: {e}.") from e
     contents = {_HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
     _write(path, contents)
+
+
+def _plain(value: Any) -> Any:
+    """A number or an array of NumPy or JAX as JSON can hold it."""
+    if isinstance(value, jax.Array | np.ndarray | np.generic):
+        return np.asarray(value).tolist()
+    raise TypeError(f"{type(value).__name__} is none of its kinds")
 
 
 def load(
