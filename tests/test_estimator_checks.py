@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
+import optax
 import pytest
 
 import equistar as eqs
@@ -106,6 +107,7 @@ SCALAR = lambda theta: jnp.zeros(())
         (SCALAR, lambda t, c: (c, 0.0), "scalar"),
         (SCALAR, lambda t, c: c, "a pair"),
         (lambda t: 0.0, lambda t, c: (c, jnp.zeros(())), "carry of arrays"),
+        (lambda t: "start", lambda t, c: (c + 1, t), "init .* carry of arrays; got start"),
         (SCALAR, lambda t, c: (jnp.zeros(2), c), "carry like that of init"),
         (SCALAR, lambda t, c: (c.astype(jnp.float32), c), "carry like that of init"),
         (SCALAR, lambda t, c: ((c, c), c), "carry like that of init"),
@@ -314,3 +316,164 @@ def test_a_state_of_another_theta_is_refused(name):
 def test_shaping_takes_numbers(as_users_call, make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+class _Descent(eqs.AbstractUnroll):
+    def init(self, theta, *, key):
+        return jnp.ones_like(*jax.tree.leaves(theta))
+
+    def step(self, theta, carry, *, key):
+        (theta,) = jax.tree.leaves(theta)
+        return carry - 0.1 * theta * carry, jnp.sum(carry**2)
+
+
+class OwnObjective(eqs.AbstractObjective):
+    give: Callable = eqx.field(static=True)
+
+    def episode(self, losses, length, mean_length):
+        return self.give(losses[-1])
+
+
+class OwnStepObjective(eqs.AbstractStepObjective):
+    give: Callable = eqx.field(static=True)
+
+    def step(self, loss, step, length, mean_length):
+        return self.give(loss)
+
+
+class OwnNoise(eqs.AbstractNoise):
+    give: Callable = eqx.field(static=True)
+
+    def scale(self, theta):
+        return self.give(theta)
+
+
+class OwnLength(eqs.AbstractEpisodeLength):
+    drawn: Callable = eqx.field(default=lambda key: 7, static=True)
+    expected: Any = eqx.field(default=7.0, static=True)
+    longest: Any = eqx.field(default=7, static=True)
+
+    @property
+    def maximum(self):
+        return self.longest
+
+    def draw(self, meta_step, *, key):
+        return self.drawn(key)
+
+    def mean(self, meta_step) -> Any:
+        return self.expected() if callable(self.expected) else self.expected
+
+
+def _begin(estimator, theta: Any = jnp.ones(3)):
+    return eqs.meta_train_init(_Descent(), estimator, theta, optax.sgd(0.1), key=jr.key(0))
+
+
+_OWN_OBJECTIVE = [
+    pytest.param(lambda loss: jnp.stack([loss, loss]), r"float64 of shape \(2,\)", id="2"),
+    pytest.param(lambda loss: loss.astype(jnp.int32), r"int32 of shape \(\)", id="int32"),
+    pytest.param(lambda loss: loss.astype(complex), "complex128", id="complex"),
+    pytest.param(lambda loss: loss > 0, "bool", id="bool"),
+    pytest.param(lambda loss: None, "NoneType", id="None"),
+    pytest.param(lambda loss: 1.0, "float", id="float"),
+]
+
+
+@pytest.mark.parametrize("give, said", _OWN_OBJECTIVE)
+@pytest.mark.parametrize("name", [*EXACT, *SAMPLED])
+def test_an_objective_that_is_not_one_number_is_named(as_users_call, name, give, said):
+    estimator = (EXACT | SAMPLED)[name]
+    kinds = [(OwnStepObjective, "step")]
+    kinds += [(OwnObjective, "episode")] if "Full" in name else []
+    for kind, method in kinds:
+        own = dataclasses.replace(estimator, objective=kind(give))
+        message = f"^{kind.__name__}.{method} must return a floating-point .*; got {said}"
+        with pytest.raises(ValueError, match=message):
+            own.init(_Descent(), jnp.ones(3), key=jr.key(0))
+
+
+@pytest.mark.parametrize(
+    "give, said",
+    [
+        (lambda theta: None, r"in the structure of `theta`.*; got None for \{'a': \*\}"),
+        (lambda theta: {"b": 1.0}, r"structure of `theta`.*; got \{'b': \*\}"),
+        (lambda theta: {"a": "wide"}, "a real number or array.*; got str for"),
+        (lambda theta: {"a": jnp.ones(2)}, r"broadcasts.*; got float64 of shape \(2,\)"),
+        (lambda theta: {"a": jnp.ones((1, 3))}, "broadcasts"),
+        (lambda theta: {"a": 1j}, "a real number .*; got complex for float64 of shape"),
+        (lambda theta: {"a": theta["a"] > 0}, "a real number or array.*; got bool"),
+        (lambda theta: {"a": 0.0}, "positive and finite numbers; got 0.0"),
+        (lambda theta: {"a": jnp.array([1, jnp.nan, 1])}, "positive and finite.*; got nan"),
+        (lambda theta: {"a": -jnp.ones_like(theta["a"])}, "positive and fin.*; got -1.0"),
+    ],
+)
+@pytest.mark.parametrize("name", SAMPLED)
+def test_scales_that_theta_cannot_be_perturbed_with_are_named(
+    as_users_call, name, give, said
+):
+    estimator = dataclasses.replace(SAMPLED[name], noise=OwnNoise(give))
+    with pytest.raises(ValueError, match=f"^OwnNoise.scale must return .*{said}"):
+        _begin(estimator, {"a": jnp.ones(3)})
+
+
+def test_scales_that_widen_theta_are_refused(as_users_call):
+    theta = jnp.ones(3, jnp.float32)
+    wide = dataclasses.replace(SAMPLED["PES"], noise=OwnNoise(lambda _: jnp.ones(3)))
+    with pytest.raises(ValueError, match=r"keeps its dtype; got float64 .* for float32"):
+        _begin(wide, theta)
+
+
+def test_scales_may_be_numbers_and_depend_on_theta(as_users_call):
+    for give in (lambda theta: 2, lambda theta: 1.0 + jnp.abs(theta[0])):
+        estimator = eqs.PES(2, 2, 0.1, 4, noise=OwnNoise(give))
+        gradient = eqs.meta_gradient(
+            _Descent(), estimator, jnp.ones(3), key=jr.key(0)
+        ).gradient
+        assert gradient.shape == (3,) and np.all(np.isfinite(gradient))
+
+
+@pytest.mark.parametrize(
+    "length, said",
+    [
+        (OwnLength(longest=2.5), "`OwnLength.maximum` must be a whole number .*; got 2.5"),
+        (OwnLength(longest=0), "`OwnLength.maximum` must be .* at least 1; got 0"),
+        (OwnLength(longest=None), "`OwnLength.maximum` must be .*; got None"),
+        (OwnLength(lambda key: 7.0), "^OwnLength.draw must return one whole .*; got float"),
+        (OwnLength(lambda key: jnp.array([3, 4])), r"OwnLength.draw .* of shape \(2,\)"),
+        (OwnLength(lambda key: jnp.ones(())), r"OwnLength.draw .*; got float64"),
+        (OwnLength(lambda key: None), "OwnLength.draw must .*; got NoneType"),
+        (OwnLength(lambda key: 0), "draw must .* OwnLength.maximum, which is 7; got 0"),
+        (OwnLength(lambda key: 8), "draw must return at least 1 and at most .*; got 8"),
+        (OwnLength(lambda key: jr.randint(key, (), 0, 8)), "at least 1 .*; got 0"),
+        (OwnLength(expected=None), "OwnLength.mean must return one real .*; got NoneType"),
+        (OwnLength(expected=lambda: jnp.ones(2)), r"OwnLength.mean .* of shape \(2,\)"),
+        (eqs.Curriculum({0: OwnLength(lambda key: 0)}), "^OwnLength.draw .*; got 0"),
+    ],
+)
+def test_lengths_that_no_episode_can_have_are_named(as_users_call, length, said):
+    for name, estimator in (EXACT | SAMPLED).items():
+        if name in ("TruncatedBackprop", "FullES", "PES"):
+            with pytest.raises(ValueError, match=said):
+                _begin(dataclasses.replace(estimator, length=length))
+
+
+@pytest.mark.parametrize("name", [*EXACT, *SAMPLED])
+def test_a_length_may_be_a_number_of_python(as_users_call, name):
+    def estimate(*lengths):
+        length = eqs.Curriculum(dict(enumerate(lengths))) if lengths[1:] else lengths[0]
+        starts = {} if "Full" in name else {"starts": eqs.Staggered()}
+        estimator = dataclasses.replace((EXACT | SAMPLED)[name], length=length, **starts)
+        found = eqs.meta_gradient(_Descent(), estimator, jnp.ones(3), key=jr.key(0))
+        return found.gradient
+
+    own, constant = OwnLength(expected=7), eqs.ConstantLength(7)
+    np.testing.assert_array_equal(estimate(own), estimate(constant))
+    np.testing.assert_array_equal(estimate(own, own), estimate(constant, constant))
+
+
+def test_parts_are_looked_at_before_a_run_and_not_at_its_steps(monkeypatch):
+    estimator, outer = eqs.PES(3, 2, 0.1, 4), optax.sgd(0.1)
+    state = _begin(estimator)
+    monkeypatch.setattr("equistar._estimators._pes.check_run", None)
+    state, _ = eqs.meta_train_step(_Descent(), estimator, outer, state)
+    with pytest.raises(TypeError):
+        estimator.init(_Descent(), jnp.ones(3), key=jr.key(0))

@@ -23,7 +23,8 @@ from .._unrolls import (
     Staggered,
 )
 from ._base import AbstractEstimator, MetaGradient
-from ._checks import check_state, check_unroll, check_windowed
+from ._checks import check_state, check_windowed
+from ._own_parts import check_run
 from ._particles import are_finite, same_members, summarise
 from ._remat import AbstractRematerialisation, WithinMemory
 from ._rollout import (
@@ -98,7 +99,7 @@ class TruncatedBackprop(AbstractEstimator):
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> Particles:
-        check_unroll(unroll, theta, key=key)
+        check_run(self, unroll, theta, key=key)
         keys = particle_keys(key, self.particles)
         members = same_members(theta, self.particles, 1)
         return start(unroll, members, self.length, self.starts, keys)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import PRNGKeyArray, PyTree
@@ -31,18 +32,21 @@ def check_windowed(window: int, objective: AbstractObjective) -> None:
         )
 
 
-def check_unroll(unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) -> None:
+def check_unroll(
+    unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
+) -> jax.ShapeDtypeStruct:
     """Raises a `ValueError` for an unroll whose carry or loss cannot be scanned over.
 
-    Nothing is computed: only shapes are looked at.
+    Nothing is computed: only shapes are looked at. What the loss is like is returned.
     """
     check_is_unroll(unroll)
     learned(theta)
-    carry = eqx.filter_eval_shape(lambda t, k: unroll.init(t, key=k), theta, key)
-    step = lambda t, c, k: unroll.step(t, c, key=k)
-    stepped = eqx.filter_eval_shape(step, theta, carry, key)
     own = unroll.unroll if isinstance(unroll, Completed) else unroll
     name = type(own).__name__
+    carry = eqx.filter_eval_shape(lambda t, k: unroll.init(t, key=k), theta, key)
+    _check_carry(carry, f"{name}.init")
+    step = lambda t, c, k: unroll.step(t, c, key=k)
+    stepped = eqx.filter_eval_shape(step, theta, carry, key)
     if not (isinstance(stepped, tuple) and len(stepped) == 2):
         raise ValueError(f"{name}.step must return a pair, (carry, loss).")
     after, loss = stepped
@@ -53,16 +57,20 @@ def check_unroll(unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray) ->
             f"{name}.step must return (carry, loss) with a floating-point scalar array for "
             f"the loss; got {what}."
         )
-    for part, where in ((carry, "init"), (after, "step")):
-        if not all(hasattr(x, "shape") for x in jtu.tree_leaves(part)):
-            raise ValueError(
-                f"{name}.{where} must return a carry of arrays; got {_described(part)}. "
-                "Use jnp.asarray for its numbers."
-            )
+    _check_carry(after, f"{name}.step")
     if _described(carry) != _described(after):
         raise ValueError(
             f"{name}.step must return a carry like that of init, {_described(carry)}; got "
             f"{_described(after)}."
+        )
+    return loss
+
+
+def _check_carry(carry: Any, method: str) -> None:
+    if not all(hasattr(x, "shape") for x in jtu.tree_leaves(carry)):
+        raise ValueError(
+            f"{method} must return a carry of arrays; got {_described(carry)}. Use "
+            "jnp.asarray for its numbers."
         )
 
 

@@ -27,7 +27,8 @@ from .._unrolls import (
     Staggered,
 )
 from ._base import AbstractEstimator, MetaGradient
-from ._checks import check_state, check_unroll, check_windowed
+from ._checks import check_state, check_windowed
+from ._own_parts import check_run
 from ._particles import are_finite, learned, over, same_members, summarise
 from ._rollout import advance, particle_keys, Particles, start
 
@@ -154,7 +155,7 @@ class ForwardGradient(AbstractEstimator):
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> _ForwardState:
-        check_unroll(unroll, theta, key=key)
+        check_run(self, unroll, theta, key=key)
         # The second of two, as in `estimate`: estimates for a key rest on it. Directions
         # are drawn by the first window, in which an episode of every particle begins.
         _, start_key = jr.split(key)

@@ -18,8 +18,9 @@ from .._unrolls import (
     Staggered,
 )
 from ._base import MetaGradient
-from ._checks import check_state, check_unroll
+from ._checks import check_state
 from ._noise import AbstractNoise, IsotropicNoise
+from ._own_parts import check_run
 from ._pairs import as_sigma
 from ._particles import are_finite, over, same_members, summarise
 from ._rollout import advance, particle_keys, Particles, start
@@ -87,7 +88,7 @@ class NRES(AbstractWindowedPairs):
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> _NRESState:
-        check_unroll(unroll, theta, key=key)
+        check_run(self, unroll, theta, key=key)
         # The second of two, as in `estimate`: estimates for a key rest on it. Noise is
         # drawn by the first window, in which an episode of every particle begins.
         _, start_key = jr.split(key)

@@ -18,8 +18,9 @@ from .._unrolls import (
     Staggered,
 )
 from ._base import MetaGradient
-from ._checks import check_state, check_unroll
+from ._checks import check_state
 from ._noise import AbstractNoise, IsotropicNoise
+from ._own_parts import check_run
 from ._pairs import as_sigma
 from ._particles import are_finite, over, same_members, summarise
 from ._rollout import advance, particle_keys, Particles, start
@@ -134,7 +135,7 @@ def begin(
     key: PRNGKeyArray,
 ) -> PESState:
     """The particles before the first window, of which none has seen any noise."""
-    check_unroll(unroll, theta, key=key)
+    check_run(estimator, unroll, theta, key=key)
     seen = estimator._pairs.nothing(theta)
     members = same_members(theta, estimator.pairs, 2)
     keys = particle_keys(key, estimator.pairs)

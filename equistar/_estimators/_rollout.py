@@ -24,6 +24,8 @@ from .._unrolls import (
     AbstractObjective,
     AbstractStarts,
     AbstractUnroll,
+    draw_length,
+    expected_length,
     LockStep,
 )
 from ._window import widened, Window
@@ -70,7 +72,7 @@ def start(
 
     def first(key: PRNGKeyArray) -> tuple[PRNGKeyArray, Int[Array, ""]]:
         init_key, length_key, phase_key = jr.split(key, 3)
-        drawn = length.draw(meta_step, key=length_key)
+        drawn = draw_length(length, meta_step, key=length_key)
         return init_key, starts.first_length(drawn, key=phase_key)
 
     init_keys, lengths = jax.vmap(first)(keys)
@@ -182,9 +184,10 @@ def _schedule(
     particles: Particles, length: AbstractEpisodeLength, keys: Array
 ) -> tuple[Array, Array, Array, Array]:
     now = particles.meta_step
-    draw = jax.vmap(lambda k: length.draw(now, key=k))
+    draw = jax.vmap(lambda k: draw_length(length, now, key=k))
     windows = -(-jnp.maximum(particles.step, 0) // len(keys))
-    expected = jax.vmap(length.mean)(jnp.maximum(now - windows, 0))
+    mean = lambda meta_step: expected_length(length, meta_step)
+    expected = jax.vmap(mean)(jnp.maximum(now - windows, 0))
 
     def body(clock: tuple[Array, Array, Array], key: Array):
         done, old, expected = clock
@@ -192,7 +195,7 @@ def _schedule(
         restart = ended | (done < 0)
         step = jnp.where(restart, 0, done)
         new = jnp.where(ended, draw(_keys_for(key, "length")), old)
-        expected = jnp.where(ended, length.mean(now), expected)
+        expected = jnp.where(ended, mean(now), expected)
         return (step + 1, new, expected), (restart, step, new, expected)
 
     return lax.scan(body, (particles.step, particles.length, expected), keys)[1]

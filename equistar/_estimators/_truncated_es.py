@@ -20,8 +20,9 @@ from .._unrolls import (
     Staggered,
 )
 from ._base import MetaGradient
-from ._checks import check_state, check_unroll
+from ._checks import check_state
 from ._noise import AbstractNoise, IsotropicNoise
+from ._own_parts import check_run
 from ._pairs import as_sigma
 from ._particles import are_finite, learned, same_members, summarise
 from ._rollout import advance, particle_keys, Particles, start
@@ -110,7 +111,7 @@ class TruncatedES(AbstractWindowedPairs):
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> Particles:
-        check_unroll(unroll, theta, key=key)
+        check_run(self, unroll, theta, key=key)
         pairs = same_members(theta, self.pairs, 2)
         members = self.carried.members(theta, pairs)
         keys = particle_keys(key, self.pairs)

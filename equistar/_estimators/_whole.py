@@ -8,7 +8,8 @@ from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from .._unrolls import AbstractEpisodeLength, AbstractUnroll
 from ._base import AbstractEstimator, MetaGradient
-from ._checks import check_number, check_unroll
+from ._checks import check_number
+from ._own_parts import check_run
 
 
 class AbstractWhole(AbstractEstimator):
@@ -27,7 +28,7 @@ class AbstractWhole(AbstractEstimator):
     def init(
         self, unroll: AbstractUnroll, theta: PyTree, *, key: PRNGKeyArray
     ) -> Int[Array, ""]:
-        check_unroll(unroll, theta, key=key)
+        check_run(self, unroll, theta, key=key)
         return jnp.zeros((), jnp.int32)
 
     def estimate(

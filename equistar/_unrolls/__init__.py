@@ -6,6 +6,8 @@ from ._episodes import (
     as_length as as_length,
     ConstantLength as ConstantLength,
     Curriculum as Curriculum,
+    draw_length as draw_length,
+    expected_length as expected_length,
     GrowingLength as GrowingLength,
     LockStep as LockStep,
     LogUniformLength as LogUniformLength,

@@ -23,11 +23,30 @@ class AbstractEpisodeLength(eqx.Module):
 
     @abc.abstractmethod
     def draw(self, meta_step: Int[Array, ""], *, key: PRNGKeyArray) -> Int[Array, ""]:
-        """A length, at least 1, for an episode that begins at meta-step `meta_step`."""
+        """A length for an episode that begins at meta-step `meta_step`.
+
+        It must be at least 1 and at most `maximum`. That is checked of draws at meta-step
+        0, before a run begins, and of no later ones.
+        """
 
     @abc.abstractmethod
     def mean(self, meta_step: Int[Array, ""]) -> Float[Array, ""]:
         """The expected length of an episode that begins at meta-step `meta_step`."""
+
+
+def draw_length(
+    length: AbstractEpisodeLength, meta_step: Int[Array, ""], *, key: PRNGKeyArray
+) -> Int[Array, ""]:
+    """A length that is drawn, as an array also where `draw` returns a Python number."""
+    return jnp.asarray(length.draw(meta_step, key=key), jnp.int32)
+
+
+def expected_length(
+    length: AbstractEpisodeLength, meta_step: Int[Array, ""]
+) -> Float[Array, ""]:
+    """The expected length, as an array also where `mean` returns a Python number."""
+    mean = jnp.asarray(length.mean(meta_step))
+    return mean if jnp.issubdtype(mean.dtype, jnp.floating) else mean.astype(float)
 
 
 class ConstantLength(AbstractEpisodeLength):
@@ -216,11 +235,11 @@ class Curriculum(AbstractEpisodeLength):
         return max(stage.maximum for stage in self.stages)
 
     def draw(self, meta_step: Int[Array, ""], *, key: PRNGKeyArray) -> Int[Array, ""]:
-        drawn = [stage.draw(meta_step, key=key) for stage in self.stages]
+        drawn = [draw_length(stage, meta_step, key=key) for stage in self.stages]
         return jnp.stack(drawn)[self._stage(meta_step)]
 
     def mean(self, meta_step: Int[Array, ""]) -> Float[Array, ""]:
-        means = [stage.mean(meta_step) for stage in self.stages]
+        means = [expected_length(stage, meta_step) for stage in self.stages]
         return jnp.stack(means)[self._stage(meta_step)]
 
     def _stage(self, meta_step: Int[Array, ""]) -> Int[Array, ""]:
