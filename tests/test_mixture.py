@@ -27,6 +27,7 @@ class _Slope(eqs.AbstractUnroll):
         return jnp.zeros(())
 
     def step(self, theta, carry, *, key):
+        (theta,) = jtu.tree_leaves(theta)
         return carry, jnp.sum(self.slope * theta)
 
 
@@ -178,6 +179,46 @@ def test_a_mixture_finds_the_step_size_that_is_best_for_both():
 def test_a_mixture_that_makes_no_sense_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         eqs.Mixture(*arguments)
+
+
+class OwnCombination(eqs.AbstractCombination):
+    give: Any = eqx.field(static=True)
+    begin: Any = eqx.field(default=jnp.zeros, static=True)
+
+    def init(self, unrolls):
+        return self.begin(unrolls)
+
+    def __call__(self, gradients, weights, state):
+        return self.give(gradients[0], state)
+
+
+@pytest.mark.parametrize(
+    "give, said",
+    [
+        (lambda g, s: g, r"return a pair, \(gradient, state\); got a dict"),
+        (lambda g, s: None, "return a pair, .*; got a NoneType"),
+        (lambda g, s: (g["x"], s), r"like those it combines: got .*\*.* for .*'x'"),
+        (lambda g, s: (None, s), "a gradient like those it combines: got .*None"),
+        (lambda g, s: ({"x": g["x"][:1]}, s), r"got float64 of shape \(1,\) for float64"),
+        (lambda g, s: ({"x": g["x"].astype(jnp.float32)}, s), "got float32 .* for float64"),
+        (lambda g, s: ({"x": 1.0}, s), "like those it combines: got 1.0 for float64"),
+        (lambda g, s: (g, (s, s)), "return a state like that of init: got "),
+        (lambda g, s: (g, s[0]), r"that of init: got float64 of shape \(\) for float64"),
+    ],
+)
+def test_what_a_combination_may_not_return_is_named(as_users_call, give, said):
+    mixture = eqs.Mixture(_slopes([1.0, 2.0], [3.0, 4.0]), combination=OwnCombination(give))
+    theta, outer = {"x": jnp.zeros(2)}, optax.sgd(1.0)
+    with pytest.raises(ValueError, match=f"^OwnCombination must .*{said}"):
+        eqs.meta_train_init(mixture, BACKPROP, theta, outer, key=jr.key(0))
+
+
+@pytest.mark.parametrize("begin", [lambda n: "start", lambda n: (jnp.zeros(n), 0.0)])
+def test_a_combination_begins_with_arrays(as_users_call, begin):
+    combination = OwnCombination(lambda g, s: (g, s), begin)
+    mixture = eqs.Mixture(_slopes(1.0, 2.0), combination=combination)
+    with pytest.raises(ValueError, match=r"^OwnCombination\.init must .*; got ('start'|0)"):
+        _meta_train(mixture)
 
 
 class OnlyTraining(eqs.tasks.AbstractTask):

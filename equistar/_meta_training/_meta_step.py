@@ -19,7 +19,7 @@ from .._numerics import accumulator_dtype, all_finite, tree_norm
 from .._unrolls import AbstractUnroll, Completed
 from ._feed import AbstractFeed, Steady
 from ._logger import Metrics
-from ._mixture import as_mixture, Mixture, unroll_keys
+from ._mixture import as_mixture, check_combination, Mixture, unroll_keys
 from ._trainable import check_trainable
 
 
@@ -81,6 +81,7 @@ def meta_train_init(
         _init_particles(unroll, estimator, theta, trainable, key)
         for unroll, key in zip(unrolls, unroll_keys(init_key, len(unrolls)), strict=True)
     )
+    check_combination(mixture, eqx.filter(theta, trainable))
     combination_state = put_on_all_devices(mixture.combination.init(len(unrolls)))
     return MetaTrainState(
         theta, outer_state, particles, combination_state, run_key, steps, skipped

@@ -12,7 +12,7 @@ import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from .._kinds import as_number, check_kind
+from .._kinds import as_number, check_kind, described
 from .._numerics import tree_norm
 from .._unrolls import AbstractUnroll
 from ._feed import AbstractFeed, as_feed
@@ -201,6 +201,41 @@ class Mixture(eqx.Module):
 def as_mixture(unroll: Any) -> Mixture:
     """`unroll` itself if it is a mixture, else the mixture of it alone."""
     return unroll if isinstance(unroll, Mixture) else Mixture([unroll])
+
+
+def check_combination(mixture: Mixture, theta: PyTree) -> None:
+    """Raises a `ValueError` for a combination that no meta-step can go on with.
+
+    Only shapes are looked at. `theta` is what is trained of the meta-parameters.
+    """
+    combination, unrolls = mixture.combination, len(mixture.feeds)
+    name = type(combination).__name__
+    state = eqx.filter_eval_shape(combination.init, unrolls)
+    for x in jtu.tree_leaves(state):
+        if not hasattr(x, "dtype"):
+            raise ValueError(
+                f"{name}.init must return a state of arrays; got {x!r:.80}. Use "
+                "jnp.asarray for its numbers."
+            )
+    gradient = eqx.filter(theta, eqx.is_inexact_array)
+    weights = jnp.asarray(mixture.weights)
+    made = eqx.filter_eval_shape(combination, [gradient] * unrolls, weights, state)
+    if not (isinstance(made, tuple) and len(made) == 2):
+        raise ValueError(
+            f"{name} must return a pair, (gradient, state); got {described(made)}."
+        )
+    _check_alike(made[0], gradient, f"{name} must return a gradient like those it combines")
+    _check_alike(made[1], state, f"{name} must return a state like that of init")
+
+
+def _check_alike(found: PyTree, wanted: PyTree, what: str) -> None:
+    structures = [jtu.tree_structure(tree) for tree in (found, wanted)]
+    if structures[0] != structures[1]:
+        raise ValueError(f"{what}: got {structures[0]!s:.200} for {structures[1]!s:.200}.")
+    kind = lambda x: f"{x.dtype} of shape {x.shape}" if hasattr(x, "dtype") else repr(x)
+    for x, like in zip(jtu.tree_leaves(found), jtu.tree_leaves(wanted), strict=True):
+        if kind(x) != kind(like):
+            raise ValueError(f"{what}: got {kind(x)} for {kind(like)}.")
 
 
 def unroll_keys(key: PRNGKeyArray, unrolls: int) -> tuple[PRNGKeyArray, ...]:
