@@ -547,3 +547,28 @@ def test_an_array_of_numpy_that_is_not_finite_is_found():
     for array in (np.array([1.0, np.nan]), np.float32(np.inf)):
         assert not all_finite({"w": array, "n": 3, "table": np.arange(2)})
     assert all_finite({"w": np.ones(2), "x": jnp.ones(2), "name": "x"})
+
+
+class OwnMetaLoss(eqs.AbstractMetaLoss):
+    give: Any = eqx.field(static=True)
+
+    def __call__(self, task, before, after, training_loss, *, key):
+        return self.give(training_loss)
+
+
+@pytest.mark.parametrize(
+    "give, said",
+    [
+        (lambda loss: None, "a NoneType"),
+        (lambda loss: loss.astype(int), r"shape \(\) and dtype int64"),
+        (lambda loss: loss.astype(complex), r"shape \(\) and dtype complex128"),
+        (lambda loss: jnp.stack([loss, loss]), r"shape \(2,\) and dtype float64"),
+        (lambda loss: (loss, loss), "a tuple of 2"),
+    ],
+)
+def test_a_meta_loss_that_is_not_one_number_is_named(as_users_call, give, said):
+    task = eqs.tasks.Quadratic(jnp.ones(2))
+    unroll, star = eqs.InnerTraining(task, OwnMetaLoss(give)), eqs.STAR(key=jr.key(0))
+    message = f"meta-loss OwnMetaLoss must return one floating-point .*; got {said}"
+    with pytest.raises(ValueError, match=message):
+        eqs.meta_gradient(unroll, eqs.PES(2, 1), star, key=jr.key(0))

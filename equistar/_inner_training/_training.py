@@ -118,6 +118,7 @@ class InnerTraining(AbstractUnroll):
     ) -> tuple[TrainState, Float[Array, ""]]:
         after, loss = train_step(self.task, theta, carry, key=key)
         loss = self.meta_loss(self.task, carry.params, after.params, loss, key=key)
+        _check_meta_loss(self.meta_loss, loss)
         lower, upper = self.task.loss_bounds
         return after, jnp.clip(jnp.where(jnp.isfinite(loss), loss, upper), lower, upper)
 
@@ -196,6 +197,14 @@ def _checked_loss(task: AbstractTask, loss: Any) -> Float[Array, ""]:
             f"mean over a minibatch, and nothing besides; got {described(loss)}."
         )
     return loss
+
+
+def _check_meta_loss(meta_loss: AbstractMetaLoss, loss: Any) -> None:
+    if not is_number(loss):
+        raise ValueError(
+            f"The meta-loss {type(meta_loss).__name__} must return one floating-point "
+            f"number; got {described(loss)}."
+        )
 
 
 def _check_bounds(task: AbstractTask) -> None:
