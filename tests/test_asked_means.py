@@ -139,11 +139,16 @@ def test_means_of_huge_gradients_are_no_nan():
         (lambda g, m: {}, r"mean 'agreement' and does not ask for it: .*`averaged`"),
         (
             lambda g, m: {"agreement": g[0]},
-            r"NominalTerm, .* mean of 'agreement', which is of shape \(3,\)",
+            r"^`averaged` of _Agreeing gave shape \(3,\) and dtype float64 as 'agreement'",
         ),
-        (lambda g, m: {"agreement": 1.0}, "'agreement', which is of float in a tensor"),
-        (lambda g, m: {"agreement": [g]}, "'agreement', which is of list in a tensor"),
-        (lambda g, m: (g,), "`averaged` of NominalTerm must return a dictionary"),
+        (lambda g, m: {"agreement": 1.0}, "gave a float as 'agreement' for a tensor"),
+        (lambda g, m: {"agreement": [g]}, "gave a list as 'agreement' for a tensor"),
+        (
+            lambda g, m: {"agreement": g.astype(complex)},
+            "_Agreeing gave .* dtype complex128 .* must return real arrays",
+        ),
+        (lambda g, m: (g,), "`averaged` of _Agreeing must return a dictionary"),
+        (lambda g, m: None, "`averaged` of _Agreeing must return a dictionary"),
         (lambda g, m: {1: g}, "must return a dictionary of arrays by name"),
     ],
 )
@@ -152,6 +157,22 @@ def test_what_is_no_mean_is_named(wanted, expected):
     params = jnp.ones((2, 3))
     optimizer = eqs.LearnedOptimizer(nominal=eqs.NominalTerm(_Agreeing(wanted)))
     with pytest.raises(ValueError, match=expected):
+        optimizer.update(params, optimizer.init(params), params)
+
+
+class _Asking(_Statistic):
+    wanted: Any = eqx.field(static=True, default=None)
+
+    def averaged(self, tensor):
+        return self.wanted
+
+
+@pytest.mark.usefixtures("as_users_call")
+def test_a_part_is_named_through_all_that_hold_it():
+    params, joined = jnp.ones((2, 3)), eqs.JoinedFeatures(eqs.TensorStatistics(), _Asking())
+    gain = eqs.TensorGain(joined, start=(0.0,) * 12)
+    optimizer = eqs.LearnedOptimizer(nominal=eqs.NominalTerm(), gain=gain)
+    with pytest.raises(ValueError, match=r"^`averaged` of _Asking must return a dict"):
         optimizer.update(params, optimizer.init(params), params)
 
 

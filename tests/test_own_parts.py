@@ -202,3 +202,39 @@ def test_an_initialiser_may_know_the_number_of_weights_alone():
     weights = jnp.arange(4.0)
     head = eqs.Head(4, lambda *_: weights, key=jr.key(0))
     np.testing.assert_array_equal(head.weight, weights)
+
+
+class OwnScale(eqs.AbstractScale):
+    give: Any = eqx.field(static=True)
+
+    def __call__(self):
+        return self.give()
+
+
+@pytest.mark.parametrize(
+    "give, said",
+    [
+        (lambda: None, "a NoneType"),
+        (lambda: "1e-3", "a str"),
+        (lambda: 1j, "a complex"),
+        (lambda: jnp.ones(3), r"shape \(3,\) and dtype float64"),
+    ],
+)
+@pytest.mark.parametrize("holder", ["nominal", "blackbox", "weight_decay", "magnitude"])
+def test_a_scale_that_is_not_one_number_is_named(as_users_call, holder, give, said):
+    scale, key = OwnScale(give), jr.key(0)
+    network = {"features": _Gradient(), "network": eqs.BlackboxMLP(1, key=key)}
+    terms: dict[str, dict[str, Any]] = {
+        "nominal": {"nominal": eqs.NominalTerm(scale=scale)},
+        "blackbox": {"blackbox": eqs.BlackboxTerm(scale=scale, key=key), **network},
+        "weight_decay": {"weight_decay": eqs.WeightDecay(scale)},
+        "magnitude": {
+            "nominal": eqs.NominalTerm(
+                magnitude=eqs.MagnitudeController(scale=scale, key=key)
+            ),
+            **network,
+        },
+    }
+    optimizer = eqs.LearnedOptimizer(**terms[holder])
+    with pytest.raises(ValueError, match=f"^The scale OwnScale gave {said}: it must be"):
+        _update_of(optimizer)

@@ -293,6 +293,31 @@ class _Given(eqs.AbstractFeatures):
             lambda t: eqs.Inputs((t.grad,), mean_squares={"element": 1.0}),
             r"must be a dictionary of tuples",
         ),
+        (
+            (4,),
+            lambda t: eqs.Inputs((t.grad,), mean_squares={"element": (t.grad,)}),
+            "The `mean_squares` that the features _Given return must be .* real numbers",
+        ),
+        (
+            (4,),
+            lambda t: eqs.Inputs((t.grad,), mean_squares={"element": ("one",)}),
+            "_Given return must be a dictionary of tuples of real numbers",
+        ),
+        (
+            (4,),
+            lambda t: eqs.Inputs((t.grad,), mean_squares={"element": "1"}),
+            "_Given return must be a dictionary of tuples of real numbers",
+        ),
+        (
+            (4,),
+            lambda t: eqs.Inputs((t.grad,), mean_squares={"element": jnp.ones((1, 4))}),
+            "_Given return must be a dictionary of tuples of real numbers",
+        ),
+        (
+            (4,),
+            lambda t: eqs.Inputs((t.grad,), mean_squares={"element": (1j,)}),
+            "_Given return must be a dictionary of tuples of real numbers",
+        ),
     ],
 )
 def test_an_input_of_the_wrong_shape_or_kind_is_named(shape, give, message, as_users_call):
@@ -484,6 +509,10 @@ class _OneName(eqs.AbstractDirection):
 def test_the_names_that_a_part_reads_are_a_tuple_and_by_default_none():
     with pytest.raises(ValueError, match=r"`reads` of _OneName .*\('momentum',\)"):
         _OneName()
+    for reads in (None, 3, ("momentum", 3), (eqs.Momentum(),)):
+        own = type("Own", (_OneName,), {"reads": reads})
+        with pytest.raises(ValueError, match="`reads` of Own must be a tuple of names"):
+            own()
 
     class Raw(eqs.AbstractDirection):
         def __call__(self, tensor):

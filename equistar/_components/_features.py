@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ._inputs import check_inputs, Inputs, KINDS, known_mean_squares
-from ._part import AbstractPart, scoped, within
+from ._part import AbstractPart, asked, scoped, within
 from ._tensor import Tensor
 
 
@@ -62,7 +62,7 @@ class JoinedFeatures(AbstractFeatures):
         return tuple(name for part in self.sets for name in part.reads)
 
     def averaged(self, tensor: Tensor) -> dict[str, Array]:
-        return scoped([part.averaged(tensor) for part in self.sets])
+        return scoped([asked(part, tensor) for part in self.sets])
 
     def __call__(self, tensor: Tensor) -> Inputs:
         each = [self._inputs(i, tensor) for i in range(len(self.sets))]

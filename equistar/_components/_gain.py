@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from .._kinds import as_number, is_real
 from ._features import AbstractFeatures
 from ._inputs import check_inputs
-from ._part import AbstractPart
+from ._part import AbstractPart, asked
 from ._statistics import TensorStatistics
 from ._tensor import Tensor
 
@@ -87,7 +87,7 @@ class TensorGain(AbstractGain):
         return tuple(self.statistics.reads)
 
     def averaged(self, tensor: Tensor) -> dict[str, Array]:
-        return self.statistics.averaged(tensor)
+        return asked(self.statistics, tensor)
 
     def __call__(self, tensor: Tensor) -> Float[Array, ""]:
         inputs = self.statistics(tensor)

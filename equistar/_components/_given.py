@@ -58,6 +58,17 @@ def given_hidden(network: Any, shape: Shape, *args: Any) -> tuple[Any, ...]:
     return tuple(found)
 
 
+def given_scale(scale: Callable[[], Any]) -> Any:
+    """The number that a scale gives, or a `ValueError` for what is none."""
+    found = scale()
+    if not is_real(found) or jnp.shape(found) != ():
+        raise ValueError(
+            f"The scale {type(scale).__name__} gave {described(found)}: it must be one "
+            "real number."
+        )
+    return found
+
+
 def _refused(kind: str, part: Any, found: Any, shape: Shape, wanted: str) -> ValueError:
     return ValueError(
         f"The {kind} {type(part).__name__} gave {described(found)} for a tensor of shape "

@@ -84,11 +84,16 @@ def check_inputs(inputs: Any, features: Any = None) -> None:
                 f"What {of} return has {described(x)} in `{kind}` of `Inputs`: it must be "
                 f"{_WANTED[kind == 'tensor']}."
             )
+    _check_mean_squares(inputs, of)
+
+
+def _check_mean_squares(inputs: Inputs, of: str) -> None:
     known_kinds = inputs.mean_squares
-    if not isinstance(known_kinds, dict) or not all(map(_is_sized, known_kinds.values())):
+    if not isinstance(known_kinds, dict) or not all(map(_are_known, known_kinds.values())):
         raise ValueError(
-            "`mean_squares` must be a dictionary of tuples, as in "
-            "`mean_squares={'element': (mean, None)}` for two inputs."
+            f"The `mean_squares` that {of} return must be a dictionary of tuples of real "
+            "numbers, or of vectors, as in `mean_squares={'element': (mean, None)}` for "
+            "two inputs."
         )
     for kind, known in known_kinds.items():
         number = len(getattr(inputs, kind)) if kind in KINDS else 0
@@ -118,8 +123,10 @@ def _misfits(kind: str, xs: Any) -> list[Any]:
     return [] if kind != "element" and is_array(xs) else [xs]
 
 
-def _is_sized(known: Any) -> bool:
-    return isinstance(known, tuple | list) or jnp.ndim(known) == 1
+def _are_known(known: Any) -> bool:
+    if isinstance(known, tuple | list):
+        return all(x is None or (is_real(x) and jnp.ndim(x) == 0) for x in known)
+    return is_real(known) and jnp.ndim(known) == 1
 
 
 def known_mean_squares(inputs: Inputs, kind: str) -> Any:

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .._kinds import check_parts
 from .._numerics import exponential
+from ._given import given_scale
 from ._initializer import Initializer, release_init
 from ._network import Head
 from ._scale import AbstractScale, as_scale
@@ -98,4 +99,4 @@ class MagnitudeController(AbstractMagnitude):
         self.aggregation = aggregation
 
     def __call__(self, hidden: tuple[Array, ...]) -> Float[Array, "..."]:
-        return exponential(self.scale() * self.aggregation(self.head(hidden)))
+        return exponential(given_scale(self.scale) * self.aggregation(self.head(hidden)))

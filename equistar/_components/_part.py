@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._kinds import described, is_real
 from ._means import means
 from ._reader import AbstractReader
 from ._tensor import Means, SHARED, Tensor
@@ -42,7 +43,7 @@ class AbstractPart(AbstractReader):
 
 def means_for(parts: list[AbstractPart], tensor: Tensor) -> list[Means]:
     """For each part the means that it asks for, of all in one pass over memory."""
-    each = (_checked(part, tensor) for part in parts)
+    each = (asked(part, tensor) for part in parts)
     wanted = scoped(list(each))
     dtype = tensor.param.dtype
     arrays = [jnp.asarray(x).astype(dtype) for x in wanted.values()]
@@ -66,7 +67,13 @@ def _scoped(name: str, i: int) -> str:
     return name if name.startswith(SHARED) else f"{i}/{name}"
 
 
-def _checked(part: AbstractPart, tensor: Tensor) -> dict[str, Any]:
+def asked(part: AbstractPart, tensor: Tensor) -> dict[str, Any]:
+    """What `averaged` of a part returns: what holds a part passes on this of it.
+
+    **Raises:**
+
+    `ValueError` if it is no dictionary of real arrays of the tensor's shape.
+    """
     wanted, name_of = part.averaged(tensor), type(part).__name__
     if not isinstance(wanted, dict) or not all(isinstance(n, str) for n in wanted):
         raise ValueError(
@@ -74,11 +81,11 @@ def _checked(part: AbstractPart, tensor: Tensor) -> dict[str, Any]:
             "`{'m g': tensor.momentum[0] * tensor.grad}`."
         )
     for name, x in wanted.items():
-        if not isinstance(x, jax.Array | np.ndarray) or x.shape != tensor.param.shape:
-            got = f"shape {jnp.shape(x)}" if hasattr(x, "shape") else type(x).__name__
+        is_array = isinstance(x, jax.Array | np.ndarray) and is_real(x)
+        if not is_array or x.shape != tensor.param.shape:
             raise ValueError(
-                f"{name_of}, or a part that it holds, wants the mean of '{name}', which is "
-                f"of {got} in a tensor of shape {tensor.param.shape}: `averaged` must "
-                "return arrays of the tensor's shape."
+                f"`averaged` of {name_of} gave {described(x)} as '{name}' for a tensor of "
+                f"shape {tensor.param.shape}: it must return real arrays of the tensor's "
+                "shape."
             )
     return wanted

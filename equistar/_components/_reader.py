@@ -1,5 +1,7 @@
 """Parts that read accumulators."""
 
+from collections.abc import Collection
+
 import equinox as eqx
 
 from .._kinds import check_parts
@@ -17,4 +19,10 @@ class AbstractReader(eqx.Module):
             raise ValueError(
                 f"`reads` of {type(self).__name__} must be a tuple of names: write "
                 f"`reads = ({self.reads!r},)`, with a comma."
+            )
+        names = self.reads if isinstance(self.reads, Collection) else (None,)
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError(
+                f"`reads` of {type(self).__name__} must be a tuple of names, say "
+                f"`('momentum',)`; got {self.reads!r:.80}."
             )

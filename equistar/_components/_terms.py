@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from ._direction import AbstractDirection, AdamAggMoDirection
-from ._given import given
+from ._given import given, given_scale
 from ._initializer import Initializer
 from ._magnitude import AbstractMagnitude, NoMagnitudeController
 from ._network import Head
-from ._part import AbstractPart
+from ._part import AbstractPart, asked
 from ._preconditioner import AbstractPreconditioner, EMAPreconditioner
 from ._scale import AbstractScale, as_scale
 from ._tensor import Tensor
@@ -90,13 +90,13 @@ class BlackboxTerm(AbstractBlackboxTerm):
         return tuple(self.preconditioner.reads)
 
     def averaged(self, tensor: Tensor) -> dict[str, Array]:
-        return self.preconditioner.averaged(tensor)
+        return asked(self.preconditioner, tensor)
 
     def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
         shape = tensor.param.shape
         step = self.direction(hidden) * given("magnitude", self.magnitude, shape, hidden)
         factor = given("preconditioner", self.preconditioner, shape, tensor)
-        return self.scale() * step * factor
+        return given_scale(self.scale) * step * factor
 
 
 class AbstractNominalTerm(AbstractTerm):
@@ -148,13 +148,13 @@ class NominalTerm(AbstractNominalTerm):
         return tuple(self.direction.reads)
 
     def averaged(self, tensor: Tensor) -> dict[str, Array]:
-        return self.direction.averaged(tensor)
+        return asked(self.direction, tensor)
 
     def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
         shape = tensor.param.shape
         direction = given("direction", self.direction, shape, tensor)
         magnitude = given("magnitude", self.magnitude, shape, hidden)
-        return self.scale() * magnitude * direction
+        return given_scale(self.scale) * magnitude * direction
 
 
 class AbstractWeightDecay(AbstractTerm):
@@ -212,4 +212,4 @@ class WeightDecay(AbstractWeightDecay):
 
     def __call__(self, tensor: Tensor, hidden: tuple[Array, ...]) -> Array:
         magnitude = given("magnitude", self.magnitude, tensor.param.shape, hidden)
-        return self.rate() * magnitude * tensor.param
+        return given_scale(self.rate) * magnitude * tensor.param
