@@ -203,9 +203,15 @@ def _class_of(
 def _build(cls: type[eqx.Module], values: dict[str, Any]) -> eqx.Module:
     names = {f.name for f in dataclasses.fields(cls)}  # pyright: ignore
     if names != values.keys():
+        is_own = public_classes().get(cls.__name__) is not cls
+        remedy = (
+            "it is your class: pass that version of it in `parts`, or save the file again"
+            if is_own
+            else "install that version of equistar"
+        )
         raise WeightsError(
             f"it was saved with another version of {cls.__name__} (fields "
-            f"{sorted(values)}, here {sorted(names)}): install that version of equistar."
+            f"{sorted(values)}, here {sorted(names)}): {remedy}."
         )
     instance = object.__new__(cls)
     for name, value in values.items():
