@@ -68,8 +68,8 @@ class AbstractEstimator(eqx.Module):
 
         **Raises:**
 
-        `ValueError` if the unroll's carry or loss cannot be scanned over, or `theta` has no
-        inexact array.
+        `ValueError` if the unroll's carry or loss cannot be scanned over, `theta` has no
+        inexact array, or a part of the estimator returns what it may not.
         """
 
     @abc.abstractmethod

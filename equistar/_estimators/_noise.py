@@ -18,7 +18,11 @@ class AbstractNoise(eqx.Module):
 
     @abc.abstractmethod
     def scale(self, theta: PyTree[Array]) -> PyTree[Array]:
-        """The diagonal of $S$: for each array of `theta`, one that broadcasts to it."""
+        """The diagonal of $S$: for each array of `theta`, one that broadcasts to it.
+
+        It must be positive and finite, which is checked before a run begins of what is
+        known when functions are compiled: not of what depends on `theta`.
+        """
 
 
 class IsotropicNoise(AbstractNoise):
