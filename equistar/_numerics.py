@@ -27,8 +27,12 @@ def accumulator_dtype(dtype: np.dtype | type) -> np.dtype:
 
 def all_finite(tree: PyTree) -> Bool[Array, ""]:
     """Whether every floating-point array of `tree` is finite."""
-    arrays = eqx.filter(tree, eqx.is_inexact_array)
-    leaves = [jnp.all(jnp.isfinite(x)) for x in jtu.tree_leaves(arrays)]
+    # Not Equinox's inexact arrays, among which NumPy's of bfloat16 are not.
+    leaves = [
+        jnp.all(jnp.isfinite(x))
+        for x in jtu.tree_leaves(eqx.filter(tree, eqx.is_array))
+        if jnp.issubdtype(x.dtype, jnp.inexact)
+    ]
     return ft.reduce(jnp.logical_and, leaves, jnp.array(True))
 
 

@@ -168,7 +168,7 @@ def test_verbs_take_whole_numbers_of_numpy(as_users_call):
     )
     out = eqs.meta_gradient(unroll, estimator, sgd, key=key, windows=two)
     assert jnp.isfinite(out.meta_loss)
-    found = eqs.analysis.invariances(sgd, steps=two, trials=two, key=key)
+    found = eqs.analysis.invariances(sgd, steps=two, trials=two)
     assert np.isfinite(found.descent_rate)
     run = eqs.analysis.LongRun(estimator, runs=two)
     comparison = eqs.analysis.compare_estimators(

@@ -80,7 +80,7 @@ def invariances(
     steps: int = 20,
     trials: int = 200,
     scale: float = 1e-2,
-    key: PRNGKeyArray,
+    key: PRNGKeyArray | None = None,
 ) -> Invariances:
     """Measures one-step properties of any optimizer.
 
@@ -96,7 +96,7 @@ def invariances(
     - `steps`: gradients that fill the state, the last one included.
     - `trials`: random problems over which the descent rate is taken.
     - `scale`: of the gradients.
-    - `key`: a PRNG key.
+    - `key`: a PRNG key; by default `jax.random.key(0)`.
 
     **Returns:**
 
@@ -108,6 +108,7 @@ def invariances(
     """
     steps = as_count(steps, "steps")
     trials = as_count(trials, "trials")
+    key = jr.key(0) if key is None else key
     params_key, grads_key, trial_key, move_key = jr.split(key, 4)
     params, grads = _problem(scale, steps, params_key, grads_key)
     update = _last_update(optimizer, params, grads)
