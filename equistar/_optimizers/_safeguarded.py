@@ -229,8 +229,8 @@ class Safeguarded(AbstractOptimizer):
         for name in ("learned", "fallback"):
             if isinstance(getattr(self, name), optax.GradientTransformation):
                 raise ValueError(
-                    f"`{name}` of Safeguarded is an optax transformation: pass an "
-                    "optimizer made of it, say `OptaxOptimizer(optax.sgd, "
+                    f"`{name}` of Safeguarded must be an optimizer, and is an optax "
+                    "transformation: make one of it, say `OptaxOptimizer(optax.sgd, "
                     "learning_rate=0.1)`."
                 )
         check_parts(self)
