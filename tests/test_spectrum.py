@@ -320,8 +320,8 @@ def test_invariances_are_a_table(measured):
 
 
 def test_what_is_broken_by_more_than_rounding_does_not_hold():
-    # Row and column statistics of a pretrained optimizer, at 6e-4.
-    found = eqs.analysis.invariances(eqs.load_pretrained("hyperparam"), key=jr.key(3))
+    # Row and column statistics of a pretrained optimizer, at 8e-4.
+    found = eqs.analysis.invariances(eqs.load_pretrained("hyperparam"), key=jr.key(1))
     assert 1e-4 < found.element_permutation < 1e-3
     (row,) = [line for line in str(found).splitlines() if "element permutation" in line]
     assert "no" in row and "yes" not in row
