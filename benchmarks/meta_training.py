@@ -8,6 +8,7 @@ Truncated PES of STAR on an MLP 784-128-128-10: the time of one window beside th
 many plain-SGD inner loops under the same scan and vmap, with two numbers of pairs; and
 back-propagation through a window on the digits MLP beside its forward pass. `--fast`
 compiles all of them, the plain loops too, with XLA's fast-math and 512-bit vectors;
+`--sampled-means` is PES of a STAR in `equistar.SampledMeans`;
 `--clock cpu` counts the processor time of all threads, which a busy machine disturbs less.
 Medians and minima of interleaved repetitions in one run.
 """
@@ -73,8 +74,8 @@ def mlp_784(batch_size):
     return eqs.tasks.Classification(data, eqs.tasks.MLP((128, 128)), batch_size)
 
 
-def pes(task, window, pairs, options):
-    unroll, theta = eqs.InnerTraining(task), eqs.STAR(key=jr.key(0))
+def pes(task, theta, window, pairs, options):
+    unroll = eqs.InnerTraining(task)
     estimator = eqs.PES(window, pairs, 0.01, eqs.ConstantLength(2000))
     state = eqx.filter_jit(estimator.init)(unroll, theta, key=jr.key(1))
 
@@ -136,6 +137,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--fast", action="store_true")
+    parser.add_argument("--sampled-means", action="store_true")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     settings = parser.parse_args()
     Program.clock = CLOCKS[settings.clock]
@@ -145,9 +147,11 @@ def main():
         f"{settings.clock} time{', fast-math, 512-bit vectors' if settings.fast else ''}\n"
     )
     task, window = mlp_784(settings.batch_size), settings.window
-    programs = {}
+    theta, programs = eqs.STAR(key=jr.key(0)), {}
+    if settings.sampled_means:
+        theta = eqs.SampledMeans(theta)
     for pairs in settings.pairs:
-        programs[pairs] = pes(task, window, pairs, options)
+        programs[pairs] = pes(task, theta, window, pairs, options)
         programs[f"sgd {pairs}"] = sgd(task, window, 2 * pairs, options)
     remats = {"Segments": eqs.Segments(), "EveryStep": eqs.EveryStep()}
     for name, remat in remats.items():

@@ -39,6 +39,8 @@ OPTIMIZERS = {
     "Blackbox": lambda key: eqs.Blackbox(key=key),
     "HyperparamController": lambda key: eqs.HyperparamController(key=key),
     "AdaptiveSTAR": lambda key: eqs.AdaptiveSTAR(key=key),
+    "STAR, sampled means": lambda key: eqs.SampledMeans(eqs.STAR(key=key)),
+    "AdaptiveSTAR, sampled": lambda key: eqs.SampledMeans(eqs.AdaptiveSTAR(key=key)),
 }
 FAST = {
     "xla_cpu_enable_fast_math": True,

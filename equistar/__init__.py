@@ -185,6 +185,7 @@ from ._optimizers import (
     Positive as Positive,
     Safeguarded as Safeguarded,
     SafeguardedState as SafeguardedState,
+    SampledMeans as SampledMeans,
     Scaled as Scaled,
     ScaledState as ScaledState,
     Stacked as Stacked,

@@ -124,6 +124,7 @@ def count_collectives(optimizer, cut, order):
 
 
 adaptive = eqs.AdaptiveSTAR(key=jr.key(1))
+some = eqs.SampledMeans(star, every=4, least=8)
 counts = {}
 # The updates returned first, or the state.
 for optimizer, cut, orders, most in (
@@ -131,10 +132,29 @@ for optimizer, cut, orders, most in (
     (star, "both axes", (1,), 6),
     (adaptive, "fully sharded", (-1,), 2),
     (adaptive, "both axes", (1,), 6),
+    (some, "fully sharded", (-1,), 2),
+    (some, "both axes", (1,), 6),
 ):
     found = [count_collectives(optimizer, cut, order) for order in orders]
     counts[type(optimizer).__name__, cut] = found
     assert max(found) <= most, counts
+# Of a sample, each device has as many of each row and column of its own share. On an
+# explicit mesh it is known which axes are cut: where rows are, it is that of one device.
+tall = {"a": jr.normal(jr.key(4), (96, 24)), "b": jr.normal(jr.key(5), (160, 8))}
+some_step = jax.jit(lambda t: some.update(t, some.init(t), t)[0])
+of_one = some_step(tall)
+for mesh in meshes.values():
+    with jax.set_mesh(mesh):
+        both = jax.device_put(tall["a"], NamedSharding(mesh, P("x", "y")))
+        found = jax.jit(lambda x: some.sample(x))(both)
+    assert found.sharding.is_equivalent_to(both.sharding, 2), found.sharding
+    taken = np.isin(tall["a"], found).reshape(2, 48, 2, 12)
+    for axis in (1, 3):
+        assert 0 < taken.sum(axis).min() == taken.sum(axis).max() <= taken.shape[axis] / 3
+with jax.set_mesh(explicit):
+    ours = some_step(jax.device_put(tall, NamedSharding(explicit, P("x"))))
+for name in tall:
+    np.testing.assert_allclose(ours[name], of_one[name], rtol=1e-5, atol=1e-8)
 # Small tensors of one shape: on two devices two stacks, and inside of a shard_map one.
 small = [jr.normal(k, (6,)) for k in jr.split(jr.key(3), 8)]
 alone = [star.update([p], star.init([p]), [p])[0][0] for p in small]

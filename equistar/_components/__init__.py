@@ -62,6 +62,7 @@ from ._preconditioner import (
     GradientScale as GradientScale,
     NoPreconditioner as NoPreconditioner,
 )
+from ._sample import some_of_each_row as some_of_each_row
 from ._scale import (
     AbstractScale as AbstractScale,
     FixedScale as FixedScale,

@@ -3,12 +3,12 @@
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.lax as lax
 import jax.numpy as jnp
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from .._lowering import alike
@@ -52,9 +52,9 @@ def _sums_apart(*xs: Array) -> Float[Array, " arrays"]:
 
 def _sums_in_blocks(*xs: Array) -> Float[Array, " arrays"]:
     sharding = jax.typeof(xs[0]).sharding
-    axes = split(xs[0].shape, *_devices(sharding))
+    axes = split(xs[0].shape, *devices_of(sharding))
     shares = [(axis.shares, axis.length) for axis in axes]
-    apart = [_reshape(x, shares, sharding) for x in xs]
+    apart = [_cut(x, shares, sharding) for x in xs]
     sums = [
         _sums(apart, parts, sharding)
         for parts in itertools.product(*(axis.parts for axis in axes))
@@ -131,8 +131,8 @@ def _divisors(n: int) -> list[int]:
     return sorted({d for s in small for d in (s, n // s)})
 
 
-# The devices that an axis may be spread over, and those that each is known to be.
-def _devices(sharding: NamedSharding) -> tuple[int, tuple[int, ...]]:
+def devices_of(sharding: NamedSharding) -> tuple[int, tuple[int, ...]]:
+    """The devices that an axis may be spread over, and those that each is known to be."""
     mesh = sharding.mesh
     axes = [axis if isinstance(axis, tuple) else (axis,) for axis in sharding.spec]
     count = lambda names: math.prod(mesh.shape[name] for name in names if name is not None)
@@ -150,7 +150,7 @@ def _sums(
     ranges = [lax.slice(x, start, stop) for x in apart]
     # A scan that is differentiated twice forgets the rule of `_means`, and JAX's own for a
     # multi-operand reduction differentiates all operands or none.
-    operands = alike([_reshape(x, blocks, sharding) for x in ranges])
+    operands = alike([_cut(x, blocks, sharding) for x in ranges])
     zeros = tuple(jnp.zeros((), x.dtype) for x in operands)
     add = lambda a, b: tuple(i + j for i, j in zip(a, b, strict=True))
     partial = lax.reduce(operands, zeros, add, tuple(range(2, 3 * len(parts), 3)))
@@ -158,13 +158,20 @@ def _sums(
 
 
 # For each axis of the tensor several; the first of them is spread over its devices.
-def _reshape(x: Array, axes: Sequence[tuple[int, ...]], sharding: NamedSharding) -> Array:
+def _cut(x: Array, axes: Sequence[tuple[int, ...]], sharding: NamedSharding) -> Array:
     shape = [n for axis in axes for n in axis]
     names = [
         name
         for axis, first in zip(axes, sharding.spec, strict=True)
         for name in (first, *(None,) * (len(axis) - 1))
     ]
-    spread = NamedSharding(sharding.mesh, PartitionSpec(*names))
-    known = AxisType.Explicit in sharding.mesh.axis_types
+    return reshape(x, shape, names, sharding.mesh)
+
+
+def reshape(
+    x: Array, shape: Sequence[int], names: Sequence[Any], mesh: AbstractMesh | Mesh
+) -> Array:
+    """An array in another shape, whose axes are spread over those of the mesh."""
+    spread = NamedSharding(mesh, PartitionSpec(*names))
+    known = AxisType.Explicit in mesh.axis_types
     return lax.reshape(x, shape, out_sharding=spread if known else None)

@@ -1,5 +1,6 @@
 """Parts of the step, and the means over a whole tensor that they ask for."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -41,12 +42,19 @@ class AbstractPart(AbstractReader):
         return means_for([self], tensor)[0] if tensor.means is None else tensor.means
 
 
-def means_for(parts: list[AbstractPart], tensor: Tensor) -> list[Means]:
-    """For each part the means that it asks for, of all in one pass over memory."""
+def means_for(
+    parts: list[AbstractPart],
+    tensor: Tensor,
+    sample: Callable[[Array], Array] = lambda x: x,
+) -> list[Means]:
+    """For each part the means that it asks for, of all in one pass over memory.
+
+    They are taken over those elements of each array that `sample` gives.
+    """
     each = (asked(part, tensor) for part in parts)
     wanted = scoped(list(each))
     dtype = tensor.param.dtype
-    arrays = [jnp.asarray(x).astype(dtype) for x in wanted.values()]
+    arrays = [sample(jnp.asarray(x).astype(dtype)) for x in wanted.values()]
     every = Means(means(arrays), {name: i for i, name in enumerate(wanted)})
     return [within(every, i) for i in range(len(parts))]
 

@@ -22,6 +22,7 @@ from ._safeguarded import (
     SafeguardedState as SafeguardedState,
     StepBound as StepBound,
 )
+from ._sampled import SampledMeans as SampledMeans
 from ._scaled import Scaled as Scaled, ScaledState as ScaledState
 from ._stacked import Stacked as Stacked
 from ._trees import check_params as check_params

@@ -88,6 +88,10 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
         """The parts that read accumulators, and ask for means."""
         return [getattr(self, name) for name in _READERS]
 
+    def sample(self, x: Float[Array, "*shape"]) -> Float[Array, "*sampled"]:
+        """Those elements of an array of a tensor that means are taken over: here all."""
+        return x
+
     def init(self, params: PyTree) -> LearnedOptimizerState:
         return init_tree(self, [0] * len(jtu.tree_leaves(params)), params)
 
@@ -146,7 +150,8 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
     # of them to memory, at twice the time. What is of rows and columns alone they do share.
     def _step(self, tensor: Tensor) -> Float[Array, "..."]:
         shape = tensor.param.shape
-        means = dict(zip(_READERS, means_for(self._readers, tensor), strict=True))
+        found = means_for(self._readers, tensor, self.sample)
+        means = dict(zip(_READERS, found, strict=True))
         seen_by = lambda part, tensor: dataclasses.replace(tensor, means=means[part])
         first = seen_by("features", tensor)
         inputs = check_shapes(self.features(first), shape, self.features)

@@ -29,7 +29,7 @@ from .._components import (
     SecondMoment,
     WeightDecay,
 )
-from .._optimizers import AbstractLearnedOptimizer
+from .._optimizers import AbstractLearnedOptimizer, SampledMeans
 from ._assemble import DIRECTIONS
 from ._order import kind_order
 
@@ -83,6 +83,11 @@ def to_learned_optimization(optimizer: AbstractLearnedOptimizer) -> Released:
         raise ValueError(
             f"Only a learned optimizer itself has a released layout, say STAR or Blackbox; "
             f"got {optimizer!r:.40}."
+        )
+    if isinstance(optimizer, SampledMeans):
+        raise ValueError(
+            "The released layout takes means over all elements: export its `optimizer`, "
+            "the one inside of SampledMeans."
         )
     # The decays first: the order of a network's inputs is that of so many.
     network = _network(optimizer)

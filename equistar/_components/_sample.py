@@ -1,0 +1,82 @@
+"""Some of a tensor's elements, for means that need not be of all."""
+
+import math
+
+import jax
+import jax.lax as lax
+import jax.numpy as jnp
+from jax.sharding import AxisType
+from jaxtyping import Array, Float
+
+from ._factors import factored_axes
+from ._means import devices_of, reshape, split
+
+
+def some_of_each_row(
+    x: Float[Array, "*shape"], every: int, least: int
+) -> Float[Array, "*sampled"]:
+    """One in `every` elements of each row and of each column.
+
+    Rows and columns are those of the two longest axes. Each row is cut into `every`
+    stretches, of which one is taken, and of the next row the next one:
+
+        1 1 1 . . . . . .
+        . . . 1 1 1 . . .
+        . . . . . . 1 1 1
+        1 1 1 . . . . . .
+
+    More are taken where fewer than `least` elements would remain or the lengths of the axes
+    do not divide; of a vector, all. Where devices share the tensor in a mesh that is set,
+    each takes those of its own share.
+    """
+    if x.ndim < 2:
+        return x
+    shares = _shares(x)
+    row, column = sorted(factored_axes(x.shape))
+    common = math.gcd(*(x.shape[i] // shares[i] for i in (row, column)))
+    most = min(every, x.size // least)
+    steps = max((d for d in range(1, most + 1) if common % d == 0), default=1)
+    return x if steps == 1 else _diagonal(x, row, column, shares[column], steps)
+
+
+# Of each axis: those that are known, or those that it may have in this mesh.
+def _shares(x: Float[Array, "*shape"]) -> tuple[int, ...]:
+    sharding = jax.typeof(x).sharding
+    devices, known = devices_of(sharding)
+    kinds = set(sharding.mesh.axis_types)
+    if sharding.mesh.size <= 1 or kinds == {AxisType.Explicit}:
+        return known
+    return tuple(axis.shares for axis in split(x.shape, devices, known))
+
+
+# The rows are cut into `steps` and the columns of every share as well. These two new axes,
+# side by side, are joined to one, of which a strided slice is the diagonal: unlike a
+# gather, XLA fuses it with what comes before it, and computes that there only.
+def _diagonal(
+    x: Float[Array, "*shape"], row: int, column: int, shares: int, steps: int
+) -> Float[Array, "*sampled"]:
+    mesh, spec = jax.typeof(x).sharding.mesh, list(jax.typeof(x).sharding.spec)
+    lengths = list(x.shape)
+    width = lengths[column] // shares // steps
+    cut = lambda of, rows, columns: [
+        *of[:row],
+        *rows,
+        *of[row + 1 : column],
+        *columns,
+        *of[column + 1 :],
+    ]
+    apart = reshape(
+        x,
+        cut(lengths, (lengths[row] // steps, steps), (shares, steps, width)),
+        cut(spec, (spec[row], None), (spec[column], None, None)),
+        mesh,
+    )
+    beside = jnp.moveaxis(apart, column + 2, row + 2)
+    joined = reshape(
+        beside,
+        cut(lengths, (lengths[row] // steps, steps * steps), (shares, width)),
+        cut(spec, (spec[row], None), (spec[column], None)),
+        mesh,
+    )
+    taken = lax.slice_in_dim(joined, 0, None, steps + 1, row + 1)
+    return reshape(taken, cut(lengths, (lengths[row],), (shares * width,)), spec, mesh)

@@ -1,0 +1,95 @@
+"""Means over a tensor from some of its elements."""
+
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from .._components import (
+    AbstractAccumulator,
+    AbstractBlackboxTerm,
+    AbstractFeatures,
+    AbstractGain,
+    AbstractNetwork,
+    AbstractNominalTerm,
+    AbstractWeightDecay,
+    some_of_each_row,
+)
+from .._kinds import as_count, check_kind
+from ._learned import AbstractLearnedOptimizer
+
+
+class SampledMeans(AbstractLearnedOptimizer):
+    """A learned optimizer whose parts get their means from some of a matrix. Ours.
+
+    A learned optimizer must know the mean square of each input $x$ of its network, over the
+    whole tensor, before it can make a step: a third of the time of an update. With $S$ one
+    in `every` elements of each row and of each column,
+
+    $$mean(x^2) \\approx \\frac{1}{|S|} \\sum_{ij \\in S} x_{ij}^2$$
+
+    These are the same elements in every step. Each row and each column has its share of
+    them, because inputs differ most between these; they are those of the two longest axes.
+    Vectors and small matrices keep all of their elements. So do the accumulators, and
+    features that leave mean squares to the network ([`equistar.AbstractPart`][]).
+
+    The state, the meta-parameters and the update rule are those of `optimizer`, which may
+    be meta-trained already. Rows and columns in another order are other elements of $S$, so
+    that it is not equivariant to permutations.
+    """
+
+    optimizer: AbstractLearnedOptimizer
+    every: int = eqx.field(static=True)
+    least: int = eqx.field(static=True)
+
+    def __init__(
+        self, optimizer: AbstractLearnedOptimizer, every: int = 16, least: int = 1024
+    ):
+        """**Arguments:**
+
+        - `optimizer`: the learned optimizer to wrap.
+        - `every`: of so many elements of a row or a column, means are taken over one. It
+            must divide the lengths of both axes: otherwise the next smaller number that
+            does is taken, if need be 1, which is all elements.
+        - `least`: elements that remain, at least: a matrix with fewer than twice as many
+            keeps all.
+
+        **Raises:**
+
+        `ValueError` if `optimizer` is not a learned optimizer, or a number is below 1.
+        """
+        wanted = "a learned optimizer, say `STAR(key=...)`"
+        check_kind(optimizer, AbstractLearnedOptimizer, "`optimizer`", wanted)
+        self.optimizer = optimizer
+        self.every = as_count(every, "every")
+        self.least = as_count(least, "least")
+
+    def sample(self, x: Float[Array, "*shape"]) -> Float[Array, "*sampled"]:
+        return some_of_each_row(x, self.every, self.least)
+
+    @property
+    def accumulators(self) -> dict[str, AbstractAccumulator]:
+        return self.optimizer.accumulators
+
+    @property
+    def features(self) -> AbstractFeatures:
+        return self.optimizer.features
+
+    @property
+    def network(self) -> AbstractNetwork:
+        return self.optimizer.network
+
+    @property
+    def blackbox(self) -> AbstractBlackboxTerm:
+        return self.optimizer.blackbox
+
+    @property
+    def nominal(self) -> AbstractNominalTerm:
+        return self.optimizer.nominal
+
+    @property
+    def weight_decay(self) -> AbstractWeightDecay:
+        return self.optimizer.weight_decay
+
+    @property
+    def gain(self) -> AbstractGain:
+        return self.optimizer.gain
