@@ -1,6 +1,5 @@
 """Means over a tensor from some of its elements."""
 
-
 import equinox as eqx
 from jaxtyping import Array, Float
 
