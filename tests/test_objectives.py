@@ -267,6 +267,7 @@ def test_a_curriculum_is_the_mean_of_its_stage_in_full_episodes():
         (lambda: eqs.Segments(0), "`length` must be a whole number"),
         (lambda: untyped.Segments(2.5), "`length` must be a whole number"),
         (lambda: untyped.Curriculum({0: 10, 0.5: 20}), "whole number"),
+        (lambda: untyped.Curriculum(100), "must be lengths by the meta-step .*got"),
         (lambda: eqs.Curriculum({0: 10, 2**31: 20}), r"`stages` must be below 2\*\*31"),
         (lambda: eqs.default_outer(clip=0.0), "at 0 nothing is trained"),
         (lambda: untyped.default_outer(clip_by="norm"), "`clip_by` must be a function"),

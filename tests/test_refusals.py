@@ -129,6 +129,10 @@ def _compare(unroll, estimators, reference: Any = ExactGradient(THETA)):
             "`disturbance` must have a number for each row .*, 2; got shape",
         ),
         (
+            lambda: untyped.meta_gradient_health(WALK, THETA, [1], key=3),
+            "`key` must be one PRNG key",
+        ),
+        (
             lambda: untyped.meta_gradient_health(WALK, THETA, 10, key=jr.key(0)),
             r"`horizons` must be a list .*got 10\.",
         ),

@@ -10,7 +10,7 @@ import jax.random as jr
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .._kinds import as_int, as_steps, check_count, check_steps
+from .._kinds import as_int, as_steps, check_count, check_steps, described
 
 
 class AbstractEpisodeLength(eqx.Module):
@@ -217,10 +217,15 @@ class Curriculum(AbstractEpisodeLength):
 
         **Raises:**
 
-        `ValueError` if no stage begins at 0, one begins at something else than a whole
-        number of at least 0 and below 2**31, or a length is neither a number of steps nor
-        an [`equistar.AbstractEpisodeLength`][].
+        `ValueError` if `stages` is no mapping, none of them begins at 0, one begins at
+        something else than a whole number of at least 0 and below 2**31, or a length is
+        neither a number of steps nor an [`equistar.AbstractEpisodeLength`][].
         """
+        if not isinstance(stages, Mapping):
+            raise ValueError(
+                "`stages` must be lengths by the meta-step at which they begin, say "
+                f"`{{0: 100, 5000: 2000}}`; got {described(stages)}."
+            )
         stages = {as_steps(n, "stages", least=0): stages[n] for n in stages}
         if 0 not in stages:
             raise ValueError(

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 from rich.table import Table
 
 from .._estimators import AbstractRematerialisation, learned, WithinMemory
-from .._kinds import as_count
+from .._kinds import as_count, check_key
 from .._text import as_text
 from .._unrolls import AbstractObjective, AbstractUnroll, check_is_unroll, MeanLoss
 from ..plot import save_figure
@@ -149,8 +149,8 @@ def meta_gradient_health(
     **Raises:**
 
     `ValueError` if `unroll` is no unroll, `theta` has no inexact array or a complex one,
-    the horizons are not increasing positive whole numbers, or `particles` is not a whole
-    number of at least 1.
+    the horizons are not increasing positive whole numbers, `particles` is not a whole
+    number of at least 1, or `key` no PRNG key.
 
     ??? cite
 
@@ -166,6 +166,7 @@ def meta_gradient_health(
     """
     check_is_unroll(unroll)
     learned(theta)
+    check_key(key)
     particles = as_count(particles, "particles")
     steps = np.asarray(horizons)
     whole = np.issubdtype(steps.dtype, np.integer) and steps.ndim == 1 and steps.size > 0
