@@ -56,7 +56,7 @@ class SampledMeans(AbstractLearnedOptimizer):
 
         `ValueError` if `optimizer` is not a learned optimizer, or a number is below 1.
         """
-        wanted = "a learned optimizer, say `STAR(key=...)`"
+        wanted = "a learned optimizer itself, say `STAR(key=...)`: wrap this one in others"
         check_kind(optimizer, AbstractLearnedOptimizer, "`optimizer`", wanted)
         self.optimizer = optimizer
         self.every = as_count(every, "every")
