@@ -173,6 +173,7 @@ some: Any = eqs.SampledMeans
     "make, message",
     [
         (lambda o: some(eqs.Scaled(o)), "must be a learned optimizer itself, say"),
+        (lambda o: some(some(o)), "SampledMeans has a `sample` of its own"),
         (lambda o: some(o, every=0), "`every` must be a whole number of"),
         (lambda o: some(o, least=0.5), "`least` must be a whole number of"),
         (

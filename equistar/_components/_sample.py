@@ -5,11 +5,10 @@ import math
 import jax
 import jax.lax as lax
 import jax.numpy as jnp
-from jax.sharding import AxisType
 from jaxtyping import Array, Float
 
 from ._factors import factored_axes
-from ._means import devices_of, reshape, split
+from ._means import devices_of, reshape
 
 
 def some_of_each_row(
@@ -26,27 +25,17 @@ def some_of_each_row(
         1 1 1 . . . . . .
 
     More are taken where fewer than `least` elements would remain or the lengths of the axes
-    do not divide; of a vector, all. Where devices share the tensor in a mesh that is set,
-    each takes those of its own share.
+    do not divide; of a vector, all. On explicit axes of a mesh each device takes those of
+    its own share of the columns.
     """
     if x.ndim < 2:
         return x
-    shares = _shares(x)
+    _, shares = devices_of(jax.typeof(x).sharding)
     row, column = sorted(factored_axes(x.shape))
     common = math.gcd(*(x.shape[i] // shares[i] for i in (row, column)))
     most = min(every, x.size // least)
     steps = max((d for d in range(1, most + 1) if common % d == 0), default=1)
     return x if steps == 1 else _diagonal(x, row, column, shares[column], steps)
-
-
-# Of each axis: those that are known, or those that it may have in this mesh.
-def _shares(x: Float[Array, "*shape"]) -> tuple[int, ...]:
-    sharding = jax.typeof(x).sharding
-    devices, known = devices_of(sharding)
-    kinds = set(sharding.mesh.axis_types)
-    if sharding.mesh.size <= 1 or kinds == {AxisType.Explicit}:
-        return known
-    return tuple(axis.shares for axis in split(x.shape, devices, known))
 
 
 # The rows are cut into `steps` and the columns of every share as well. These two new axes,

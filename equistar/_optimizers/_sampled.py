@@ -17,6 +17,14 @@ from .._kinds import as_count, check_kind
 from ._learned import AbstractLearnedOptimizer
 
 
+# What is run as it is in the class that all learned optimizers share.
+_RULE = "sample", "update", "init", "step_tensor", "accumulate_tensor", "init_tensor"
+
+
+def _is_own(kind: type, name: str) -> bool:
+    return getattr(kind, name) is not getattr(AbstractLearnedOptimizer, name)
+
+
 class SampledMeans(AbstractLearnedOptimizer):
     """A learned optimizer whose parts get their means from some of a matrix. Ours.
 
@@ -54,10 +62,18 @@ class SampledMeans(AbstractLearnedOptimizer):
 
         **Raises:**
 
-        `ValueError` if `optimizer` is not a learned optimizer, or a number is below 1.
+        `ValueError` if `optimizer` is not a learned optimizer, or has methods of its own
+        in place of the update rule's, as another SampledMeans has, or a number is below 1.
         """
         wanted = "a learned optimizer itself, say `STAR(key=...)`: wrap this one in others"
         check_kind(optimizer, AbstractLearnedOptimizer, "`optimizer`", wanted)
+        own = [name for name in _RULE if _is_own(type(optimizer), name)]
+        if own:
+            raise ValueError(
+                "SampledMeans takes the parts of an optimizer, and "
+                f"{type(optimizer).__name__} has a `{own[0]}` of its own, which it would "
+                "lose: wrap one that only differs in its parts."
+            )
         self.optimizer = optimizer
         self.every = as_count(every, "every")
         self.least = as_count(least, "least")
