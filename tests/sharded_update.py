@@ -1,5 +1,6 @@
 """Run by test_sharding.py in a process with four devices; prints what it found."""
 
+import contextlib
 import gc
 import re
 from typing import Any
@@ -118,7 +119,9 @@ def count_collectives(optimizer, cut, order):
     where = {n: [NamedSharding(mesh, specs[n])] * number[n] for n in shapes}
     large = jax.device_put(tree, where)
     step = jax.jit(lambda g, s, p: optimizer.update(g, s, p)[::order])
-    with jax.set_mesh(mesh):
+    # Automatic axes need no mesh around what is compiled, explicit ones do.
+    around = jax.set_mesh(mesh) if mesh is explicit else contextlib.nullcontext()
+    with around:
         lowered = step.lower(large, optimizer.init(large), large)
     compiled = lowered.compile().as_text()
     kinds = re.findall(r"= .* (all-\w+|reduce-scatter|collective-\w+)\(", str(compiled))
