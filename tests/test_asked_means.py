@@ -78,6 +78,55 @@ def test_a_part_has_the_means_that_it_asks_for():
         np.testing.assert_allclose(updates, expected, rtol=1e-9)
 
 
+class _Agreement(eqs.AbstractAccumulator):
+    """The mean product of the new gradient and of a momentum before it; one of each."""
+
+    reads = ("momentum",)
+    of: int = eqx.field(static=True)
+
+    def init(self, param):
+        return (jnp.zeros(()), jnp.zeros(()))
+
+    def averaged(self, tensor):
+        return {"agreement": tensor.grad * tensor.momentum[self.of]}
+
+    def update(self, state, tensor):
+        return (self.means(tensor)["agreement"], state[0])
+
+    def summarise(self, state, tensor):
+        return self.means(tensor)["agreement"]
+
+
+class _AgreementGain(eqs.AbstractGain):
+    reads = ("fast", "slow")
+
+    def __call__(self, tensor):
+        return tensor.accumulators["fast"][0] + 2 * tensor.summaries["slow"]
+
+
+def test_an_accumulator_has_the_means_of_what_was_before_the_update():
+    key, params = jr.key(0), jnp.ones((5, 3))
+    bank = {**eqs.default_accumulators(), "fast": _Agreement(0), "slow": _Agreement(2)}
+    halved = {**bank, "fast": eqs.InBFloat16(bank["fast"])}
+    nominal = eqs.NominalTerm(
+        eqs.GradientDirection(), eqs.NoMagnitudeController(), scale=1.0
+    )
+    for accumulators, rtol in ((bank, 1e-12), (halved, 0.01)):
+        optimizer = eqs.LearnedOptimizer(
+            nominal=nominal, gain=_AgreementGain(), accumulators=accumulators
+        )
+        state = optimizer.init(params)
+        for k in jr.split(key, 3):
+            m = state.accumulators["momentum"]
+            grads = jr.normal(k, params.shape)
+            fast, slow = (float(np.mean(np.asarray(grads * m[i]))) for i in (0, 2))
+            updates, state = optimizer.update(grads, state, params)
+            np.testing.assert_allclose(
+                updates, -grads * (fast + 2 * slow), rtol=rtol, atol=rtol * abs(slow)
+            )
+            np.testing.assert_allclose(state.accumulators["slow"][0], slow, rtol=1e-12)
+
+
 def test_one_name_is_of_each_part_its_own_mean():
     params, grads = jr.normal(jr.key(0), (2, 5, 3))
     nominal = eqs.NominalTerm(_Agreeing(), scale=1.0)

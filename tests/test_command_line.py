@@ -112,6 +112,15 @@ def test_info_prints_whatever_a_user_has_noted(tmp_path, monkeypatch, capsys):
     assert "loss 1" in out and "see [/x]" in out and "dir[b]" in out
 
 
+def test_info_says_what_a_wrapper_was_given(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "some.safetensors"
+    eqs.save(path, eqs.SampledMeans(eqs.STAR(key=jr.key(0)), every=7, least=333))
+    assert _run(monkeypatch, "info", path) == 0
+    rows = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines()]
+    told = {row[0].strip(): row[1].strip() for row in rows if len(row) == 2}
+    assert (told["optimizer"], told["every"], told["least"]) == ("STAR", "7", "333")
+
+
 def test_a_folder_that_may_not_be_written_is_refused_before_anything_runs(
     tmp_path, monkeypatch, capsys
 ):

@@ -92,6 +92,26 @@ def test_parts_get_the_means_of_sampled_elements():
         np.testing.assert_allclose(_first(optimizer, params, grads), expected, rtol=1e-12)
 
 
+def test_accumulators_get_the_means_of_sampled_elements():
+    descent = eqs.HypergradientDescent(threshold=0.0)
+    whole = eqs.LearnedOptimizer(
+        nominal=eqs.NominalTerm(eqs.GradientDirection()),
+        gain=eqs.TensorGain(eqs.LogStepSize(), start=(3.0,)),
+        accumulators={**eqs.default_accumulators(), "log_step_size": descent},
+    )
+    some = eqs.SampledMeans(whole, every=4, least=4)
+    params, *grads = jr.normal(jr.key(1), (3, 32, 8))
+    where = _looked_at(0, 1, params.shape, 4)
+    _, state = some.update(grads[0], some.init(params), params)
+    seen = jtu.tree_map(lambda x: x[where] if x.ndim else x, state.accumulators)
+    tensor = eqs.Tensor(params[where], grads[1][where], seen, state.count)
+    (expected,) = descent.update(seen["log_step_size"], tensor)
+    _, state = some.update(grads[1], state, params)
+    (found,) = state.accumulators["log_step_size"]
+    assert abs(expected) > 1e-3
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("make", [eqs.STAR, eqs.AdaptiveSTAR, eqs.Blackbox])
 def test_updates_are_the_same_where_sampled_elements_stand_for_all(make):
     optimizer = make(key=jr.key(0), direction_init=eqs.release_init)

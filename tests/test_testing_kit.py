@@ -340,7 +340,8 @@ def test_sharded_equals_unsharded_on_four_devices_and_a_mean_of_each_shard_does_
 def test_drawn_matrices_are_what_they_are_called(spectrum, spd, symmetric):
     assert np.all(np.diff(spectrum) >= 0) and 1e-3 <= spectrum[0] <= spectrum[-1] <= 1001
     assert 0 < np.linalg.eigvalsh(spd)[0] <= np.linalg.eigvalsh(spd)[-1] <= 1001
-    np.testing.assert_allclose(spd, spd.T, atol=1e-9)
+    np.testing.assert_array_equal(spd, spd.T)
+    np.testing.assert_array_equal(symmetric, symmetric.T)
     values = np.linalg.eigvalsh(symmetric)
     assert -2 - 1e-9 <= values[0] and values[-1] <= 0.5 + 1e-9
 

@@ -49,6 +49,8 @@ class Info:
         for name, node in (fields if isinstance(fields, dict) else {}).items():
             if isinstance(node, dict) and "class" in node:
                 table.add_row(name, str(node["class"]))
+            elif isinstance(node, bool | int | float | str):
+                table.add_row(name, _short(node))
         provenance = header.get("provenance")
         provenance = dict(provenance) if isinstance(provenance, dict) else {}
         # A user's own may be anything.

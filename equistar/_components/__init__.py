@@ -11,6 +11,7 @@ from ._bank import (
     accumulate as accumulate,
     default_accumulators as default_accumulators,
     read_accumulators as read_accumulators,
+    seen_before as seen_before,
     start_accumulators as start_accumulators,
 )
 from ._bfloat16 import InBFloat16 as InBFloat16

@@ -15,15 +15,15 @@ from .._lowering import twice, varying_as
 from .._numerics import accumulator_dtype
 from ._bias_correction import AbstractBiasCorrection, NoBiasCorrection
 from ._factors import factor_means, factored_axes, Factors
-from ._reader import AbstractReader
+from ._part import AbstractPart
 from ._tensor import Tensor
 
 
-class AbstractAccumulator(AbstractReader):
+class AbstractAccumulator(AbstractPart):
     """What is remembered of one tensor from update to update.
 
     `reads` names the accumulators that it needs; it sees them as they were before the
-    update.
+    update, in `averaged` as well ([`equistar.AbstractPart`][]).
     """
 
     @abc.abstractmethod

@@ -1,6 +1,7 @@
 """The accumulators of an optimizer, by name: its bank."""
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -21,6 +22,7 @@ from ._bias_correction import AbstractBiasCorrection, NoBiasCorrection
 from ._features import AbstractFeatures
 from ._gain import AbstractGain
 from ._hypergradient import HypergradientDescent
+from ._part import means_for
 from ._tensor import Tensor
 from ._terms import AbstractTerm
 
@@ -132,24 +134,36 @@ def _is_floating(x: Any) -> bool:
     return eqx.is_inexact_array(x) and not jnp.iscomplexobj(x)
 
 
+def seen_before(
+    bank: dict[str, AbstractAccumulator],
+    before: Tensor,
+    sample: Callable[[Array], Array],
+) -> dict[str, Tensor]:
+    """For each accumulator the tensor before, with the means that it asks for."""
+    found = means_for(list(bank.values()), before, sample)
+    seen = lambda means: dataclasses.replace(before, means=means)
+    return dict(zip(bank, map(seen, found), strict=True))
+
+
 # What reads others' old values comes first, and what it has read is updated after it.
 # Nothing else says so to XLA, which without it keeps a copy of every array that is read and
 # then updated in place.
 def accumulate(
     bank: dict[str, AbstractAccumulator],
     accumulators: dict[str, tuple[Any, ...]],
-    before: Tensor,
+    before: dict[str, Tensor],
 ) -> dict[str, tuple[Any, ...]]:
-    """Those accumulators after the gradient of `before`, whose own are as they were."""
+    """Those accumulators after a gradient, each from what it sees of the tensor before."""
     readers = [k for k in accumulators if bank[k].reads]
     update = lambda k, tensor: _updated(k, bank[k], accumulators[k], tensor)
-    new = {k: update(k, before) for k in readers}
-    grad = after(before.grad, new)
-    waiting = eqx.tree_at(lambda t: t.grad, before, grad)
-    read = {name for k in readers for name in bank[k].reads}
+    new = {k: update(k, before[k]) for k in readers}
+    waits = {name for k in readers for name in bank[k].reads} - set(readers)
     for k in accumulators:
-        if k not in new:
-            new[k] = update(k, waiting if k in read else before)
+        if k in waits:
+            grad = after(before[k].grad, {name: new[name] for name in readers})
+            new[k] = update(k, dataclasses.replace(before[k], grad=grad))
+        elif k not in new:
+            new[k] = update(k, before[k])
     # As `init` gives them, and so from one update to the next.
     store = lambda x, old: x.astype(old.dtype)
     return {k: jtu.tree_map(store, new[k], old) for k, old in accumulators.items()}

@@ -8,6 +8,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Float, Int, UInt
 
 from ._accumulators import AbstractAccumulator
+from ._part import asked
 from ._tensor import Tensor
 
 
@@ -59,6 +60,9 @@ class InBFloat16(AbstractAccumulator):
     def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
         half = lambda x: x.astype(jnp.bfloat16)
         return jtu.tree_map(half, self.accumulator.init(param))
+
+    def averaged(self, tensor: Tensor) -> dict[str, Array]:
+        return asked(self.accumulator, tensor)
 
     def update(self, state: tuple[Any, ...], tensor: Tensor) -> tuple[Any, ...]:
         whole = jtu.tree_map(lambda x: x.astype(tensor.grad.dtype), state)

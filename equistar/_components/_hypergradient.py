@@ -13,12 +13,13 @@ from .._numerics import accumulator_dtype
 from ._accumulators import AbstractAccumulator
 from ._features import AbstractFeatures
 from ._inputs import Inputs
-from ._means import means
 from ._tensor import Tensor
 
 
 # The square of a cosine that is no noise, however many entries there are.
 _SIGNIFICANT = 0.003
+
+_MEANS = "g d", "g g", "d d", "v"
 
 
 class HypergradientDescent(AbstractAccumulator):
@@ -101,12 +102,14 @@ class HypergradientDescent(AbstractAccumulator):
     def init(self, param: Float[Array, "*shape"]) -> tuple[Any, ...]:
         return (varying_as(param, jnp.zeros((), accumulator_dtype(param.dtype))),)
 
-    def update(self, state: tuple[Any, ...], tensor: Tensor) -> tuple[Any, ...]:
-        g = tensor.grad
-        a = tensor.normalised_momentum
+    def averaged(self, tensor: Tensor) -> dict[str, Array]:
+        g, a = tensor.grad, tensor.normalised_momentum
         d = sum(a[1:], a[0]) / len(a)
+        return dict(zip(_MEANS, (g * d, g * g, d * d, tensor.second_moment), strict=True))
+
+    def update(self, state: tuple[Any, ...], tensor: Tensor) -> tuple[Any, ...]:
         # Numbers side by side: XLA makes a kernel of each that it computes alone.
-        numbers = means((g * d, g * g, d * d, tensor.second_moment))
+        numbers = self.means(tensor).together(_MEANS)
         there = jnp.all(numbers[1:] > 0)
         squares = jnp.where(there, numbers[1:], 1)
         per_grad, per_direction, per_usual = lax.rsqrt(squares)
@@ -116,7 +119,7 @@ class HypergradientDescent(AbstractAccumulator):
         )
         updates = tensor.count.astype(eta.dtype) + 1
         eta = eta * jnp.minimum(1, self.burn_in / updates)
-        noise = _SIGNIFICANT + 4 / g.size
+        noise = _SIGNIFICANT + 4 / tensor.grad.size
         tau = tau / (1 + cosine * cosine / noise)
         # Not through the cosine: the square of a gradient may overflow.
         turned = -numbers[0] * per_direction * per_usual

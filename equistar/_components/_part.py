@@ -15,13 +15,13 @@ from ._tensor import Means, SHARED, Tensor
 
 
 class AbstractPart(AbstractReader):
-    """A part of the step: features, a term, a direction, a preconditioner or a gain.
+    """A part: an accumulator, features, a term, a direction, a preconditioner or a gain.
 
     A part may need means over the whole tensor. It returns the arrays to be averaged from
-    `averaged`, and gets their means from `means`. The means of all parts are computed in
-    one pass over memory. A part that holds another one must pass on its `averaged`, as it
-    passes on its `reads`; if it changes the tensor for the other, it must also set
-    `means=None`.
+    `averaged`, and gets their means from `means`. The means of all parts of the step are
+    computed in one pass over memory, and before it those of all accumulators. A part that
+    holds another one must pass on its `averaged`, as it passes on its `reads`; if it
+    changes the tensor for the other, it must also set `means=None`.
     """
 
     def averaged(self, tensor: Tensor) -> dict[str, Float[Array, "*shape"]]:

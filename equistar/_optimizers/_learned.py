@@ -27,6 +27,7 @@ from .._components import (
     given,
     given_hidden,
     means_for,
+    seen_before,
     start_accumulators,
     Tensor,
 )
@@ -122,10 +123,11 @@ class AbstractLearnedOptimizer(AbstractOptimizer):
             return accumulators, {}
         dtype = accumulator_dtype(param.dtype)
         bank, p, g = _cast((self.accumulators, param, grad), dtype)
-        before = Tensor(p, g, _cast(accumulators, dtype), count)
+        old = Tensor(p, g, _cast(accumulators, dtype), count)
+        before = seen_before(bank, old, self.sample)
         new = accumulate(bank, accumulators, before)
         seen = _cast(new, dtype)
-        says = {name: bank[name].summarise(seen[name], before) for name in bank}
+        says = {name: bank[name].summarise(seen[name], before[name]) for name in bank}
         return new, jtu.tree_map(jnp.asarray, says)
 
     def step_tensor(

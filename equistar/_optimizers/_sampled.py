@@ -36,8 +36,9 @@ class SampledMeans(AbstractLearnedOptimizer):
 
     These are the same elements in every step. Each row and each column has its share of
     them, because inputs differ most between these; they are those of the two longest axes.
-    Vectors and small matrices keep all of their elements. So do the accumulators, and
-    features that leave mean squares to the network ([`equistar.AbstractPart`][]).
+    Vectors and small matrices keep all of their elements. So do moving averages, factored
+    ones too, and features that leave mean squares to the network
+    ([`equistar.AbstractPart`][]).
 
     The state, the meta-parameters and the update rule are those of `optimizer`, which may
     be meta-trained already. Rows and columns in another order are other elements of $S$, so

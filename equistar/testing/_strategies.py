@@ -56,6 +56,13 @@ def _rotation(seed: int, size: int) -> np.ndarray:
     return np.linalg.qr(rng.standard_normal((size, size)))[0]
 
 
+# Symmetric to the last bit.
+def _rotated(values: np.ndarray, seed: int) -> np.ndarray:
+    q = _rotation(seed, len(values))
+    matrix = (q * values) @ q.T
+    return (matrix + matrix.T) / 2
+
+
 def spd_matrices(
     size: int = 3, *, low: float = 1e-3, high: float = 1e3
 ) -> SearchStrategy[np.ndarray]:
@@ -67,12 +74,7 @@ def spd_matrices(
 
     A strategy for arrays of shape (size, size).
     """
-
-    def draw(seed: int, values: np.ndarray) -> np.ndarray:
-        q = _rotation(seed, size)
-        return (q * values) @ q.T
-
-    return st.builds(draw, _SEEDS, spectra(size, low=low, high=high))
+    return st.builds(_rotated, spectra(size, low=low, high=high), _SEEDS)
 
 
 def symmetric_matrices(
@@ -90,12 +92,9 @@ def symmetric_matrices(
     A strategy for arrays of shape (size, size).
     """
 
-    def draw(seed: int, shares: list[float]) -> np.ndarray:
-        q = _rotation(seed, size)
-        return (q * (low + (high - low) * np.array(shares))) @ q.T
-
     shares = st.lists(st.floats(0, 1), min_size=size, max_size=size)
-    return st.builds(draw, _SEEDS, shares)
+    values = shares.map(lambda shares: low + (high - low) * np.array(shares))
+    return st.builds(_rotated, values, _SEEDS)
 
 
 def disturbed_matrices(
