@@ -63,6 +63,24 @@ def test_every_row_and_column_has_its_share(shape, every, least, steps, star):
     assert set(seen.sum(0)) == {shape[0] // steps}
 
 
+@pytest.mark.parametrize(
+    "shape, least, kept, steps",
+    [
+        ((1001, 128), 1024, (992, 128), 16),
+        ((96, 1601), 1, (96, 1600), 16),
+        ((897, 993), 1, (896, 992), 16),
+        ((993, 16), 992, (992, 16), 16),
+        ((993, 16), 993, (992, 16), 8),
+    ],
+)
+def test_few_of_an_odd_number_may_be_left_out(shape, least, kept, steps, star):
+    x = np.asarray(jr.normal(jr.key(1), shape))
+    sampled = eqs.SampledMeans(star, least=least).sample(jnp.asarray(x))
+    where = _looked_at(0, 1, kept, steps)
+    expected = [x[r, : kept[1]][w] for r, w in enumerate(where)]
+    np.testing.assert_array_equal(sampled, expected)
+
+
 def test_rows_and_columns_are_of_the_two_longest_axes(star):
     optimizer = eqs.SampledMeans(star, every=4, least=4)
     x = np.asarray(jr.normal(jr.key(1), (3, 16, 2, 8, 5)))
@@ -71,7 +89,7 @@ def test_rows_and_columns_are_of_the_two_longest_axes(star):
     np.testing.assert_array_equal(optimizer.sample(jnp.asarray(x)), np.stack(expected, 1))
 
 
-@pytest.mark.parametrize("shape", [(), (4096,), (1, 4096), (64, 63), (16, 16), (1021, 4)])
+@pytest.mark.parametrize("shape", [(), (4096,), (1, 4096), (64, 63), (16, 16), (1021, 7)])
 def test_all_of_what_cannot_be_cut_is_taken(shape, star):
     x = jr.normal(jr.key(2), shape)
     assert eqs.SampledMeans(star, every=3, least=129).sample(x) is x

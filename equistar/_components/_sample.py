@@ -25,17 +25,34 @@ def some_of_each_row(
         1 1 1 . . . . . .
 
     More are taken where fewer than `least` elements would remain or the lengths of the axes
-    do not divide; of a vector, all. On explicit axes of a mesh each device takes those of
-    its own share of the columns.
+    do not divide; of a vector, all. Of an odd number of rows or columns up to a hundredth,
+    the last ones, are left out instead if need be. On explicit axes of a mesh each device
+    takes those of its own share of the columns.
     """
     if x.ndim < 2:
         return x
     _, shares = devices_of(jax.typeof(x).sharding)
     row, column = sorted(factored_axes(x.shape))
-    common = math.gcd(*(x.shape[i] // shares[i] for i in (row, column)))
+    whole = lambda steps: [
+        _whole(n, share, steps) if i in (row, column) else n
+        for i, (n, share) in enumerate(zip(x.shape, shares, strict=True))
+    ]
     most = min(every, x.size // least)
-    steps = max((d for d in range(1, most + 1) if common % d == 0), default=1)
-    return x if steps == 1 else _diagonal(x, row, column, shares[column], steps)
+    enough = lambda d: math.prod(whole(d)) // d >= least
+    steps = max((d for d in range(2, most + 1) if enough(d)), default=1)
+    if steps == 1:
+        return x
+    x = lax.slice(x, [0] * x.ndim, whole(steps))
+    return _diagonal(x, row, column, shares[column], steps)
+
+
+# How many of an axis can be cut into that many stretches, of every device's share; 0 if it
+# cannot. An odd length is seldom shared by devices, each of which would gather a part.
+def _whole(length: int, shares: int, steps: int) -> int:
+    if length // shares % steps == 0:
+        return length
+    over = length % steps
+    return length - over if length % 2 and shares == 1 and 100 * over <= length else 0
 
 
 # The rows are cut into `steps` and the columns of every share as well. These two new axes,

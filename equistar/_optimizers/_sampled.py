@@ -57,7 +57,8 @@ class SampledMeans(AbstractLearnedOptimizer):
         - `optimizer`: the learned optimizer to wrap.
         - `every`: of so many elements of a row or a column, means are taken over one. It
             must divide the lengths of both axes: otherwise the next smaller number that
-            does is taken, if need be 1, which is all elements.
+            does is taken, if need be 1, which is all elements. Of an odd length it may
+            leave up to a hundredth over, which is left out.
         - `least`: elements that remain, at least: a matrix with fewer than twice as many
             keeps all.
 
