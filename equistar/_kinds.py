@@ -42,12 +42,23 @@ def check_kind(
         return
     if isinstance(value, type) and issubclass(value, kind):
         raise ValueError(
-            f"{name} is a class and not an instance: pass `{value.__name__}()` with its "
-            "arguments."
+            f"{name} is a class and not an instance: pass {instance_of(value)}."
         )
     if not wanted and isinstance(kind, type):
         wanted = f"an instance of {kind.__name__} ({', '.join(_choices(kind))})"
     raise ValueError(f"{name} must be {wanted}; got {_shown(value)}.")
+
+
+def instance_of(cls: type) -> str:
+    """How one is made, for messages: by its name, and the arguments that it must have."""
+    try:
+        parameters = signature_of(cls).parameters.values()
+    except (TypeError, ValueError):
+        parameters = ()
+    variadic = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
+    must = [p for p in parameters if p.default is p.empty and p.kind not in variadic]
+    shown = [f"{p.name}=..." if p.kind is p.KEYWORD_ONLY else p.name for p in must]
+    return f"`{cls.__name__}({', '.join(shown)})`"
 
 
 def check_parts(module: eqx.Module) -> None:

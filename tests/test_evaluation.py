@@ -727,7 +727,7 @@ UNTYPED: Any = eqs.evaluate
         ({"baselines": eqs.TunedAdam()}, r"`baselines` must be a list, say `\[TunedAdam"),
         ({"optimizers": [_sgd(0.1)]}, "`optimizers` must be a dictionary"),
         ({"optimizers": {"a": optax.adam}}, "The optimizer 'a' must be an optimizer, say"),
-        ({"optimizers": {"a": eqs.STAR}}, r"The optimizer 'a' is a class .*`STAR\(\)`"),
+        ({"optimizers": {"a": eqs.STAR}}, r"'a' is a class .*`STAR\(key=\.\.\.\)`"),
         ({"tasks": "quadratic"}, "`tasks` must be a list of names.*got 'quadratic'"),
         ({"tasks": QUADRATIC}, "`tasks` must be a list of names"),
         ({"tasks": [QUADRATIC]}, "`tasks` must be a list of names, .* a dictionary"),

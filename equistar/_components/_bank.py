@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jaxtyping import Array, Float
 
-from .._kinds import check_kind, is_real
+from .._kinds import check_kind, instance_of, is_real
 from .._lowering import after
 from ._accumulators import (
     AbstractAccumulator,
@@ -77,8 +77,7 @@ def read_accumulators(
         part = todo.pop()
         if isinstance(part, type):
             raise ValueError(
-                f"{part.__name__} is a class and not an instance: pass "
-                f"`{part.__name__}()` with its arguments."
+                f"{part.__name__} is a class and not an instance: pass {instance_of(part)}."
             )
         # What is no part reads nothing here: `check_parts` names it.
         for name in getattr(part, "reads", ()):
