@@ -28,7 +28,7 @@ PAGES = {
         2,
         "assert isinstance(again, eqs.LearnedOptimizer) and len(eqs.PRETRAINED) == 5",
     ),
-    "docs/training_loop.md": (9, "assert bool(jnp.isfinite(loss)); cheaper.init(params)"),
+    "docs/training_loop.md": (10, "assert bool(jnp.isfinite(loss)); cheaper.init(params)"),
     "docs/estimators.md": (
         3,
         "from equistar.analysis import Health\n"
