@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import jax.tree_util as jtu
 import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from .._linear_loss import linear_loss
@@ -199,7 +200,7 @@ class VmapEqualsLoop(AbstractProperty):
 
 
 class ShardedEqualsUnsharded(AbstractProperty):
-    """The same updates if parameters are spread over all devices.
+    """The same updates if a matrix is spread over all devices, by rows or by columns.
 
     With one device it only shows that shardings are accepted. For four devices, run the
     tests under `XLA_FLAGS=--xla_force_host_platform_device_count=4`.
@@ -207,14 +208,19 @@ class ShardedEqualsUnsharded(AbstractProperty):
 
     def __call__(self, optimizer: AbstractOptimizer) -> None:
         devices = jax.devices()
-        axis_types = (jax.sharding.AxisType.Auto,)
-        mesh = jax.make_mesh((len(devices),), ("x",), axis_types=axis_types)
-        rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x"))
-        columns = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "x"))
-        params = {"w": jr.normal(jr.key(0), (2 * len(devices), 3), jnp.float32)}
+        mesh = jax.make_mesh((len(devices),), ("x",), axis_types=(AxisType.Auto,))
+        length = 32 * len(devices)
+        axes = {"rows": ("x", None), "columns": (None, "x")}
+        params = {
+            name: jr.normal(jr.key(i), [length if x else 24 for x in cut], jnp.float32)
+            for i, (name, cut) in enumerate(axes.items())
+        }
         grads = Gradients().build(params, STEPS)
         updates, _ = run(optimizer, params, grads)
-        spread = jax.device_put(params, rows), jax.device_put(grads, columns)
+        place = lambda *cut: NamedSharding(mesh, PartitionSpec(*cut))
+        of_params = {name: place(*cut) for name, cut in axes.items()}
+        of_grads = {name: place(None, *cut) for name, cut in axes.items()}
+        spread = jax.device_put(params, of_params), jax.device_put(grads, of_grads)
         sharded, _ = run(optimizer, *spread)
         close("ShardedEqualsUnsharded", sharded, updates)
 
