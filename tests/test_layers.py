@@ -12,7 +12,7 @@ ROOT = pathlib.Path(equistar.__file__).parent
 # From the bottom: a module may import from its own layer only within its own package,
 # and from every layer below.
 LAYERS = (
-    {"_keys", "_kinds", "_linear_loss", "_lowering", "_numerics"},
+    {"_hash", "_keys", "_kinds", "_linear_loss", "_lowering", "_numerics"},
     {"_devices", "_eigh", "_files", "_names", "_results", "_smoothing", "_text", "_warn"},
     {"_components", "_unrolls", "tasks", "plot"},
     {"_optimizers", "_estimators"},

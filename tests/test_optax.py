@@ -454,6 +454,19 @@ def test_init_and_update_are_compiled_as_they_are(star):
     assert hash(optim) == hash(optim)
 
 
+def test_jit_of_a_method_whose_object_has_no_hash_says_what_to_use(star, sgd):
+    task = eqs.tasks.Quadratic(jnp.array([3.0, 0.1]))
+    cases = {
+        "filter_jit.optimizer.update.*as_optax": (star.update, sgd.init),
+        "filter_jit.task.loss": (task.loss,),
+        "filter_jit.unroll.step": (eqs.InnerTraining(task).step,),
+    }
+    for message, methods in cases.items():
+        for method in methods:
+            with pytest.raises(TypeError, match=f"has no hash.*{message}"):
+                jax.jit(method)(jnp.ones(3))
+
+
 def test_trees_that_do_not_fit_are_named(sgd, star):
     params = _params()
     state = sgd.init(params)

@@ -6,13 +6,22 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import PyTree
 
+from .._hash import hash_or_advice
+
 
 class AbstractOptimizer(eqx.Module):
     """An optimizer is the pytree of its meta-parameters.
 
     Its inexact-array leaves are meta-learned; Python numbers are fixed. The calling
-    convention is optax's: updates are to be *added* to the parameters.
+    convention is optax's: updates are to be *added* to the parameters. `eqx.filter_jit`
+    compiles its methods; `jax.jit` compiles those of [`equistar.as_optax`][].
     """
+
+    def __hash__(self) -> int:
+        instead = (
+            "`eqx.filter_jit(optimizer.update)`, or `jax.jit(as_optax(optimizer).update)`"
+        )
+        return hash_or_advice(self, super().__hash__, instead)
 
     @abc.abstractmethod
     def init(self, params: PyTree) -> PyTree:

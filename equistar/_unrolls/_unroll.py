@@ -6,6 +6,8 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._hash import hash_or_advice
+
 
 class AbstractUnroll(eqx.Module):
     """A dynamical system with a loss, driven by meta-parameters `theta`.
@@ -28,6 +30,9 @@ class AbstractUnroll(eqx.Module):
                 return carry - theta * self.curvature * carry, loss
         ```
     """
+
+    def __hash__(self) -> int:
+        return hash_or_advice(self, super().__hash__, "`eqx.filter_jit(unroll.step)`")
 
     @abc.abstractmethod
     def init(self, theta: PyTree, *, key: PRNGKeyArray) -> PyTree[Array]:

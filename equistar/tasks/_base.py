@@ -7,6 +7,7 @@ from typing import NoReturn, TYPE_CHECKING
 import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from .._hash import hash_or_advice
 from .._names import suggest
 
 
@@ -49,6 +50,9 @@ class AbstractTask(eqx.Module):
         loss_bounds = tuple[float, float]()
     else:
         loss_bounds: eqx.AbstractVar[tuple[float, float]]
+
+    def __hash__(self) -> int:
+        return hash_or_advice(self, super().__hash__, "`eqx.filter_jit(task.loss)`")
 
     @abc.abstractmethod
     def init(self, *, key: PRNGKeyArray) -> PyTree[Array]:
