@@ -37,6 +37,7 @@ OPTIMIZERS = {
     "STAR": lambda key: eqs.STAR(key=key),
     "Blackbox": lambda key: eqs.Blackbox(key=key),
     "AdaptiveSTAR": lambda key: eqs.AdaptiveSTAR(key=key),
+    "AdaptiveSTAR, sampled": lambda key: eqs.SampledMeans(eqs.AdaptiveSTAR(key=key)),
 }
 
 
@@ -98,7 +99,7 @@ def compare(step, params, rest, repetitions):
         median, least = statistics.median(loop.seconds[2:]), min(loop.seconds[2:])
         scratch = loop.run.memory_analysis().temp_size_in_bytes
         print(
-            f"  {name:14s} {median / statistics.median(unit):5.2f} x adam "
+            f"  {name:21s} {median / statistics.median(unit):5.2f} x adam "
             f"(minima {least / min(unit):5.2f})  {1e3 * median:9.2f} ms  "
             f"compile {loop.compile_time:5.1f} s  scratch {scratch / 1e6:7.1f} MB"
         )
@@ -126,7 +127,8 @@ def main():
     compare(train, params, (task, jr.key(1)), settings.repetitions)
     print(f"\nPES on an MLP 784-128-128-10, window {settings.window}")
     mlp = meta_training.mlp_784(128)
-    star = meta_training.pes(mlp, settings.window, settings.pairs, {})
+    theta = eqs.STAR(key=jr.key(0))
+    star = meta_training.pes(mlp, theta, settings.window, settings.pairs, {})
     unit = meta_training.sgd(mlp, settings.window, 2 * settings.pairs, {})
     for _ in range(settings.repetitions // 4 + 2):
         star()

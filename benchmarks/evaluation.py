@@ -35,7 +35,7 @@ def measure(optimizer, seeds, steps, repetitions):
                 task,
                 as_batch(optimizer),
                 steps=steps,
-                segment=steps // 10,
+                segment=max(1, steps // 10),
                 keys=jr.split(jr.key(0), number),
                 held_out=HeldOutLoss(),
                 programs=programs,
