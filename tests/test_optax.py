@@ -370,6 +370,14 @@ def test_a_state_of_fewer_bits_than_it_began_with_is_refused(star, dtype):
     assert after["momentum"][0].dtype == jnp.float64
 
 
+def test_a_state_of_more_bits_than_bfloat16_momenta_have_is_refused(star):
+    bank = {**star.accumulators, "momentum": eqs.InBFloat16(eqs.Momentum())}
+    narrow = eqx.tree_at(lambda o: o.accumulators, star, bank)
+    params = jnp.ones(3)
+    with pytest.raises(ValueError, match=r"in bfloat16: .* is in float.* Cast each leaf"):
+        narrow.update(params, star.init(params), params)
+
+
 @pytest.mark.parametrize(
     "part",
     [{"direction": eqs.AdamDirection}, {"gain": eqs.NoGain}, {"network": eqs.NoNetwork}],

@@ -123,6 +123,22 @@ def _compare(unroll, estimators, reference: Any = ExactGradient(THETA)):
         (lambda: NoisyQuadratic(EYE, EYE, jnp.ones(3)), r"`start` a vector as long.*\(3,"),
         (lambda: untyped.NoisyQuadratic(EYE, 0.0), "`noise` must be a matrix"),
         (lambda: linear_margin(EYE, 0.1, jnp.zeros((3, 3))), "must be of one size"),
+        (
+            lambda: NQM.mean_loss(LinearOptimizer(0.1, jnp.zeros((3, 3))), 3),
+            r"`theta.matrix` must have the Hessian's shape, \(2, 2\); got \(3, 3\)",
+        ),
+        (
+            lambda: NQM.mean(LinearOptimizer(SEVERAL, jnp.zeros((2, 2))), 3),
+            "`alpha` must be one real number",
+        ),
+        (
+            lambda: LinearOptimizer(0.1, jnp.zeros((2, 3))).preconditioner(),
+            r"`matrix` must be square; got shape \(2, 3\)",
+        ),
+        (
+            lambda: NQM.transition(untyped.NoisyQuadratic(EYE, EYE)),
+            r"`theta` must be a `LinearOptimizer\(alpha, matrix\)`; got",
+        ),
         (lambda: linear_margin(jnp.ones((2, 3)), 0.1, EYE), "Hessian must be square"),
         (
             lambda: eqs.analysis.disturbed_margin(EYE, 0.1, EYE, jnp.ones(3), jnp.ones(2)),
@@ -334,6 +350,14 @@ def test_lists_and_arrays_of_double_precision_are_taken_as_they_are(as_users_cal
     problem = untyped.StepSizeProblem([1, 2], [1, 1])
     twin = StepSizeProblem(jnp.array([1.0, 2.0]), jnp.array([1.0, 1.0]))
     assert problem.log_objective(0.1, 5) == twin.log_objective(jnp.asarray(0.1), 5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_numbers_of_16_bits_are_computed_with_in_float32(dtype):
+    narrow, wide = (EYE.astype(dtype) / 2, EYE.astype(jnp.float32) / 2)
+    ours, theirs = (linear_margin(h, 0.25, h) for h in (narrow, wide))
+    assert ours.exact.dtype == jnp.float32 and ours.exact == theirs.exact
+    assert NoisyQuadratic(narrow, narrow).noise_root.dtype == jnp.float32
 
 
 @pytest.mark.parametrize("margin", ["momentum_margin", "heavy_ball_margin"])

@@ -327,6 +327,15 @@ def test_what_is_broken_by_more_than_rounding_does_not_hold():
     assert "no" in row and "yes" not in row
 
 
+def test_sampled_means_depend_on_the_order_of_rows():
+    star = randomised(eqs.STAR(key=jr.key(0)), jr.key(1), 0.1)
+    orders = [
+        eqs.analysis.invariances(o, trials=1, key=jr.key(0)).row_permutation
+        for o in (star, eqs.SampledMeans(star))
+    ]
+    assert orders[0] < 1e-6 and orders[1] > 1e-4
+
+
 def test_invariances_are_those_of_any_scale_of_the_gradients():
     sgd = eqs.OptaxOptimizer(optax.sgd, learning_rate=0.1)
     for scale in (1e-200, 1e200):

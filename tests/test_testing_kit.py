@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -243,6 +244,29 @@ def test_an_optimizer_that_mixes_batches_fails_under_vmap():
 
     with pytest.raises(AssertionError, match="VmapEqualsLoop"):
         kit.VmapEqualsLoop()(Summing())
+
+
+def test_the_update_that_is_not_finite_is_counted():
+    with pytest.raises(AssertionError, match="StaysFinite: update 10 of "):
+        kit.StaysFinite()(_NaNLater())
+
+
+def test_no_updates_at_all_are_another_structure():
+    nothing = _broken(update=lambda g, s, p: (None, s))
+    for prop in (kit.NaNStaysInItsLeaf(), kit.IgnoresLeafOrder()):
+        with pytest.raises(AssertionError, match="KeepsStructure: updates change"):
+            kit.check(nothing, [prop])
+
+
+# One rounding in float32 is one in bfloat16 where it is stored so.
+def test_momenta_in_bfloat16_pass_all_but_one():
+    star = eqs.STAR(key=jr.key(0))
+    bank = {name: eqs.InBFloat16(a) for name, a in star.accumulators.items()}
+    narrow = eqx.tree_at(lambda o: o.accumulators, star, bank)
+    wide = kit.WideAccumulators
+    kit.check(narrow, [p for p in kit.EXPECTED if not isinstance(p, wide)])
+    with pytest.raises(AssertionError, match="is bfloat16"):
+        kit.check(narrow, [wide()])
 
 
 def test_what_an_optimizer_raises_is_told_with_the_property():

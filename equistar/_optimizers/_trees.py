@@ -91,7 +91,7 @@ def check_state(state: Any, kind: type, counter: str = "count") -> None:
 def check_tensor_state(state: PyTree, expected: PyTree, shape: tuple[int, ...]) -> None:
     """Raises a `ValueError` unless a tensor's state has the shapes that `init` makes.
 
-    And the dtypes, if it has fewer than 32 bits: sums of small numbers are lost in it.
+    And the dtypes, if either has fewer than 32 bits: sums of small numbers are lost there.
     """
     named = jtu.tree_leaves_with_path(state)
     for (path, ours), made in zip(named, jtu.tree_leaves(expected), strict=True):
@@ -106,12 +106,17 @@ def check_tensor_state(state: PyTree, expected: PyTree, shape: tuple[int, ...]) 
                 f"with these. Of a parameter of shape {shape}, state{jtu.keystr(path)} has "
                 f"shape {jnp.shape(ours)} and not {made.shape}."
             )
-        if ours.dtype != made.dtype and ours.dtype.itemsize < 4:
+        if ours.dtype != made.dtype and min(ours.dtype.itemsize, made.dtype.itemsize) < 4:
             raise ValueError(
                 f"The optimizer's state must be kept as `init(params)` makes it, in "
-                f"{made.dtype}: state{jtu.keystr(path)} is in {ours.dtype}, in which small "
-                "changes are lost. Cast the parameters alone."
+                f"{made.dtype}: state{jtu.keystr(path)} is in {ours.dtype}{_instead(ours)}."
             )
+
+
+def _instead(leaf: Array) -> str:
+    if leaf.dtype.itemsize < 4:
+        return ", in which small changes are lost. Cast the parameters alone"
+    return ". Cast each leaf to the dtype that it has there"
 
 
 def _no_floats(leaf: Any) -> str:

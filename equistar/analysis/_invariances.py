@@ -21,8 +21,9 @@ from .._text import as_text
 
 _Tensors: TypeAlias = dict[str, Array]
 
-# The problem's tensors, and names that sort the other way round.
-_SHAPES = {"a": (6, 4), "b": (4,), "c": (5,)}
+# The problem's tensors, and names that sort the other way round. The matrix is large
+# enough for what is done to large ones alone.
+_SHAPES = {"a": (64, 48), "b": (4,), "c": (5,)}
 _RENAMED = {"a": "z", "b": "y", "c": "x"}
 
 
@@ -84,7 +85,7 @@ def invariances(
 ) -> Invariances:
     """Measures one-step properties of any optimizer.
 
-    A small tree (a matrix and two vectors) sees random gradients for `steps` steps; the
+    A small tree (a matrix of 64 x 48 and two vectors) sees random gradients for `steps` steps; the
     last update is compared with that of the transformed problem: parameters and all
     gradients transformed alike. An optimizer that takes the loss is given a linear one with
     each gradient, 1 at the parameters. A line search does not end on it: its properties are

@@ -9,10 +9,16 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .._eigh import eigh
-from .._kinds import as_count, as_number
+from .._kinds import as_count, as_number, check_kind
 from .._numerics import matmul
 from .._unrolls import AbstractUnroll
-from ._require import floating, is_symmetric, positive_semidefinite, require
+from ._require import (
+    check_scalars,
+    floating,
+    is_symmetric,
+    positive_semidefinite,
+    require,
+)
 
 
 class LinearOptimizer(eqx.Module):
@@ -29,7 +35,13 @@ class LinearOptimizer(eqx.Module):
     matrix: Float[Array, "n n"]
 
     def preconditioner(self) -> Float[Array, "n n"]:
-        """$\\alpha I + P$."""
+        """$\\alpha I + P$.
+
+        **Raises:** `ValueError` if `alpha` is not one number, or `matrix` no square one.
+        """
+        check_scalars(alpha=self.alpha)
+        if jnp.ndim(self.matrix) != 2 or len(set(self.matrix.shape)) != 1:
+            raise ValueError(f"`matrix` must be square; got shape {self.matrix.shape}.")
         eye = jnp.eye(len(self.matrix), dtype=self.matrix.dtype)
         return self.alpha * eye + self.matrix
 
@@ -115,12 +127,12 @@ class NoisyQuadratic(AbstractUnroll):
         distance = carry - matmul(self.noise_root, jr.normal(key, carry.shape, carry.dtype))
         gradient = matmul(self.hessian, distance)
         loss = matmul(0.5 * distance, gradient)
-        return carry - matmul(theta.preconditioner(), gradient), loss
+        return carry - matmul(self._preconditioner(theta), gradient), loss
 
     def transition(self, theta: LinearOptimizer) -> Float[Array, "n n"]:
         """$A$, by which the mean of $\\phi$ moves."""
         eye = jnp.eye(len(self.start), dtype=self.start.dtype)
-        return eye - matmul(theta.preconditioner(), self.hessian)
+        return eye - matmul(self._preconditioner(theta), self.hessian)
 
     def mean(self, theta: LinearOptimizer, t: int | Int[Array, ""]) -> Float[Array, " n"]:
         """$E \\phi_t = A^t \\mu$; NaN where it is beyond the dtype's range.
@@ -210,6 +222,16 @@ class NoisyQuadratic(AbstractUnroll):
         vanished = jnp.max(jnp.sum(jnp.abs(power), axis=1)) < 0.5
         return jnp.where(vanished, covariance, jnp.nan)
 
+    def _preconditioner(self, theta: LinearOptimizer) -> Float[Array, "n n"]:
+        check_kind(theta, LinearOptimizer, "`theta`", "a `LinearOptimizer(alpha, matrix)`")
+        matrix = theta.preconditioner()
+        if matrix.shape != self.hessian.shape:
+            raise ValueError(
+                f"`theta.matrix` must have the Hessian's shape, {self.hessian.shape}; got "
+                f"{matrix.shape}."
+            )
+        return matrix
+
     def _start_covariance(self) -> Float[Array, "n n"]:
         return self.start_scale**2 * jnp.eye(len(self.start), dtype=self.start.dtype)
 
@@ -230,7 +252,7 @@ class NoisyQuadratic(AbstractUnroll):
 
     def _shock(self, theta: LinearOptimizer) -> Float[Array, "n n"]:
         # By S and not by its root, which has no derivative where eigenvalues meet.
-        gain = matmul(theta.preconditioner(), self.hessian)
+        gain = matmul(self._preconditioner(theta), self.hessian)
         return matmul(matmul(gain, self.noise), gain.T)
 
     # By the bits of t from the highest on: double, and add one where the bit is set.

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from .._eigh import eigh
+from .._numerics import accumulator_dtype
 
 
 def require(
@@ -32,7 +33,10 @@ _SHAPES = (
 
 
 def floating(x: ArrayLike | Sequence, axes: int, name: str) -> Float[Array, "..."]:
-    """A list, or an array of any real dtype, as floating-point numbers of so many axes."""
+    """A list, or an array of any real dtype, as numbers of so many axes.
+
+    They are of 32 bits or more: the decompositions of matrices know no others.
+    """
     array = jnp.asarray(x)
     if array.ndim != axes or jnp.iscomplexobj(array):
         raise ValueError(
@@ -40,7 +44,8 @@ def floating(x: ArrayLike | Sequence, axes: int, name: str) -> Float[Array, "...
             f"{array.dtype}."
         )
     inexact = jnp.issubdtype(array.dtype, jnp.floating)
-    return array if inexact else array.astype(jnp.zeros(()).dtype)
+    wide = accumulator_dtype(array.dtype) if inexact else jnp.zeros(()).dtype
+    return array.astype(wide)
 
 
 def check_scalars(**numbers: ArrayLike | Sequence) -> None:

@@ -82,6 +82,8 @@ def run(
 
     def body(state: PyTree, g: PyTree[Array]) -> tuple[PyTree, PyTree[Array]]:
         updates, state = optimizer.update(g, state, params, **linear_loss(g, params))
+        a, b = jtu.tree_structure(updates), jtu.tree_structure(params)
+        assert a == b, f"KeepsStructure: updates change structure, from {b} to {a}"
         return state, updates
 
     state = optimizer.init(params)
@@ -147,7 +149,17 @@ def for_trees(
         test()
 
 
-def close(name: str, ours: PyTree, theirs: PyTree, tolerance: float = 1e-4) -> None:
+def rounding(optimizer: AbstractOptimizer, params: PyTree[Array]) -> float:
+    """Within which updates are equal: in an array of 16 bits of the state, one rounding
+    makes a step of what differed by one in the gradient's."""
+    state = jtu.tree_leaves(eqx.filter_eval_shape(optimizer.init, params))
+    floats = [
+        x.dtype for x in state if jnp.issubdtype(getattr(x, "dtype", int), jnp.inexact)
+    ]
+    return max([1e-4, *(8 * float(jnp.finfo(dtype).eps) for dtype in floats)])
+
+
+def close(name: str, ours: PyTree, theirs: PyTree, tolerance: float) -> None:
     """Equal to rounding, relative to the largest number of each leaf."""
     pairs = zip(jtu.tree_leaves_with_path(ours), jtu.tree_leaves(theirs), strict=True)
     for (path, a), b in pairs:

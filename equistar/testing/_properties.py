@@ -17,6 +17,7 @@ from ._base import (
     for_gradients,
     for_trees,
     MANY_STEPS,
+    rounding,
     run,
     STEPS,
     TRACED,
@@ -70,8 +71,9 @@ class StaysFinite(AbstractProperty):
             for path, u in jtu.tree_leaves_with_path(updates):
                 finite = np.isfinite(np.asarray(u, np.float64))
                 where = jtu.keystr(path)
+                first = 1 + int(np.argmin(finite.reshape(len(finite), -1).all(1)))
                 assert np.all(finite), (
-                    f"StaysFinite: the update of {where} is not finite, of {parameters}"
+                    f"StaysFinite: update {first} of {where} is not finite, of {parameters}"
                 )
 
         for_trees(check, self.low, self.high, self.steps)
@@ -152,12 +154,13 @@ class IgnoresLeafOrder(AbstractProperty):
         names = sorted(params)
         other = dict(zip(names, reversed(names), strict=True))
         renamed = lambda t: {other[name]: x for name, x in t.items()}
+        tolerance = rounding(optimizer, params)
 
         def check(gradients: Gradients) -> None:
             grads = gradients.build(params, STEPS)
             updates, _ = run(optimizer, params, grads)
             moved, _ = run(optimizer, renamed(params), renamed(grads))
-            close("IgnoresLeafOrder", renamed(moved), updates)
+            close("IgnoresLeafOrder", renamed(moved), updates, tolerance)
 
         for_gradients(check, -3, 3)
 
@@ -170,11 +173,13 @@ class JitEqualsEager(AbstractProperty):
         grads = Gradients().build(params, STEPS)
         updates, last = run(optimizer, params, grads)
         state = optimizer.init(params)
+        tolerance = rounding(optimizer, params)
         for t in range(STEPS):
             g = jtu.tree_map(lambda g, t=t: g[t], grads)
             eager, state = optimizer.update(g, state, params, **linear_loss(g, params))
-            close("JitEqualsEager", jtu.tree_map(lambda u, t=t: u[t], updates), eager)
-        close("JitEqualsEager, the state", last, state)
+            jitted = jtu.tree_map(lambda u, t=t: u[t], updates)
+            close("JitEqualsEager", jitted, eager, tolerance)
+        close("JitEqualsEager, the state", last, state, tolerance)
 
 
 class VmapEqualsLoop(AbstractProperty):
@@ -182,6 +187,7 @@ class VmapEqualsLoop(AbstractProperty):
 
     def __call__(self, optimizer: AbstractOptimizer) -> None:
         trees = [tree(seed=seed) for seed in (1, 2)]
+        tolerance = rounding(optimizer, trees[0])
         stack = lambda *xs: jtu.tree_map(lambda *x: jnp.stack(x), *xs)
         together = eqx.filter_jit(
             lambda o, ps, gs: jax.vmap(lambda p, g: run(o, p, g)[0])(ps, gs)
@@ -194,7 +200,7 @@ class VmapEqualsLoop(AbstractProperty):
             updates = together(optimizer, stack(*trees), stack(*grads))
             for i, (p, g) in enumerate(zip(trees, grads, strict=True)):
                 ours = jtu.tree_map(lambda u, i=i: u[i], updates)
-                close("VmapEqualsLoop", ours, run(optimizer, p, g)[0])
+                close("VmapEqualsLoop", ours, run(optimizer, p, g)[0], tolerance)
 
         for_gradients(check, -3, 3)
 
@@ -222,7 +228,8 @@ class ShardedEqualsUnsharded(AbstractProperty):
         of_grads = {name: place(None, *cut) for name, cut in axes.items()}
         spread = jax.device_put(params, of_params), jax.device_put(grads, of_grads)
         sharded, _ = run(optimizer, *spread)
-        close("ShardedEqualsUnsharded", sharded, updates)
+        tolerance = rounding(optimizer, params)
+        close("ShardedEqualsUnsharded", sharded, updates, tolerance)
 
 
 class NaNStaysInItsLeaf(AbstractProperty):
@@ -238,4 +245,4 @@ class NaNStaysInItsLeaf(AbstractProperty):
             dirty, _ = run(optimizer, params, grads)
             others = lambda t, name=name: {n: x for n, x in t.items() if n != name}
             title = f"NaNStaysInItsLeaf, a NaN being in ['{name}']"
-            close(title, others(dirty), others(clean))
+            close(title, others(dirty), others(clean), rounding(optimizer, params))
