@@ -19,6 +19,7 @@ from ._least_squares import (
     draw_least_squares as draw_least_squares,
     LeastSquares as LeastSquares,
 )
+from ._linear_optimizer import LinearOptimizer as LinearOptimizer
 from ._margins import (
     disturbed_margin as disturbed_margin,
     heavy_ball_margin as heavy_ball_margin,
@@ -28,7 +29,6 @@ from ._margins import (
     preconditioned_margin as preconditioned_margin,
 )
 from ._noisy_quadratic import (
-    LinearOptimizer as LinearOptimizer,
     NoisyQuadratic as NoisyQuadratic,
     star_quadratic as star_quadratic,
 )

@@ -85,11 +85,11 @@ def invariances(
 ) -> Invariances:
     """Measures one-step properties of any optimizer.
 
-    A small tree (a matrix of 64 x 48 and two vectors) sees random gradients for `steps` steps; the
-    last update is compared with that of the transformed problem: parameters and all
-    gradients transformed alike. An optimizer that takes the loss is given a linear one with
-    each gradient, 1 at the parameters. A line search does not end on it: its properties are
-    unknown.
+    A small tree (a matrix of 64 x 48 and two vectors) sees random gradients for `steps`
+    steps; the last update is compared with that of the transformed problem: parameters and
+    all gradients transformed alike. An optimizer that takes the loss is given a linear one
+    with each gradient, 1 at the parameters. A line search does not end on it: its
+    properties are unknown.
 
     **Arguments:**
 

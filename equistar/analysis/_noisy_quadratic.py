@@ -12,38 +12,8 @@ from .._eigh import eigh
 from .._kinds import as_count, as_number, check_kind
 from .._numerics import matmul
 from .._unrolls import AbstractUnroll
-from ._require import (
-    check_scalars,
-    floating,
-    is_symmetric,
-    positive_semidefinite,
-    require,
-)
-
-
-class LinearOptimizer(eqx.Module):
-    """$\\phi' = \\phi - (\\alpha I + P) \\nabla l$: a nominal step and a learned matrix.
-
-    **Attributes:**
-
-    - `alpha`: $\\alpha$, the nominal term's step size. An array is differentiated; a number
-        is not.
-    - `matrix`: $P$.
-    """
-
-    alpha: float | Float[Array, ""]
-    matrix: Float[Array, "n n"]
-
-    def preconditioner(self) -> Float[Array, "n n"]:
-        """$\\alpha I + P$.
-
-        **Raises:** `ValueError` if `alpha` is not one number, or `matrix` no square one.
-        """
-        check_scalars(alpha=self.alpha)
-        if jnp.ndim(self.matrix) != 2 or len(set(self.matrix.shape)) != 1:
-            raise ValueError(f"`matrix` must be square; got shape {self.matrix.shape}.")
-        eye = jnp.eye(len(self.matrix), dtype=self.matrix.dtype)
-        return self.alpha * eye + self.matrix
+from ._linear_optimizer import LinearOptimizer
+from ._require import floating, is_symmetric, positive_semidefinite, require
 
 
 class NoisyQuadratic(AbstractUnroll):

@@ -150,8 +150,11 @@ def for_trees(
 
 
 def rounding(optimizer: AbstractOptimizer, params: PyTree[Array]) -> float:
-    """Within which updates are equal: in an array of 16 bits of the state, one rounding
-    makes a step of what differed by one in the gradient's."""
+    """By how much of the largest number two updates may differ and be equal.
+
+    Where the state has 16 bits, what differs by one rounding before it is stored differs by
+    one of those after.
+    """
     state = jtu.tree_leaves(eqx.filter_eval_shape(optimizer.init, params))
     floats = [
         x.dtype for x in state if jnp.issubdtype(getattr(x, "dtype", int), jnp.inexact)
